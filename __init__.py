@@ -1,0 +1,1 @@
+"""Landmarks on any object, without labels."""

@@ -1,0 +1,72 @@
+"""What every exported model promises: tensor names, frames and the metadata it carries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lmk.runtime.errors import UserError
+
+FORMAT_VERSION = 1
+INPUT = "image"  # uint8 (B,H,W,3) RGB, H = W = input_size
+LANDMARKS = "landmarks"  # float32 (B,K,2), (x, y) in crop pixels, centre of the top-left one (0, 0)
+SCORES = "scores"  # float32 (B,K) in [0, 1]
+STRIDE = 4  # crop pixels a heat-map cell; cell c is pixel STRIDE * c + CELL_OFFSET
+CELL_OFFSET = (STRIDE - 1) / 2
+_PREFIX = "lmk."
+
+
+@dataclass(frozen=True)
+class Contract:
+    """The metadata of one exported model, written to and read from ONNX `metadata_props`."""
+
+    category: str
+    num_landmarks: int
+    input_size: int  # side of the square crop in pixels
+    precision: str  # "fp32", …
+    core_sha256: str
+    pack_sha256: str
+    landmark_names: tuple[str, ...]
+    # Object box -> crop: the crop is a square of this many times the longer side of the box.
+    crop_scale: float = 1.0
+    drift: dict[str, Any] = field(default_factory=dict)  # see export/verify.py
+    versions: dict[str, str] = field(default_factory=dict)  # libraries that made the file
+    format: int = FORMAT_VERSION
+
+    def to_metadata(self) -> dict[str, str]:
+        """Return string keys and JSON values, ready for `metadata_props`."""
+        return {_PREFIX + name: json.dumps(value) for name, value in vars(self).items()}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str], source: str) -> Contract:
+        """Read the contract of the file `source`.
+
+        Raises UserError naming the key that is missing or malformed, or the newer format.
+        """
+        values = {}
+        for name in cls.__dataclass_fields__:
+            try:
+                values[name] = json.loads(metadata[_PREFIX + name])
+            except KeyError:
+                raise UserError(
+                    f"{source}: metadata key '{_PREFIX}{name}' is missing, expected a model made "
+                    "by `lmk export`; export the pack again"
+                ) from None
+            except ValueError:
+                raise UserError(
+                    f"{source}: metadata key '{_PREFIX}{name}' is not JSON; export the pack again"
+                ) from None
+        if values["format"] > FORMAT_VERSION:
+            raise UserError(
+                f"{source}: got format {values['format']}, expected at most {FORMAT_VERSION}; "
+                "upgrade lmk-toolkit"
+            )
+        values["landmark_names"] = tuple(values["landmark_names"])
+        return cls(**values)
+
+
+def default_names(num_landmarks: int) -> tuple[str, ...]:
+    """Names of discovered landmarks: `p0`, `p1`, … (they have no meaning of their own)."""
+    return tuple(f"p{index}" for index in range(num_landmarks))

@@ -1,0 +1,52 @@
+"""Heat-maps -> points -> Gaussian maps: the only way from detector to generator."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+BETA = 10.0  # soft-argmax sharpness; the authors' temperature of 0.1
+SCORE_RADIUS = 1.5  # cells around the point whose soft-max mass is its score
+
+
+def _grid(size: int, like: Tensor) -> Tensor:
+    return torch.arange(size, dtype=torch.float32, device=like.device)
+
+
+def probabilities(heatmaps: Tensor, beta: float = BETA) -> Tensor:
+    """Soft-max over all cells of each map: (B,K,h,w) -> (B,K,h,w) float32, each summing to 1."""
+    flat = (heatmaps.float() * beta).flatten(2)
+    return flat.softmax(dim=2).view(heatmaps.shape)
+
+
+def expectation(maps: Tensor) -> Tensor:
+    """Mean position of probability maps (B,K,h,w): points (B,K,2) as (x, y) in cells."""
+    x = (maps.sum(dim=2) * _grid(maps.shape[3], maps)).sum(dim=2)
+    y = (maps.sum(dim=3) * _grid(maps.shape[2], maps)).sum(dim=2)
+    return torch.stack((x, y), dim=2)
+
+
+def soft_argmax(heatmaps: Tensor, beta: float = BETA) -> Tensor:
+    """Heat-maps (B,K,h,w) -> points (B,K,2) float32, (x, y) in cells (paper, sec. 3.2)."""
+    return expectation(probabilities(heatmaps, beta))
+
+
+def scores(maps: Tensor, points: Tensor) -> Tensor:
+    """Mass of probability maps (B,K,h,w) within 1.5 cells of points (B,K,2): (B,K) in [0, 1]."""
+    return (maps * (squared_distances(points, maps) <= SCORE_RADIUS**2)).sum(dim=(2, 3))
+
+
+def squared_distances(points: Tensor, like: Tensor) -> Tensor:
+    """Squared distance in cells from each point (B,K,2) to each cell of maps (…,h,w): (B,K,h,w)."""
+    x = (_grid(like.shape[-1], like) - points[..., 0:1]) ** 2
+    y = (_grid(like.shape[-2], like) - points[..., 1:2]) ** 2
+    return y[..., :, None] + x[..., None, :]
+
+
+def gaussian_maps(points: Tensor, size: int, sigma: float = 0.5) -> Tensor:
+    """Points (B,K,2) in cells -> maps (B,K,size,size): exp(-d²/(2 sigma²)), peak 1, sigma in cells.
+
+    sigma 0.5 is the authors' exp(-d²/0.5). Gradients reach the points.
+    """
+    like = points.new_empty((size, size))
+    return torch.exp(squared_distances(points, like) / (-2 * sigma**2))
