@@ -50,3 +50,16 @@ def gaussian_maps(points: Tensor, size: int, sigma: float = 0.5) -> Tensor:
     """
     like = points.new_empty((size, size))
     return torch.exp(squared_distances(points, like) / (-2 * sigma**2))
+
+
+def local_argmax(heatmaps: Tensor) -> Tensor:
+    """Highest cell of each map (B,K,h,w), refined by the mean of its 3x3 surround: (B,K,2) cells.
+
+    For maps that were regressed to Gaussians, where a weak peak must not be drawn to the centre.
+    """
+    size = heatmaps.shape[-1]
+    best = heatmaps.flatten(2).argmax(dim=2)
+    peak = torch.stack((best % size, best // size), dim=2).float()
+    near = squared_distances(peak, heatmaps) <= 2
+    weights = heatmaps.clamp(min=0) * near + 1e-6 * near
+    return expectation(weights / weights.sum(dim=(2, 3), keepdim=True))

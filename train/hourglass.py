@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lmk.runtime.contract import STRIDE
+
 DEPTH = 4  # poolings inside the hourglass
-STRIDE = 4  # input pixels a heat-map cell
+
 SIZE_MULTIPLE = STRIDE * 2**DEPTH  # the deepest level must hold at least one cell
 
 

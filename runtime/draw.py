@@ -1,0 +1,71 @@
+"""Landmarks -> pixels: coloured discs on a frame, for people to look at."""
+
+from __future__ import annotations
+
+import colorsys
+import functools
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmk.runtime.landmarker import Detection
+
+_GOLDEN_RATIO = 0.618033988749895
+_RADIUS_OF_BOX = 0.014  # of the longer side of the object's box
+_RADIUS_PX = (2.0, 14.0)
+_OUTLINE = 0.35  # of the radius
+_MIN_OPACITY = 0.25  # of a landmark of score 0: faded but still to be found
+
+
+@functools.cache
+def colour(index: int) -> tuple[int, int, int]:
+    """RGB of landmark `index`: the same in every picture, whatever K.
+
+    Steps of the golden ratio keep the hues of any first K landmarks apart; every second turn is
+    paler, so that hues that come close still differ.
+    """
+    saturation = 0.55 if (index // 8) % 2 else 0.95
+    rgb = colorsys.hsv_to_rgb((index * _GOLDEN_RATIO) % 1.0, saturation, 1.0)
+    red, green, blue = (round(255 * value) for value in rgb)
+    return red, green, blue
+
+
+def draw(image: NDArray[np.uint8], detection: Detection) -> NDArray[np.uint8]:
+    """A copy of an HWC uint8 RGB image with the landmarks of `detection` on it.
+
+    Discs with a dark outline, placed to a fraction of a pixel, sized to the object's box; the
+    lower the score, the fainter. Points outside the image or not finite are left out.
+    """
+    drawn = image.copy()
+    radius = float(np.clip(_RADIUS_OF_BOX * max(detection.box[2:]), *_RADIUS_PX))
+    for index, (point, score) in enumerate(zip(detection.points, detection.scores, strict=True)):
+        if np.isfinite(point).all():
+            opacity = _MIN_OPACITY + (1 - _MIN_OPACITY) * float(np.clip(score, 0, 1))
+            _disc(drawn, (float(point[0]), float(point[1])), radius, colour(index), opacity)
+    return drawn
+
+
+def _disc(
+    image: NDArray[np.uint8],
+    centre: tuple[float, float],
+    radius: float,
+    fill: tuple[int, int, int],
+    opacity: float,
+) -> None:
+    """Blend one disc into `image` in place; only the patch it covers is touched."""
+    x, y = centre
+    reach = radius * (1 + _OUTLINE) + 1
+    left, right = max(0, int(x - reach)), min(image.shape[1], int(x + reach) + 2)
+    top, bottom = max(0, int(y - reach)), min(image.shape[0], int(y + reach) + 2)
+    if left >= right or top >= bottom:
+        return
+    distance = np.hypot(
+        np.arange(left, right, dtype=np.float32) - x,
+        (np.arange(top, bottom, dtype=np.float32) - y)[:, None],
+    )
+    # How much of each pixel the disc and its outline cover: a ramp one pixel wide at the edge.
+    inside = np.clip(radius + 0.5 - distance, 0, 1)[..., None]
+    covered = np.clip(radius * (1 + _OUTLINE) + 0.5 - distance, 0, 1)[..., None] * opacity
+    patch = image[top:bottom, left:right]
+    disc = inside * np.asarray(fill, np.float32)  # over a black outline
+    patch[:] = (patch + (disc - patch) * covered + 0.5).astype(np.uint8)

@@ -1,0 +1,107 @@
+"""Image and object box -> landmarks in the frame: crop, run, map back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmk.runtime import images
+from lmk.runtime.errors import UserError
+from lmk.runtime.images import Box
+from lmk.runtime.ort import OrtRunner
+from lmk.runtime.runner import Runner
+
+
+@dataclass(frozen=True)
+class Detection:
+    """The landmarks of one object in one frame."""
+
+    points: NDArray[np.float32]  # (K,2): (x, y) in frame pixels, centre of the top-left one (0, 0)
+    scores: NDArray[np.float32]  # (K,) in [0, 1]
+    box: Box  # the object's box that was searched, as given (edges, not pixel centres)
+
+
+class Landmarker:
+    """Finds the landmarks of one object category in images. Also a context manager."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+        self.contract = runner.contract
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The K landmark names, in the order of `Detection.points`."""
+        return self.contract.landmark_names
+
+    def __call__(self, image: NDArray[np.uint8], roi: Box | None = None) -> Detection:
+        """Find the landmarks in an HWC uint8 RGB image, or in its box `roi` (x, y, w, h)."""
+        return self.batch([image], [images.whole(image) if roi is None else roi])[0]
+
+    def batch(
+        self, batch_images: Sequence[NDArray[np.uint8]], boxes: Sequence[Box]
+    ) -> list[Detection]:
+        """Find the landmarks of `boxes[i]` in `batch_images[i]` (HWC uint8 RGB, any sizes).
+
+        All in one run of the model. Raises ValueError for images or boxes of the wrong form.
+        """
+        if not batch_images:
+            return []
+        pairs = zip(batch_images, boxes, strict=True)
+        return self.locate(np.stack([self.crop(image, box) for image, box in pairs]), boxes)
+
+    def crop(self, image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
+        """The model's view (S,S,3) of `box` in an HWC uint8 RGB image."""
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+            raise ValueError(
+                f"image: got {image.dtype} {image.shape}, expected uint8 (H, W, 3) in RGB order"
+            )
+        return images.crop(image, self._square(box), self.contract.input_size)
+
+    def locate(self, crops: NDArray[np.uint8], boxes: Sequence[Box]) -> list[Detection]:
+        """Run crops (B,S,S,3) that `crop` cut for `boxes`, in any thread but one at a time."""
+        landmarks, scores = self.runner(crops)
+        side = self.contract.input_size
+        return [
+            Detection(images.to_frame(points, self._square(box), side), score, box)
+            for points, score, box in zip(landmarks, scores, boxes, strict=True)
+        ]
+
+    def close(self) -> None:
+        """Free the model."""
+        self.runner.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _square(self, box: Box) -> Box:
+        if not (np.isfinite(box).all() and len(box) == 4 and box[2] > 0 and box[3] > 0):
+            raise ValueError(f"box: got {box}, expected (x, y, width, height) of positive size")
+        return images.square_around(box, self.contract.crop_scale)
+
+
+def load(path: Path | str, device: str = "cpu", threads: int | None = None) -> Landmarker:
+    """Load a model made by `lmk export`.
+
+    device: "cpu" or "cuda"; threads: CPU threads of the model, None = one a core. Raises
+    UserError when the file is missing or not such a model, or the device does not load.
+    """
+    if Path(path).suffix == ".safetensors":
+        raise UserError(
+            f"{path}: got a pack or a core, expected an exported model (.onnx); "
+            "run `lmk export` on it first"
+        )
+    return Landmarker(OrtRunner(path, device, threads))

@@ -1,0 +1,246 @@
+"""Detections -> files: CSV, overlay video, overlay images. Whole files or none."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lmk.runtime.draw import draw
+from lmk.runtime.errors import UserError
+from lmk.runtime.files import atomic_path, write_error
+from lmk.runtime.landmarker import Detection
+from lmk.runtime.sources import Frame, Source
+
+if TYPE_CHECKING:
+    import av
+
+_ENCODER = "libx264"
+_BT709 = 1  # the number of this matrix, these primaries and this curve in H.264 and FFmpeg
+_LIMITED_RANGE = 1
+
+
+class Sink(Protocol):
+    """Takes every frame of one source with its detection.
+
+    open -> write … -> close (the file appears) or abort (nothing appears). All may raise
+    UserError; only close and abort may follow one. Calls come from one thread at a time.
+    """
+
+    def open(self, source: Source) -> None:
+        """Get ready for the frames of `source`."""
+        ...
+
+    def write(self, frame: Frame, detection: Detection) -> None:
+        """Add one frame."""
+        ...
+
+    def close(self) -> None:
+        """Finish the file under its final name."""
+        ...
+
+    def abort(self) -> None:
+        """Remove what was written; harmless before open and after close."""
+        ...
+
+
+class _Pending:
+    """A file on its way: `atomic_path` spread over open, close and abort."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._context = atomic_path(path)
+        self.temporary = self._context.__enter__()
+
+    def finish(self) -> None:
+        self._context.__exit__(None, None, None)
+
+    def discard(self) -> None:
+        reason = InterruptedError()
+        with contextlib.suppress(UserError):  # what atomic_path makes of `reason`
+            self._context.__exit__(InterruptedError, reason, None)
+
+
+class CsvSink(Sink):
+    """One row per frame: source, frame, time_s, the box, then x, y, score of each landmark.
+
+    Boxes as x, y, width, height (edges); points in frame pixels, centre of the top-left one (0, 0).
+    """
+
+    def __init__(self, path: Path, names: Sequence[str]) -> None:
+        self.path = path
+        self._header = ["source", "frame", "time_s", "box_x", "box_y", "box_w", "box_h"]
+        self._header += [f"{name}_{value}" for name in names for value in ("x", "y", "score")]
+        self._pending: _Pending | None = None
+
+    def open(self, source: Source) -> None:
+        """Start the file with its header."""
+        self._pending = _Pending(self.path)
+        with _write_errors(self.path):
+            self._file = open(self._pending.temporary, "w", newline="", encoding="utf-8")
+            self._writer = csv.writer(self._file, lineterminator="\n")
+            self._writer.writerow(self._header)
+
+    def write(self, frame: Frame, detection: Detection) -> None:
+        """Add the row of one frame."""
+        row = [frame.source, frame.index, f"{frame.time_s:.6f}"]
+        row += [f"{value:g}" for value in detection.box]
+        for (x, y), score in zip(detection.points.tolist(), detection.scores.tolist(), strict=True):
+            row += [f"{x:.3f}", f"{y:.3f}", f"{score:.4f}"]
+        with _write_errors(self.path):
+            self._writer.writerow(row)
+
+    def close(self) -> None:
+        """Flush and rename."""
+        assert self._pending is not None
+        with _write_errors(self.path):
+            self._file.close()
+        self._pending.finish()
+        self._pending = None
+
+    def abort(self) -> None:
+        """Remove the temporary file."""
+        if self._pending is not None:
+            with contextlib.suppress(OSError):  # the disk may be full: that was said already
+                self._file.close()
+            self._pending.discard()
+            self._pending = None
+
+
+class OverlayVideoSink(Sink):
+    """The source's frames with the landmarks on them, as H.264 in mp4 (yuv420p, no sound).
+
+    Same size, frame rate and time stamps as the source. H.264's yuv420p has no odd sizes: an odd
+    width or height gets one more pixel, a copy of the last, so that no point has to move.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._pending: _Pending | None = None
+        self._container: av.container.OutputContainer | None = None
+
+    def open(self, source: Source) -> None:
+        """Start the encoder; raises UserError without libx264 or for a source of images."""
+        import av
+
+        if _ENCODER not in av.codecs_available:
+            raise UserError(
+                f"{self.path}: got PyAV {av.__version__} without the encoder {_ENCODER}; "
+                "`pip install --force-reinstall av` brings a build that has it"
+            )
+        if source.frame_rate is None or source.time_base is None or source.size is None:
+            raise UserError(f"{self.path}: got images, expected a video; write an image folder")
+        height, width = source.size
+        self._size = (height + height % 2, width + width % 2)
+        self._time_base: Fraction = source.time_base
+        self._last_tick = -1
+        self._pending = _Pending(self.path)
+        with _write_errors(self.path):
+            self._container = av.open(str(self._pending.temporary), "w", format="mp4")
+            self._stream = self._container.add_stream(
+                _ENCODER, rate=source.frame_rate, options={"preset": "veryfast", "crf": "20"}
+            )
+            self._configure(self._stream)
+
+    def _configure(self, stream: av.VideoStream) -> None:
+        stream.height, stream.width = self._size
+        stream.pix_fmt = "yuv420p"
+        stream.time_base = self._time_base
+        context = stream.codec_context
+        context.time_base = self._time_base
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        context.color_range = _LIMITED_RANGE
+
+    def write(self, frame: Frame, detection: Detection) -> None:
+        """Draw and encode one frame."""
+        import av
+
+        assert self._container is not None
+        picture = av.VideoFrame.from_ndarray(_even(draw(frame.image, detection)), format="rgb24")
+        picture = picture.reformat(
+            width=self._size[1],  # a stream may change its size half-way; a file cannot
+            height=self._size[0],
+            format="yuv420p",
+            dst_colorspace=_BT709,
+            dst_color_range=_LIMITED_RANGE,
+        )
+        # Time has to grow: damaged streams repeat stamps.
+        self._last_tick = max(self._last_tick + 1, round(frame.time_s / self._time_base))
+        picture.pts, picture.time_base = self._last_tick, self._time_base
+        with _write_errors(self.path):
+            self._container.mux(self._stream.encode(picture))
+
+    def close(self) -> None:
+        """Flush the encoder, write the index, rename."""
+        assert self._container is not None and self._pending is not None
+        with _write_errors(self.path):
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
+        self._pending.finish()
+        self._pending = self._container = None
+
+    def abort(self) -> None:
+        """Remove the temporary file."""
+        if self._container is not None:
+            with contextlib.suppress(Exception):  # what broke it may break its end as well
+                self._container.close()
+            self._container = None
+        if self._pending is not None:
+            self._pending.discard()
+            self._pending = None
+
+
+class OverlayImageSink(Sink):
+    """One PNG per image in `folder`, under the same relative name; written whole, one by one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._written: set[Path] = set()
+
+    def open(self, source: Source) -> None:
+        """Remember whether frames have names of their own."""
+        self._numbered = source.frame_rate is not None
+
+    def write(self, frame: Frame, detection: Detection) -> None:
+        """Draw and save one frame."""
+        path = self._path_of(frame)
+        with atomic_path(path) as temporary:
+            # Level 1: a third of the time of the default for files a tenth larger.
+            Image.fromarray(draw(frame.image, detection)).save(temporary, compress_level=1)
+        self._written.add(path)
+
+    def _path_of(self, frame: Frame) -> Path:
+        path = self.folder / Path(frame.source).with_suffix(".png")
+        if self._numbered:
+            return path.with_stem(f"{path.stem}_{frame.index:06d}")
+        # cat.jpg and cat.png of one folder
+        return path if path not in self._written else self.folder / (frame.source + ".png")
+
+    def close(self) -> None:
+        """Every picture is finished already."""
+
+    def abort(self) -> None:
+        """Every picture is whole: they stay."""
+
+
+@contextlib.contextmanager
+def _write_errors(path: Path) -> Iterator[None]:
+    """Turn a failed write into the UserError that names `path`."""
+    try:
+        yield
+    except OSError as error:  # FFmpeg's "no space left" is one too
+        raise write_error(path, error) from error
+
+
+def _even(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    height, width = image.shape[:2]
+    if height % 2 == 0 and width % 2 == 0:
+        return image
+    return np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")

@@ -1,0 +1,185 @@
+"""Image, folder or video on disk -> frames, whatever can be read of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmk.runtime.errors import UserError
+from lmk.runtime.images import IMAGE_SUFFIXES, Box, UnreadableImage, read_image
+
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"}
+)
+Roi = Callable[[int, int], Box]  # (height, width) of a frame -> the object's box in it
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture of a source."""
+
+    source: str  # file name; below a folder that was given, the path relative to it
+    index: int  # 0, 1, … over what could be read: no gaps
+    time_s: float  # since the first frame of a video; 0 for images
+    image: NDArray[np.uint8]  # HWC RGB, upright
+
+
+class Source(Protocol):
+    """Frames in order, to be iterated over once. Also a context manager that closes itself."""
+
+    name: str
+    num_frames: int | None  # what the container says, or None; never to be relied on
+    frame_rate: Fraction | None  # frames a second; None for images
+    time_base: Fraction | None  # seconds a tick in which the video counts time; None for images
+    size: tuple[int, int] | None  # (height, width) of the first frame; None for images
+
+    @property
+    def skipped(self) -> list[str]:
+        """What could not be read so far, and why: one line per image or kind of damage."""
+        ...
+
+    def __iter__(self) -> Iterator[Frame]: ...
+
+    def close(self) -> None:
+        """Free the decoder; iteration must have stopped."""
+        ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class ImageSource(Source):
+    """Image files as frames; what cannot be read is skipped, unless it is everything."""
+
+    def __init__(self, paths: list[Path], root: Path) -> None:
+        self.name = root.name
+        self.num_frames = len(paths)
+        self.frame_rate = None
+        self.time_base = None
+        self.size = None
+        self._paths = paths
+        self._root = root
+        self._skipped: list[str] = []
+
+    @property
+    def skipped(self) -> list[str]:
+        """See `Source.skipped`."""
+        return list(self._skipped)
+
+    def __iter__(self) -> Iterator[Frame]:
+        index = 0
+        for path in self._paths:
+            try:
+                image = read_image(path)
+            except UnreadableImage as error:
+                if len(self._paths) == 1:
+                    raise
+                _logger.warning("skipped %s", error)
+                self._skipped.append(str(error))
+                continue
+            yield Frame(self._name_of(path), index, 0.0, image)
+            index += 1
+        if index == 0:
+            raise UserError(
+                f"{self._root}: got {len(self._paths)} images none of which can be read "
+                f"(the first: {self._skipped[0]}); give whole image files"
+            )
+
+    def _name_of(self, path: Path) -> str:
+        return path.name if path == self._root else path.relative_to(self._root).as_posix()
+
+    def close(self) -> None:
+        """Nothing is held open between frames."""
+
+
+def open_source(spec: Path | str) -> Source:
+    """Open an image, a folder of images (recursive, sorted by path) or a video.
+
+    Raises UserError when it is missing, of an unknown kind, empty, or a video of which no frame
+    can be decoded.
+    """
+    path = Path(spec)
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        return ImageSource(_find_images(path), path)
+    if not path.exists():
+        raise UserError(f"{path}: got no such file or folder; check the path")
+    if suffix in IMAGE_SUFFIXES:
+        return ImageSource([path], path)
+    if suffix in VIDEO_SUFFIXES:
+        from lmk.runtime.video import VideoSource  # PyAV loads all of FFmpeg: only for videos
+
+        return VideoSource(path)
+    raise UserError(
+        f"{path}: got suffix '{suffix}', expected an image ({_listing(IMAGE_SUFFIXES)}), a video "
+        f"({_listing(VIDEO_SUFFIXES)}) or a folder of images"
+    )
+
+
+def _find_images(folder: Path) -> list[Path]:
+    paths = sorted(
+        path
+        for path in folder.rglob("*")
+        # "._cat.jpg" is what macOS leaves beside cat.jpg: not an image
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    )
+    if not paths:
+        raise UserError(
+            f"{folder}: got a folder without images, expected files ending in "
+            f"{_listing(IMAGE_SUFFIXES)}"
+        )
+    return paths
+
+
+def _listing(suffixes: frozenset[str]) -> str:
+    return " ".join(sorted(suffixes))
+
+
+def parse_roi(text: str) -> Roi:
+    """Where the object is: "full", "center" (largest centred square) or "x,y,w,h" in pixels.
+
+    Returns a function (height, width) -> Box; that function raises UserError when the box does
+    not lie in the frame. Raises UserError for any other text.
+    """
+    if text == "full":
+        return lambda height, width: (0.0, 0.0, float(width), float(height))
+    if text == "center":
+        return _centre
+    try:
+        x, y, box_width, box_height = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"roi: got '{text}', expected full, center or x,y,w,h in pixels") from None
+
+    def fixed(height: int, width: int) -> Box:
+        # "not (… <= …)" also turns away NaN
+        if not (0 <= x and 0 <= y and x + box_width <= width and y + box_height <= height):
+            raise UserError(
+                f"roi: got {text}, expected x,y,w,h within the frame of {width}×{height} pixels"
+            )
+        return (x, y, box_width, box_height)
+
+    if not (box_width > 0 and box_height > 0):
+        raise UserError(f"roi: got {text}, expected x,y,w,h with a width and height above 0")
+    return fixed
+
+
+def _centre(height: int, width: int) -> Box:
+    side = min(height, width)
+    return ((width - side) / 2, (height - side) / 2, float(side), float(side))

@@ -1,0 +1,108 @@
+"""Similarity warps: image and points moved by one matrix, a batch at a time, on any device.
+
+A matrix (3,3) maps *output* pixels to *source* pixels, both as (x, y, 1) in the pixel-centre
+convention; so images are sampled with the matrix and points are moved with its inverse.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lmk.runtime.contract import CELL_OFFSET, STRIDE
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Ranges of a random similarity about the image centre; draws are uniform."""
+
+    rotation_deg: float = 20.0  # ±
+    scale: float = 0.1  # factor exp(±log(1 + scale))
+    shift: float = 0.08  # ± fraction of the crop side, in x and in y
+    flip: float = 0.0  # probability of a mirror image
+
+
+def centred(batch: int, source_size: int, size: int) -> Tensor:
+    """Matrices (B,3,3) that cut the central `size` pixels out of `source_size` ones."""
+    matrix = torch.eye(3)
+    matrix[:2, 2] = (source_size - size) / 2
+    return matrix.expand(batch, 3, 3)
+
+
+def random_similarity(
+    batch: int, source_size: int, size: int, spec: Similarity, generator: torch.Generator
+) -> Tensor:
+    """Random matrices (B,3,3) float32 on the CPU, output `size` px <- source `source_size` px.
+
+    A positive rotation turns the object clockwise on the screen; a scale over 1 enlarges it.
+    """
+
+    def uniform(limit: float) -> Tensor:
+        return (torch.rand(batch, generator=generator) * 2 - 1) * limit
+
+    angle = uniform(math.radians(spec.rotation_deg))
+    inverse_scale = torch.exp(-uniform(math.log1p(spec.scale)))
+    shift_x, shift_y = uniform(spec.shift * size), uniform(spec.shift * size)
+    mirror = 1 - 2 * (torch.rand(batch, generator=generator) < spec.flip).float()
+    cos, sin = torch.cos(angle) * inverse_scale, torch.sin(angle) * inverse_scale
+    zero, one = torch.zeros(batch), torch.ones(batch)
+    linear = torch.stack(
+        (cos * mirror, sin * mirror, zero, -sin, cos, zero, zero, zero, one), dim=1
+    ).view(batch, 3, 3)
+    to_centre = _translation(-(size - 1) / 2 - shift_x, -(size - 1) / 2 - shift_y)
+    from_centre = _translation(*(torch.full((batch,), (source_size - 1) / 2) for _ in "xy"))
+    return from_centre @ linear @ to_centre
+
+
+def _translation(x: Tensor, y: Tensor) -> Tensor:
+    matrix = torch.eye(3).repeat(len(x), 1, 1)
+    matrix[:, 0, 2], matrix[:, 1, 2] = x, y
+    return matrix
+
+
+def warp(images: Tensor, matrices: Tensor, size: int, border: str = "border") -> Tensor:
+    """Sample images (B,3,S,S) float by matrices (B,3,3): (B,3,size,size), bilinear.
+
+    `border` is "border" (replicate) or "reflection" for what lies outside the source.
+    """
+    source_size = images.shape[-1]
+    steps = torch.arange(size, dtype=torch.float32, device=images.device)
+    y, x = torch.meshgrid(steps, steps, indexing="ij")
+    pixels = torch.stack((x, y, torch.ones_like(x)), dim=-1).view(1, -1, 3)
+    source = pixels @ matrices.to(images.device)[:, :2].transpose(1, 2)
+    grid = ((2 * source + 1) / source_size - 1).view(len(images), size, size, 2)
+    return F.grid_sample(images, grid, padding_mode=border, align_corners=False)
+
+
+def move_points(points: Tensor, matrices: Tensor) -> Tensor:
+    """Apply matrices (B,3,3) to points (B,P,2): output points -> source points.
+
+    With `torch.linalg.inv(matrices)` it moves source points to where `warp` puts them.
+    """
+    matrices = matrices.to(points)
+    return points @ matrices[:, :2, :2].transpose(1, 2) + matrices[:, None, :2, 2]
+
+
+def mirrored(matrices: Tensor) -> Tensor:
+    """Which matrices (B,3,3) contain a mirror: bool (B,)."""
+    return torch.linalg.det(matrices[:, :2, :2]) < 0
+
+
+def gain(images: Tensor, limit: float, generator: torch.Generator) -> Tensor:
+    """Multiply each channel by a random factor in 1 ± `limit`; clipped to [0, 1]."""
+    factors = 1 + (torch.rand(len(images), 3, 1, 1, generator=generator) * 2 - 1) * limit
+    return (images * factors.to(images.device)).clamp(0, 1)
+
+
+def to_cells(points: Tensor) -> Tensor:
+    """Pixels of the crop -> heat-map cells; cell c is centred on pixel 4·c + 1.5."""
+    return (points - CELL_OFFSET) / STRIDE
+
+
+def to_pixels(points: Tensor) -> Tensor:
+    """Heat-map cells -> pixels of the crop: the inverse of `to_cells`."""
+    return points * STRIDE + CELL_OFFSET

@@ -1,0 +1,125 @@
+"""Weights <-> safetensors files: whole or absent, self-describing, never unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lmk.runtime.errors import UserError
+from lmk.runtime.files import atomic_path
+from lmk.train.hourglass import HourglassConfig, LandmarkNetwork
+
+HEADER = "lmk"  # the one key of safetensors' own metadata; its value is our header as JSON
+KINDS = {
+    "core": "a core made by `lmk train-core`",
+    "pack": "a category pack made by `lmk adapt`",
+    "run": "the state of an unfinished run",
+}
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over names, dtypes, shapes and values: the identity of a set of weights.
+
+    Unlike the file's own sha256 it does not change with the header.
+    """
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        sha.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        sha.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
+
+
+def versions(*distributions: str) -> dict[str, str]:
+    """Installed versions of `distributions`, of those that are installed."""
+    found = {}
+    for name in distributions:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def save(path: Path, kind: str, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Write tensors and header atomically; raises UserError when the disk is full.
+
+    The header gets `kind`, the library versions and, for weights, their `sha256`.
+    """
+    header = {"kind": kind, "versions": versions("lmk-toolkit", "torch"), **header}
+    if kind != "run":
+        header["sha256"] = digest(tensors)
+    contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with atomic_path(path) as temporary:
+        try:
+            save_file(contiguous, temporary, metadata={HEADER: json.dumps(header)})
+        except SafetensorError as error:  # wraps the operating system's error in its own
+            raise UserError(
+                f"{path}: cannot be written ({error}); free some space or use --output"
+            ) from error
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The header alone, without reading any tensor; raises UserError as `load`."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})[HEADER])
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; check the path") from None
+    except KeyError:
+        raise UserError(
+            f"{path}: safetensors without an lmk header, expected {' or '.join(KINDS.values())}"
+        ) from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: truncated or not safetensors ({error}); copy or make it again"
+        ) from error
+    return header
+
+
+def load(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read tensors (on the CPU) and header of a file of `kind`.
+
+    Raises UserError for a missing or truncated file, another kind, or values that are not finite.
+    """
+    header = read_header(path)
+    if header["kind"] != kind:
+        raise UserError(f"{path}: got {KINDS[header['kind']]}, expected {KINDS[kind]}")
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if kind != "run":
+        for name, value in tensors.items():
+            if value.is_floating_point() and not value.isfinite().all():
+                raise UserError(f"{path}: tensor '{name}' holds NaN or infinity; train it again")
+    return tensors, header
+
+
+def save_core(path: Path, model: LandmarkNetwork, header: Mapping[str, Any]) -> None:
+    """Write the core: every weight of `model` and what is needed to rebuild it."""
+    save(path, "core", _weights(model), {**header, "network": asdict(model.config)})
+
+
+def load_core(path: Path) -> tuple[LandmarkNetwork, dict[str, Any]]:
+    """Rebuild a core in eval mode on the CPU, and its header; raises UserError as `load`."""
+    tensors, header = load(path, "core")
+    model = LandmarkNetwork(HourglassConfig(**header["network"]))
+    missing = _weights(model).keys() ^ tensors.keys()
+    if missing:
+        raise UserError(f"{path}: tensor '{min(missing)}' is missing or unexpected; train it again")
+    model.load_state_dict({n: v.float() for n, v in tensors.items()}, strict=False)
+    return model.eval(), header
+
+
+def _weights(model: LandmarkNetwork) -> dict[str, Tensor]:
+    state = model.state_dict()
+    return {name: value for name, value in state.items() if not name.endswith("batches_tracked")}

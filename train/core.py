@@ -1,0 +1,234 @@
+"""Labelled images of one category -> core: supervised heat-map regression."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lmk.runtime.errors import UserError
+from lmk.train import augment, checkpoint
+from lmk.train.bottleneck import BETA, gaussian_maps, local_argmax
+from lmk.train.datasets.decoded import DecodedSet
+from lmk.train.device import autocast, pick_device, pick_dtype
+from lmk.train.hourglass import WIDTHS, HourglassConfig, LandmarkNetwork
+from lmk.train.metrics import flip_map, normaliser_for, pck
+from lmk.train.run import Run, batch_indices, console, generator, warmup_cosine
+
+
+@dataclass(frozen=True)
+class CoreConfig:
+    """Everything that decides the outcome of `train_core`; saved in the core."""
+
+    output: Path
+    width: str = "full"  # full, medium or small: see hourglass.WIDTHS
+    input_size: int = 128
+    epochs: int = 110  # of the paper
+    steps: int | None = None  # instead of epochs
+    minutes: float | None = None  # stop, with the schedule fitted, after this long
+    batch: int = 32
+    lr: float = 1e-3
+    # "softmax": cross-entropy over the cells of each map; "mse" on the maps (paper) learns slower:
+    # PCK 0.04 after two epochs of pose_lspet at width 128, against 0.22.
+    loss: str = "softmax"
+    sigma: float = 1.0  # of the target Gaussians, in cells
+    rotation: float = 30.0  # ± degrees
+    scale: float = 0.25
+    shift: float = 0.08
+    gain: float = 0.2  # ± of each colour channel
+    seed: int = 0
+    device: str = "auto"
+    dtype: str = "auto"
+    threads: int | None = None
+    resume: bool = False
+
+
+def train_core(config: CoreConfig, data: DecodedSet) -> Path:
+    """Train on the annotated points of `data`, validate each epoch, write `config.output`.
+
+    Validation is the split named val or test, else a tenth of the images, and is never trained
+    on. Reported: PCK@0.2 of the torso (or inter-ocular distance, or box: see metrics.py).
+    Raises UserError for unlabelled data. Returns the path of the core.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    if not data.landmark_names:
+        raise UserError(f"{data.name}: no annotated points, expected some; `lmk adapt` needs none")
+    device = pick_device(config.device)
+    dtype = pick_dtype(config.dtype, device)
+    train, val = split_indices(data.splits, config.seed)
+    steps_per_epoch = max(1, len(train) // config.batch)
+    steps = config.steps or config.epochs * steps_per_epoch
+
+    torch.manual_seed(config.seed)
+    network = HourglassConfig(len(data.landmark_names), WIDTHS[config.width], config.input_size)
+    model = LandmarkNetwork(network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
+    batches = Batches(data, train, config, device)
+
+    run = Run(config.output.with_suffix(""), config, steps, config.minutes, console())
+    if config.resume:
+        run.resume({"core": model}, {"core": optimizer})
+    with run:
+        for step in run:
+            for group in optimizer.param_groups:
+                group["lr"] = config.lr * warmup_cosine(run.progress)
+            images, points = batches(step)
+            model.train()
+            with autocast(device, dtype):
+                heatmaps = model(images)
+            loss = heatmap_loss(heatmaps.float(), points, config)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            run.log(config.batch, {"loss": loss.detach()})
+            if (step + 1) % steps_per_epoch == 0:
+                validate(run, model, data, val, dtype, (step + 1) // steps_per_epoch)
+            if run.due() or (step + 1) % steps_per_epoch == 0:
+                run.save({"core": model}, {"core": optimizer})
+                _write(config, run, model, data)
+    _write(config, run, model, data)
+    if run.interrupted:
+        raise KeyboardInterrupt
+    return config.output
+
+
+def _write(config: CoreConfig, run: Run, model: LandmarkNetwork, data: DecodedSet) -> None:
+    header = {
+        "data": data.name,
+        "landmark_names": data.landmark_names,
+        "crop_scale": data.crop_scale,
+        "config": {**asdict(config), "output": config.output.name},
+        "step": run.step,
+        "seconds": round(run.elapsed, 1),
+        "history": run.history,
+    }
+    checkpoint.save_core(config.output, model, header)
+
+
+def split_indices(
+    splits: tuple[str, ...], seed: int, fraction: float = 0.1
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Indices of training and validation images.
+
+    Images of the splits val, valid, validation or test are validation; without any, a seeded
+    random tenth.
+    """
+    held_out = np.array([s.lower() in ("val", "valid", "validation", "test") for s in splits])
+    if not held_out.any():
+        order = np.random.default_rng(seed).permutation(len(splits))
+        held_out[order[: max(1, round(len(splits) * fraction))]] = len(splits) > 1
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+class Batches:
+    """step -> augmented images (B,3,H,W) in [0, 1] and points (B,K,2) in cells, NaN where missing."""
+
+    def __init__(
+        self, data: DecodedSet, indices: NDArray[np.intp], config: CoreConfig, device: torch.device
+    ) -> None:
+        self.images = on_device(data.images, device)
+        self.points = torch.from_numpy(data.points).to(device)
+        self.indices = torch.from_numpy(indices)
+        self.flips = flip_map(data.landmark_names)
+        self.config, self.device = config, device
+        self.spec = augment.Similarity(
+            config.rotation, config.scale, config.shift, flip=0.5 if self.flips else 0.0
+        )
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        config = self.config
+        chosen = self.indices[batch_indices(len(self.indices), config.batch, step, config.seed)]
+        draw = generator(config.seed, 1, step)
+        source, size = self.images.shape[1], config.input_size
+        matrices = augment.random_similarity(len(chosen), source, size, self.spec, draw)
+        images = augment.warp(to_float(self.images, chosen, self.device), matrices, size)
+        points = augment.move_points(self.points[chosen], torch.linalg.inv(matrices))
+        if self.flips:
+            mirrored = augment.mirrored(matrices).to(self.device)[:, None, None]
+            points = torch.where(mirrored, points[:, self.flips], points)
+        return augment.gain(images, config.gain, draw), augment.to_cells(points)
+
+
+def on_device(images: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """The uint8 images (N,S,S,3) where batches are made: on the GPU if there is one."""
+    tensor = torch.from_numpy(images)
+    return tensor.to(device) if device.type == "cuda" else tensor
+
+
+def to_float(images: Tensor, chosen: Tensor, device: torch.device) -> Tensor:
+    """uint8 (N,S,S,3) -> the chosen ones as float (B,3,S,S) in [0, 1], channels last in memory."""
+    picked = images[chosen.to(images.device)].to(device)
+    return picked.permute(0, 3, 1, 2).float() / 255
+
+
+def heatmap_loss(heatmaps: Tensor, points: Tensor, config: CoreConfig) -> Tensor:
+    """Loss of maps (B,K,h,w) against Gaussians at points (B,K,2) in cells.
+
+    Points that are missing (NaN) or outside the map are masked.
+    """
+    size = heatmaps.shape[-1]
+    known = ((points >= -0.5) & (points <= size - 0.5)).all(dim=2)
+    target = gaussian_maps(points.nan_to_num(), size, config.sigma)
+    if config.loss == "softmax":
+        target = target / target.sum(dim=(2, 3), keepdim=True)
+        log_probability = F.log_softmax((heatmaps * BETA).flatten(2), dim=2)
+        each = -(target.flatten(2) * log_probability).sum(dim=2)
+    else:
+        each = (heatmaps - target).square().mean(dim=(2, 3))
+    return (each * known).sum() / known.sum().clamp(min=1)
+
+
+@torch.no_grad()
+def validate(
+    run: Run,
+    model: LandmarkNetwork,
+    data: DecodedSet,
+    indices: NDArray[np.intp],
+    dtype: torch.dtype,
+    epoch: int,
+) -> None:
+    """Record PCK@0.2 on the images of `indices`, in pixels of their crops."""
+    points = find_points(model, data, indices, dtype)
+    truth = crop_points(data, indices, model.config.input_size)
+    normaliser = normaliser_for(data.landmark_names)
+    overall, each = pck(points, truth, normaliser.lengths(truth))
+    values = {"epoch": float(epoch), "pck": overall}
+    values |= {f"pck_{n}": float(v) for n, v in zip(data.landmark_names, each, strict=True)}
+    text = f"epoch {epoch}: PCK@0.2 of the {normaliser.label} {overall:.4f}, {run.elapsed:.0f} s"
+    run.record(values, text)
+
+
+def crop_points(
+    data: DecodedSet, indices: NDArray[np.intp], input_size: int
+) -> NDArray[np.float32]:
+    """Annotated points (N,P,2) in pixels of the central crops of `input_size`."""
+    return data.points[indices] - np.float32((data.images.shape[1] - input_size) / 2)
+
+
+@torch.no_grad()
+def find_points(
+    model: LandmarkNetwork,
+    data: DecodedSet,
+    indices: NDArray[np.intp],
+    dtype: torch.dtype = torch.float32,
+    batch: int = 64,
+) -> NDArray[np.float32]:
+    """Points (N,K,2) in pixels of the central crops, by local arg-max of the maps."""
+    model.eval()
+    device = next(model.parameters()).device
+    size = model.config.input_size
+    images = torch.from_numpy(data.images)
+    found = []
+    for part in torch.from_numpy(indices).split(batch):
+        matrices = augment.centred(len(part), data.images.shape[1], size)
+        crops = augment.warp(to_float(images, part, device), matrices, size)
+        with autocast(device, dtype):
+            heatmaps = model(crops)
+        found.append(augment.to_pixels(local_argmax(heatmaps.float())).cpu())
+    return torch.cat(found).numpy()

@@ -1,0 +1,82 @@
+"""Layout `csv`: a folder with `annotations.csv`, lmk's own generic format.
+
+One row an image. Columns: `file` (path relative to the folder), optionally `width`, `height`
+(checked nowhere, for people), `split`, `source`; then for every landmark NAME `NAME_x`, `NAME_y` in
+pixels of the stored image, pixel-centre convention, and optionally `NAME_v` (0: missing). An
+empty x or y is a missing point as well. Without any NAME_x column the images are unlabelled.
+"""
+
+from __future__ import annotations
+
+import csv
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmk.runtime.errors import UserError
+from lmk.runtime.images import read_image
+from lmk.train.datasets.folder import fingerprint
+from lmk.train.datasets.sample import Dataset, Sample
+
+FILE_NAME = "annotations.csv"
+Row = dict[str, str]
+
+
+def open_csv(root: Path) -> Dataset:
+    """Read `root`/annotations.csv.
+
+    Raises UserError naming the line and column of the first thing that is wrong: no `file`
+    column, NAME_x without NAME_y, text in place of a number, not a single row.
+    """
+    table = root / FILE_NAME
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns, rows = list(reader.fieldnames or ()), list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{table}: cannot be read ({error}); save it as UTF-8 CSV") from error
+    names = _landmark_names(table, columns)
+    if not rows:
+        raise UserError(f"{table}: got no rows, expected one an image")
+    samples = tuple(
+        Sample(
+            row["file"],
+            partial(read_image, root / row["file"]),
+            _points(table, line, row, names),
+            row.get("split") or "",
+        )
+        for line, row in enumerate(rows, start=2)
+    )
+    key = fingerprint([table, *(root / sample.name for sample in samples)])
+    return Dataset(root.name, samples, names, key)
+
+
+def _landmark_names(table: Path, columns: list[str]) -> tuple[str, ...]:
+    if "file" not in columns:
+        raise UserError(
+            f"{table}: column 'file' is missing, got {', '.join(columns[:6]) or 'no header'}; "
+            "add it (image paths relative to this file)"
+        )
+    names = tuple(column[:-2] for column in columns if column.endswith("_x"))
+    ys = {column[:-2] for column in columns if column.endswith("_y")}
+    for name in sorted(ys ^ set(names)):
+        missing = f"{name}_y" if name in names else f"{name}_x"
+        raise UserError(f"{table}: column '{missing}' is missing; every landmark needs _x and _y")
+    return names
+
+
+def _points(table: Path, line: int, row: Row, names: tuple[str, ...]) -> NDArray[np.float32]:
+    points = np.full((len(names), 2), np.nan, np.float32)
+    for index, name in enumerate(names):
+        x, y = row[f"{name}_x"], row[f"{name}_y"]
+        if not x or not y or row.get(f"{name}_v", "1") in ("0", "0.0"):
+            continue
+        try:
+            points[index] = float(x), float(y)
+        except ValueError:
+            raise UserError(
+                f"{table}, line {line}: got '{x}', '{y}' for {name}_x, {name}_y, expected numbers"
+            ) from None
+    return points

@@ -1,0 +1,143 @@
+"""Data set -> memory-mapped uint8 crops: every image is decoded once, not once an epoch."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmk.runtime.errors import UserError
+from lmk.runtime.files import atomic_path, write_bytes
+from lmk.runtime.images import Box, UnreadableImage, crop, square_around, to_crop, whole
+from lmk.train.datasets.sample import Dataset, Sample
+
+CONTEXT = 1.25  # cached side / crop side: room for rotation and shift without inventing pixels
+ANNOTATION_MARGIN = 1.5  # crop side / longer side of the box of the annotated points
+CropMode = Literal["image", "annotation"]
+LAYOUT_VERSION = 1
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DecodedSet:
+    """N square crops with context: the central 1/1.25 of each is what a network sees."""
+
+    name: str
+    images: NDArray[np.uint8]  # (N,S,S,3) RGB, memory-mapped
+    points: NDArray[np.float32]  # (N,P,2) pixels of `images`, NaN where missing
+    names: tuple[str, ...]  # of the images
+    splits: tuple[str, ...]
+    landmark_names: tuple[str, ...]
+    skipped: tuple[str, ...]  # reasons, one an unreadable image
+    crop_scale: float  # crop side / longer side of the object box, for the runtime
+
+    def select(self, indices: NDArray[np.intp]) -> DecodedSet:
+        """The same set with only the images of `indices`; copies those pixels into memory."""
+        keep = {
+            "images": self.images[indices],
+            "points": self.points[indices],
+            "names": tuple(self.names[i] for i in indices),
+            "splits": tuple(self.splits[i] for i in indices),
+        }
+        return DecodedSet(**{**vars(self), **keep})
+
+
+def object_box(sample: Sample, image: NDArray[np.uint8], mode: CropMode) -> tuple[Box, float]:
+    """The box to crop about and its scale: the whole image, or the annotated points and room."""
+    seen = sample.points[np.isfinite(sample.points).all(axis=1)]
+    if mode == "image" or len(seen) < 2:
+        return whole(image), 1.0
+    (x0, y0), (x1, y1) = seen.min(axis=0), seen.max(axis=0)
+    return (x0 + 0.5, y0 + 0.5, max(x1 - x0, 1.0), max(y1 - y0, 1.0)), ANNOTATION_MARGIN
+
+
+def decode(
+    dataset: Dataset,
+    input_size: int,
+    mode: CropMode,
+    cache: Path,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> DecodedSet:
+    """Return the decoded crops of `dataset` for networks of `input_size`, from `cache` if there.
+
+    Unreadable images are left out, counted in a warning and listed in `skipped`. Raises UserError
+    when no image is readable or the disk is full.
+    """
+    size = round(input_size * CONTEXT / 2) * 2
+    key = f"{LAYOUT_VERSION} {dataset.fingerprint} {size} {mode}"
+    folder = cache / hashlib.sha256(key.encode()).hexdigest()[:20]
+    if not (folder / "index.json").exists():
+        _fill(dataset, size, mode, folder, progress)
+    index = json.loads((folder / "index.json").read_text())
+    kept, skipped = index["kept"], tuple(index["skipped"])
+    if skipped:
+        log.warning(
+            "%s: %d unreadable images skipped, first: %s", dataset.name, len(skipped), skipped[0]
+        )
+    if not kept:
+        raise UserError(f"{dataset.name}: none of {len(skipped)} images can be read; {skipped[0]}")
+    return DecodedSet(
+        name=dataset.name,
+        images=np.load(folder / "images.npy", mmap_mode="c")[: len(kept)],
+        points=np.load(folder / "points.npy")[: len(kept)],
+        names=tuple(dataset.samples[i].name for i in kept),
+        splits=tuple(dataset.samples[i].split for i in kept),
+        landmark_names=dataset.landmark_names,
+        skipped=skipped,
+        crop_scale=ANNOTATION_MARGIN if mode == "annotation" and dataset.landmark_names else 1.0,
+    )
+
+
+def _fill(
+    dataset: Dataset, size: int, mode: CropMode, folder: Path, progress: Callable[[int, int], None]
+) -> None:
+    """Decode everything into `folder`; index.json comes last and marks it complete."""
+    total = len(dataset.samples)
+
+    def one(sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.float32]] | str:
+        try:
+            image = sample.read()
+        except UnreadableImage as error:
+            return str(error)
+        box, scale = object_box(sample, image, mode)
+        square = square_around(box, scale * CONTEXT)
+        return crop(image, square, size), to_crop(sample.points, square, size)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_space(folder, total * size * size * 3)
+    kept, points, skipped = [], [], []
+    with (
+        atomic_path(folder / "images.npy") as temporary,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
+        images = np.lib.format.open_memmap(temporary, "w+", np.uint8, (total, size, size, 3))
+        for index, result in enumerate(pool.map(one, dataset.samples)):
+            if isinstance(result, str):
+                skipped.append(result)
+            else:
+                images[len(kept)], found = result
+                kept.append(index)
+                points.append(found)
+            progress(index + 1, total)
+        images.flush()
+    with atomic_path(folder / "points.npy") as temporary:
+        count = len(dataset.landmark_names)
+        np.save(temporary, np.array(points, np.float32).reshape(len(kept), count, 2))
+    write_bytes(folder / "index.json", json.dumps({"kept": kept, "skipped": skipped}).encode())
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    """A memory map on a full disk dies by SIGBUS, so ask before."""
+    if shutil.disk_usage(folder).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))

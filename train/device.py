@@ -1,0 +1,46 @@
+"""Which device and number format a run uses."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+
+from lmk.runtime.errors import UserError
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """ "auto" is CUDA where it works, else the CPU; a device asked for and absent is an error."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            f"--device {name}: no usable CUDA device, expected one; use --device cpu or see "
+            "`lmk doctor`"
+        )
+    return device
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """ "auto" is bfloat16 where the hardware multiplies it (a third of the time), else float32."""
+    if name == "auto":
+        return torch.bfloat16 if _has_bfloat16(device) else torch.float32
+    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[name]
+    if dtype is torch.bfloat16 and not _has_bfloat16(device):
+        raise UserError(f"--dtype bf16: {device} has no bfloat16 arithmetic; use --dtype fp32")
+    return dtype
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[object]:
+    """Context in which convolutions run in `dtype`."""
+    if dtype is torch.float32:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype)
