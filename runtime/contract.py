@@ -58,13 +58,31 @@ class Contract:
                 raise UserError(
                     f"{source}: metadata key '{_PREFIX}{name}' is not JSON; export the pack again"
                 ) from None
-        if values["format"] > FORMAT_VERSION:
+        if not isinstance(values["format"], int) or values["format"] > FORMAT_VERSION:
             raise UserError(
                 f"{source}: got format {values['format']}, expected at most {FORMAT_VERSION}; "
                 "upgrade lmk-toolkit"
             )
-        values["landmark_names"] = tuple(values["landmark_names"])
-        return cls(**values)
+        contract = cls(**_checked(values, source))
+        if len(contract.landmark_names) != contract.num_landmarks:
+            raise UserError(
+                f"{source}: got {len(contract.landmark_names)} landmark names for "
+                f"{contract.num_landmarks} landmarks; export the pack again"
+            )
+        return contract
+
+
+def _checked(values: dict[str, Any], source: str) -> dict[str, Any]:
+    """Raise UserError unless the values have their types; the names become a tuple."""
+    kinds = {"category": str, "num_landmarks": int, "input_size": int, "landmark_names": list}
+    kinds |= {"precision": str, "crop_scale": (int, float), "drift": dict, "versions": dict}
+    for name, kind in kinds.items():
+        if not isinstance(values[name], kind):
+            raise UserError(
+                f"{source}: metadata key '{_PREFIX}{name}' got {values[name]!r}, expected another "
+                "type; export the pack again"
+            )
+    return values | {"landmark_names": tuple(values["landmark_names"])}
 
 
 def default_names(num_landmarks: int) -> tuple[str, ...]:

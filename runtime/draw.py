@@ -12,7 +12,7 @@ from lmk.runtime.landmarker import Detection
 
 _GOLDEN_RATIO = 0.618033988749895
 _RADIUS_OF_BOX = 0.014  # of the longer side of the object's box
-_RADIUS_PX = (2.0, 14.0)
+_RADIUS_PX = (2.0, 10.0)
 _OUTLINE = 0.35  # of the radius
 _MIN_OPACITY = 0.25  # of a landmark of score 0: faded but still to be found
 

@@ -85,28 +85,56 @@ def crop(image: NDArray[np.uint8], box: Box, size: int) -> NDArray[np.uint8]:
     Outside the image its border is replicated. Inverse of the points: `to_frame`.
     """
     left, top, width, height = box
-    # The integer window that holds the box and the resampling kernel's support around it.
+    # The window that holds the box and the resampling kernel's support around it.
     support = int(np.ceil(max(1.0, max(width, height) / size))) + 1
-    x0, y0 = int(np.floor(left)) - support, int(np.floor(top)) - support
-    x1 = int(np.ceil(left + width)) + support
-    y1 = int(np.ceil(top + height)) + support
-    window = _window(image, x0, y0, x1, y1)
+    rows, y = _window(top, height, support, image.shape[0])
+    columns, x = _window(left, width, support, image.shape[1])
+    patch = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    # The longer axis shrinks first and the border is replicated axis by axis: the window of a
+    # 20,000 x 100 image would not fit in memory.
+    if image.shape[0] > image.shape[1]:
+        patch = _resize_rows(patch, rows - rows[0], y, height, size)
+        return _resize_columns(patch, columns - columns[0], x, width, size)
+    patch = _resize_columns(patch, columns - columns[0], x, width, size)
+    return _resize_rows(patch, rows - rows[0], y, height, size)
+
+
+def _window(
+    start: float, length: float, support: int, limit: int
+) -> tuple[NDArray[np.intp], float]:
+    """Indices, clipped to an axis of `limit` pixels, of all that `length` pixels from `start` need.
+
+    Also returns where in them, in pixels, `start` lies.
+    """
+    first = int(np.floor(start)) - support
+    end = int(np.ceil(start + length)) + support
+    return np.arange(first, end).clip(0, limit - 1), start - first
+
+
+def _resize_columns(
+    image: NDArray[np.uint8], columns: NDArray[np.intp], x: float, width: float, size: int
+) -> NDArray[np.uint8]:
+    """Take `columns`, resample `width` of them from `x` on to `size`; the rows stay."""
+    window = image if len(columns) == image.shape[1] else np.take(image, columns, axis=1)
     resized = Image.fromarray(window).resize(
-        (size, size),
+        (size, window.shape[0]),
         Image.Resampling.BILINEAR,
-        box=(left - x0, top - y0, left - x0 + width, top - y0 + height),
+        box=(x, 0, x + width, window.shape[0]),
     )
     return np.asarray(resized)
 
 
-def _window(image: NDArray[np.uint8], x0: int, y0: int, x1: int, y1: int) -> NDArray[np.uint8]:
-    """image[y0:y1, x0:x1] with the border replicated where the window leaves the image."""
-    height, width = image.shape[:2]
-    if x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height:
-        return np.ascontiguousarray(image[y0:y1, x0:x1])
-    rows = np.clip(np.arange(y0, y1), 0, height - 1)
-    columns = np.clip(np.arange(x0, x1), 0, width - 1)
-    return image[rows[:, None], columns]
+def _resize_rows(
+    image: NDArray[np.uint8], rows: NDArray[np.intp], y: float, height: float, size: int
+) -> NDArray[np.uint8]:
+    """Take `rows`, resample `height` of them from `y` on to `size`; the columns stay."""
+    window = image if len(rows) == image.shape[0] else np.take(image, rows, axis=0)
+    resized = Image.fromarray(window).resize(
+        (window.shape[1], size),
+        Image.Resampling.BILINEAR,
+        box=(0, y, window.shape[1], y + height),
+    )
+    return np.asarray(resized)
 
 
 def to_frame(points: NDArray[np.float32], box: Box, size: int) -> NDArray[np.float32]:

@@ -139,9 +139,10 @@ class _Run:
             writer.start()
             try:
                 self._guard(lambda: self._locate_all(progress))
+                self._finish(reader, writer)
             except KeyboardInterrupt:
                 interrupted = True
-            self._finish(reader, writer)
+                self._finish(reader, writer)
         except BaseException:  # also a second Ctrl-C
             self._stop(reader, writer)
             for sink in self._sinks:
@@ -152,15 +153,13 @@ class _Run:
         return self._summary()
 
     def _finish(self, reader: threading.Thread, writer: threading.Thread) -> None:
-        """Let the writer end what the model has done, then close the sinks."""
+        """Let the writer end what the model has done; called again if Ctrl-C breaks into it."""
         self._cropped.stop()
         reader.join()
         self._guard(lambda: self._found.put(None))
         writer.join()
         if self._error is not None:
             raise self._error
-        for sink in self._sinks:
-            sink.close()
 
     def _stop(self, reader: threading.Thread, writer: threading.Thread) -> None:
         self._cropped.stop()
@@ -209,24 +208,32 @@ class _Run:
 
     def _locate_all(self, progress: Callable[[int], None]) -> None:
         """The caller's thread: run the model."""
+        num_done = 0
         while (batch := self._cropped.get()) is not None:
             with self._timed("run"):
                 detections = self._landmarker.locate(np.stack(batch.crops), batch.boxes)
             self._found.put((batch.frames, detections))
-            self._num_frames += len(detections)
-            self._score_sum += sum(float(found.scores.sum()) for found in detections)
-            self._num_scores += sum(found.scores.size for found in detections)
-            progress(self._num_frames)
+            num_done += len(detections)
+            progress(num_done)
 
     def _write(self) -> None:
-        """Thread 2: feed the sinks."""
+        """Thread 2: feed the sinks. They are closed here, where no Ctrl-C can break into it."""
         for sink in self._sinks:
             sink.open(self._source)
         while (found := self._found.get()) is not None:
             with self._timed("write"):
                 for frame, detection in zip(*found, strict=True):
-                    for sink in self._sinks:
-                        sink.write(frame, detection)
+                    self._write_one(frame, detection)
+        with self._timed("write"):
+            for sink in self._sinks:
+                sink.close()
+
+    def _write_one(self, frame: Frame, detection: Detection) -> None:
+        for sink in self._sinks:
+            sink.write(frame, detection)
+        self._num_frames += 1
+        self._score_sum += float(detection.scores.sum())
+        self._num_scores += detection.scores.size
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

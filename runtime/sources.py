@@ -36,7 +36,7 @@ class Frame:
 class Source(Protocol):
     """Frames in order, to be iterated over once. Also a context manager that closes itself."""
 
-    name: str
+    path: Path  # what was opened
     num_frames: int | None  # what the container says, or None; never to be relied on
     frame_rate: Fraction | None  # frames a second; None for images
     time_base: Fraction | None  # seconds a tick in which the video counts time; None for images
@@ -69,13 +69,12 @@ class ImageSource(Source):
     """Image files as frames; what cannot be read is skipped, unless it is everything."""
 
     def __init__(self, paths: list[Path], root: Path) -> None:
-        self.name = root.name
+        self.path = root
         self.num_frames = len(paths)
         self.frame_rate = None
         self.time_base = None
         self.size = None
         self._paths = paths
-        self._root = root
         self._skipped: list[str] = []
 
     @property
@@ -98,12 +97,12 @@ class ImageSource(Source):
             index += 1
         if index == 0:
             raise UserError(
-                f"{self._root}: got {len(self._paths)} images none of which can be read "
+                f"{self.path}: got {len(self._paths)} images none of which can be read "
                 f"(the first: {self._skipped[0]}); give whole image files"
             )
 
     def _name_of(self, path: Path) -> str:
-        return path.name if path == self._root else path.relative_to(self._root).as_posix()
+        return path.name if path == self.path else path.relative_to(self.path).as_posix()
 
     def close(self) -> None:
         """Nothing is held open between frames."""
@@ -168,8 +167,8 @@ def parse_roi(text: str) -> Roi:
         raise UserError(f"roi: got '{text}', expected full, center or x,y,w,h in pixels") from None
 
     def fixed(height: int, width: int) -> Box:
-        # "not (… <= …)" also turns away NaN
-        if not (0 <= x and 0 <= y and x + box_width <= width and y + box_height <= height):
+        inside = x >= 0 and y >= 0 and x + box_width <= width and y + box_height <= height
+        if not inside:  # NaN is not
             raise UserError(
                 f"roi: got {text}, expected x,y,w,h within the frame of {width}×{height} pixels"
             )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 from av.error import FFmpegError
 from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.sources import Frame, Source
@@ -28,14 +31,14 @@ class VideoSource(Source):
     """
 
     def __init__(self, path: Path) -> None:
-        self.name = path.name
-        self._path = path
+        self.path = path
         self._container = _open(path)
         try:
             self._stream = _video_stream(self._container, path)
             self._stream.thread_type = "AUTO"  # frame threads where the codec has them
             self._num_packets = self._num_corrupt = 0
             self._early_end = ""
+            self._reformatter = VideoReformatter()  # a frame's own is set up anew each time
             self._decoded = self._decode()
             self._first = next(self._decoded, None)
             if self._first is None:
@@ -47,8 +50,9 @@ class VideoSource(Source):
             self._container.close()
             raise
         self.num_frames = self._estimate_frames()
-        self.frame_rate = self._stream.average_rate or self._stream.guessed_rate or _DEFAULT_RATE
-        self.time_base = self._stream.time_base or 1 / self.frame_rate
+        stream = self._stream
+        self.frame_rate = _fraction(stream.average_rate or stream.guessed_rate or _DEFAULT_RATE)
+        self.time_base = _fraction(stream.time_base or 1 / self.frame_rate)
         turned = self._first.rotation % 180 != 0
         size = (self._first.height, self._first.width)
         self.size = size[::-1] if turned else size
@@ -58,14 +62,14 @@ class VideoSource(Source):
         """See `Source.skipped`."""
         skipped = []
         if self._num_corrupt:
-            skipped.append(f"{self._path}: {self._num_corrupt} corrupt packets")
+            skipped.append(f"{self.path}: {self._num_corrupt} corrupt packets")
         if self._early_end:
-            skipped.append(f"{self._path}: {self._early_end}")
+            skipped.append(f"{self.path}: {self._early_end}")
         return skipped
 
     def __iter__(self) -> Iterator[Frame]:
         if self._first is None:
-            raise ValueError(f"{self._path}: a video source can be read once; open it again")
+            raise ValueError(f"{self.path}: a video source can be read once; open it again")
         first, self._first = self._first, None
         start, time_s = first.pts, 0.0
         for index, frame in enumerate(_chain(first, self._decoded)):
@@ -73,16 +77,22 @@ class VideoSource(Source):
                 time_s = float((frame.pts - start) * self.time_base)
             elif index:  # raw streams carry no time stamps
                 time_s += float(1 / self.frame_rate)
-            yield Frame(self.name, index, time_s, _upright(frame))
+            yield Frame(self.path.name, index, time_s, self._upright(frame))
         for line in self.skipped:
             _logger.warning("skipped %s", line)
+
+    def _upright(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
+        # One thread: more cost more time than they save on frames of this size.
+        rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
+        quarter_turns = round(frame.rotation / 90) % 4  # counter-clockwise, as np.rot90 counts
+        return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), quarter_turns), np.uint8)
 
     def close(self) -> None:
         """Close the file."""
         self._decoded.close()
         self._container.close()
 
-    def _decode(self) -> Iterator[av.VideoFrame]:
+    def _decode(self) -> Generator[av.VideoFrame]:
         for packet in self._packets():
             try:
                 frames = packet.decode()
@@ -96,29 +106,27 @@ class VideoSource(Source):
 
     def _packets(self) -> Iterator[av.Packet]:
         """The stream's packets, then the empty one that flushes the decoder."""
-        packets = self._container.demux(self._stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except FFmpegError as error:
-                self._early_end = f"breaks off after {self._num_packets} packets ({error.strerror})"
-                packet = av.Packet()
-                packet.stream = self._stream
-            if packet is None:
-                return
-            self._num_packets += packet.size > 0
-            yield packet
-            if packet.size == 0:
-                return
+        try:
+            for packet in self._container.demux(self._stream):
+                self._num_packets += packet.size > 0
+                yield packet
+        except FFmpegError as error:  # of the container: those of the codec are not raised here
+            self._early_end = f"breaks off after {self._num_packets} packets ({error.strerror})"
+            flush: av.Packet = av.Packet()
+            flush.stream = self._stream
+            yield flush
 
     def _estimate_frames(self) -> int | None:
         stream = self._stream
         if stream.frames:
             return stream.frames
-        if stream.duration and stream.time_base and stream.average_rate:
-            return round(stream.duration * stream.time_base * stream.average_rate)
-        if self._container.duration and stream.average_rate:
-            return round(Fraction(self._container.duration, av.time_base) * stream.average_rate)
+        if not stream.average_rate:
+            return None
+        rate = _fraction(stream.average_rate)
+        if stream.duration and stream.time_base:
+            return round(stream.duration * _fraction(stream.time_base) * rate)
+        if self._container.duration:
+            return round(Fraction(self._container.duration, av.time_base) * rate)
         return None
 
 
@@ -138,17 +146,16 @@ def _video_stream(container: av.container.InputContainer, path: Path) -> av.Vide
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:  # the cover of a music file
             return stream
-    kinds = sorted({stream.type for stream in container.streams}) or ["nothing"]
+    kinds = sorted({str(stream.type) for stream in container.streams}) or ["nothing"]
     raise UserError(f"{path}: got {', '.join(kinds)} only, expected a video stream")
+
+
+def _fraction(value: Any) -> Fraction:
+    """PyAV 18 gives Fractions, 19 a class of its own."""
+    return Fraction(value.numerator, value.denominator)
 
 
 def _chain(first: av.VideoFrame, rest: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
     yield first
     del first  # the frame's picture is not needed while the rest is read
     yield from rest
-
-
-def _upright(frame: av.VideoFrame) -> np.ndarray:
-    image = frame.to_ndarray(format="rgb24")
-    quarter_turns = round(frame.rotation / 90) % 4  # counter-clockwise, as np.rot90 counts
-    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image

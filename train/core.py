@@ -15,10 +15,11 @@ from lmk.runtime.errors import UserError
 from lmk.train import augment, checkpoint
 from lmk.train.bottleneck import BETA, gaussian_maps, local_argmax
 from lmk.train.datasets.decoded import DecodedSet
-from lmk.train.device import autocast, pick_device, pick_dtype
+from lmk.train.device import autocast, on_device, pick_device, pick_dtype, to_float
 from lmk.train.hourglass import WIDTHS, HourglassConfig, LandmarkNetwork
 from lmk.train.metrics import flip_map, normaliser_for, pck
 from lmk.train.run import Run, batch_indices, console, generator, warmup_cosine
+from lmk.train.split import split_indices
 
 
 @dataclass(frozen=True)
@@ -111,23 +112,8 @@ def _write(config: CoreConfig, run: Run, model: LandmarkNetwork, data: DecodedSe
     checkpoint.save_core(config.output, model, header)
 
 
-def split_indices(
-    splits: tuple[str, ...], seed: int, fraction: float = 0.1
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Indices of training and validation images.
-
-    Images of the splits val, valid, validation or test are validation; without any, a seeded
-    random tenth.
-    """
-    held_out = np.array([s.lower() in ("val", "valid", "validation", "test") for s in splits])
-    if not held_out.any():
-        order = np.random.default_rng(seed).permutation(len(splits))
-        held_out[order[: max(1, round(len(splits) * fraction))]] = len(splits) > 1
-    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
-
-
 class Batches:
-    """step -> augmented images (B,3,H,W) in [0, 1] and points (B,K,2) in cells, NaN where missing."""
+    """step -> images (B,3,H,W) in [0, 1] and points (B,K,2) in cells, NaN where missing."""
 
     def __init__(
         self, data: DecodedSet, indices: NDArray[np.intp], config: CoreConfig, device: torch.device
@@ -153,18 +139,6 @@ class Batches:
             mirrored = augment.mirrored(matrices).to(self.device)[:, None, None]
             points = torch.where(mirrored, points[:, self.flips], points)
         return augment.gain(images, config.gain, draw), augment.to_cells(points)
-
-
-def on_device(images: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """The uint8 images (N,S,S,3) where batches are made: on the GPU if there is one."""
-    tensor = torch.from_numpy(images)
-    return tensor.to(device) if device.type == "cuda" else tensor
-
-
-def to_float(images: Tensor, chosen: Tensor, device: torch.device) -> Tensor:
-    """uint8 (N,S,S,3) -> the chosen ones as float (B,3,S,S) in [0, 1], channels last in memory."""
-    picked = images[chosen.to(images.device)].to(device)
-    return picked.permute(0, 3, 1, 2).float() / 255
 
 
 def heatmap_loss(heatmaps: Tensor, points: Tensor, config: CoreConfig) -> Tensor:

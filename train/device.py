@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from lmk.runtime.errors import UserError
 
@@ -44,3 +47,15 @@ def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractCon
     if dtype is torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype)
+
+
+def on_device(images: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """The uint8 images (N,S,S,3) where batches are made: on the GPU if there is one."""
+    tensor = torch.from_numpy(images)
+    return tensor.to(device) if device.type == "cuda" else tensor
+
+
+def to_float(images: Tensor, chosen: Tensor, device: torch.device) -> Tensor:
+    """uint8 (N,S,S,3) -> the chosen ones as float (B,3,S,S) in [0, 1], channels last in memory."""
+    picked = images[chosen.to(images.device)].to(device)
+    return picked.permute(0, 3, 1, 2).float() / 255

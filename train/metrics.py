@@ -68,7 +68,7 @@ def flip_map(landmark_names: Sequence[str]) -> list[int] | None:
 def pck(
     predicted: PointArray, truth: PointArray, lengths: PointArray, threshold: float = 0.2
 ) -> tuple[float, PointArray]:
-    """Share of annotated points (N,P,2) found within `threshold` × length (N,), overall and (P,)."""
+    """Share of points (N,P,2) found within `threshold` × length (N,): overall, and each (P,)."""
     error = np.linalg.norm(predicted - truth, axis=2) / lengths[:, None]
     known = np.isfinite(error)
     correct = (error < threshold) & known

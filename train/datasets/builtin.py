@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.images import Box
-from lmk.train.datasets.builtin_figures import FIGURES, NUM_MOTIONS
+from lmk.train.datasets.builtin_figures import FIGURES, MAX_RADIUS, NUM_MOTIONS
 from lmk.train.datasets.builtin_render import (
     Array,
     Sketch,
@@ -35,7 +35,7 @@ def builtin(category: str, count: int, seed: int = 0) -> Dataset:
 
     Sample i depends on the category, the seed and i alone, not on the count.
     """
-    _check(category, count)
+    _check(category, count, seed)
     num_train = count - count // 10
     samples = tuple(
         Sample(
@@ -64,7 +64,7 @@ def render(
 
     The same index at another size is the same picture, scaled. Pixel-centre convention.
     """
-    _check(category)
+    _check(category, seed=seed)
     sketch = _sketch(category, index, seed, size)
     scenery = _rng(category, seed, index, stream=1)
     image = paint(sketch, background(scenery, size), lighting(scenery, size))
@@ -79,7 +79,7 @@ def clip(
     Yields image (H,W,3) uint8 RGB, points (P,2) in frame pixels (pixel-centre convention) and
     the box of the object (x, y, width, height), edges as in `lmk.runtime.images`.
     """
-    _check(category, num_frames)
+    _check(category, num_frames, seed)
     path = _Path.draw(_rng(category, seed, 0, stream=2), size)
     scenery = _rng(category, seed, 0, stream=3)
     behind, gains = background(scenery, size), lighting(scenery, size)
@@ -103,12 +103,11 @@ class _Path:
     @classmethod
     def draw(cls, rng: np.random.Generator, size: tuple[int, int]) -> _Path:
         width_height = np.array(size[::-1], float)
-        # Figures stay within 1.25 units of their origin, however they move.
-        scale = 0.36 * min(size)
-        reach = np.maximum(width_height / 2 - 1.3 * scale, 0.0)
+        scale = 0.32 * min(size)
+        reach = width_height / 2 - MAX_RADIUS * scale
         phases = rng.uniform(0, 2 * np.pi, NUM_MOTIONS + 3)
-        speeds = 2 * np.pi / rng.uniform(50, 90, NUM_MOTIONS + 3)
-        speeds[NUM_MOTIONS:] /= 2.5
+        speeds = 2 * np.pi / rng.uniform(70, 120, NUM_MOTIONS + 3)
+        speeds[NUM_MOTIONS:] /= 2
         return cls(scale, width_height / 2 - 0.5, reach, phases, speeds)
 
     def at(self, frame: int) -> tuple[Array, float, Array]:
@@ -118,7 +117,7 @@ class _Path:
         return waves[:NUM_MOTIONS] * 0.9, 0.6 * MAX_TILT * float(waves[NUM_MOTIONS]), place
 
 
-def _check(category: str, count: int = 1) -> None:
+def _check(category: str, count: int = 1, seed: int = 0) -> None:
     if category not in FIGURES:
         raise UserError(
             f"builtin category: got {category!r}, expected one of {', '.join(CATEGORIES)}; "
@@ -126,6 +125,8 @@ def _check(category: str, count: int = 1) -> None:
         )
     if count < 1:
         raise UserError(f"builtin:{category}: got a count of {count}, expected 1 or more; raise it")
+    if seed < 0:
+        raise UserError(f"builtin:{category}: got the seed {seed}, expected 0 or more; change it")
 
 
 def _rng(category: str, seed: int, index: int, stream: int) -> np.random.Generator:
@@ -139,7 +140,7 @@ def _sketch(category: str, index: int, seed: int, size: tuple[int, int]) -> Sket
     figure = FIGURES[category](rng, rng.uniform(-1, 1, NUM_MOTIONS))
     tilted = figure.moved(rotation(rng.uniform(-MAX_TILT, MAX_TILT)), np.zeros(2))
     low, high = tilted.bounds()
-    scale = rng.uniform(0.55, 0.85) * min(size) / (high - low).max()
+    scale = rng.uniform(0.6, 0.85) * min(size) / float((high - low).max())
     room = np.array(size[::-1]) - scale * (high - low)  # free pixels beside the object
     corner = room * rng.uniform(0.15, 0.85, 2) - 0.5
     return tilted.moved(scale * np.eye(2), corner - scale * low)

@@ -1,4 +1,4 @@
-"""The built-in objects: what a puppet, a butterfly and a fish look like, and how they move."""
+"""The built-in objects: what a puppet and a butterfly look like, and how they move."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import MappingProxyType
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lmk.train.datasets.builtin_render import (
     CIRCLE,
@@ -24,6 +25,7 @@ from lmk.train.datasets.builtin_render import (
 # holds NUM_MOTIONS numbers in [-1, 1], one for each degree of freedom of its joints.
 Figure = Callable[[np.random.Generator, Array], Sketch]
 NUM_MOTIONS = 10
+MAX_RADIUS = 1.5  # object units: no figure reaches further from its origin, however it moves
 WHITE: Colour = (246, 243, 235)
 
 
@@ -48,8 +50,8 @@ def puppet(look: np.random.Generator, motion: Array) -> Sketch:
     lean = rotation(0.12 * motion[0])
     waist = np.array([0.0, 0.12])
     neck = waist + lean @ [0.0, -0.54 * long]
-    shoulders = [neck + lean @ [side * 0.2 * wide, 0.06] for side in (-1, 1)]
-    hips = [waist + [side * 0.115 * wide, 0.03] for side in (-1, 1)]
+    shoulders = [neck + lean @ [side * 0.21 * wide, 0.06] for side in (-1, 1)]
+    hips = [waist + [side * 0.14 * wide, 0.03] for side in (-1, 1)]
     for i, side in enumerate((-1, 1)):
         _leg(sketch, hips[i], side, motion[2 + 4 * i :], (long, thick), (trousers, skin))
     _torso(sketch, look, [*shoulders, hips[1], hips[0]], (shirt, trousers))
@@ -69,7 +71,7 @@ def _leg(
 ) -> None:
     (long, thick), (trousers, skin), name = build, colours, "rl"[side > 0]
     knee = hip + 0.38 * long * _hang(side * (0.22 + 0.3 * motion[0]))
-    ankle = knee + 0.37 * long * _hang(side * (0.1 + 0.3 * motion[0] + 0.35 * motion[1]))
+    ankle = knee + 0.37 * long * _hang(side * (0.1 + 0.3 * motion[0] + 0.4 * motion[1]))
     toe = ankle + [side * 0.13, 0.03]
     sketch.limb(ankle, toe, (0.065, 0.05), shade(trousers, 0.55))
     sketch.limb(knee, ankle, (0.075 * thick, 0.055 * thick), skin)
@@ -87,8 +89,8 @@ def _arm(
     colours: tuple[Colour, Colour],
 ) -> None:
     (long, thick), (shirt, skin), name = build, colours, "rl"[side > 0]
-    elbow = shoulder + 0.31 * long * _hang(side * (1.1 + 0.85 * motion[0]))
-    wrist = elbow + 0.29 * long * _hang(side * (1.35 + 0.85 * motion[0] + 0.9 * motion[1]))
+    elbow = shoulder + 0.31 * long * _hang(side * (1.15 + 1.0 * motion[0]))
+    wrist = elbow + 0.29 * long * _hang(side * (1.4 + 1.0 * motion[0] + 0.9 * motion[1]))
     sketch.limb(elbow, wrist, (0.06 * thick, 0.045 * thick), skin)
     sketch.disc(wrist, 0.095, INK)
     sketch.disc(wrist, 0.073, shade(skin, 1.1))
@@ -169,9 +171,9 @@ def _head(
 
 
 # One side of the butterfly from its root: x away from the body, y down the body.
-_FOREWING = ((0, 0.06), (0.2, -0.4), (0.7, -0.74), (1.0, -0.72), (1.0, -0.38), (0.72, 0.1))
+_FOREWING = ((0, 0.06), (0.2, -0.4), (0.7, -0.74), (1.0, -0.72), (1.0, -0.38), (0.74, 0.0))
 _HINDWING = (
-    *((0, -0.02), (0.4, -0.1), (0.78, 0.08), (0.82, 0.4), (0.64, 0.62)),
+    *((0, -0.02), (0.4, -0.1), (0.78, 0.1), (0.84, 0.42), (0.64, 0.62)),
     *((0.6, 0.9), (0.48, 0.66), (0.2, 0.5)),
 )
 
@@ -189,7 +191,10 @@ def butterfly(look: np.random.Generator, motion: Array) -> Sketch:
     for (name, hind), wing in wings.items():
         swing = motion[1 + 2 * hind + (name == "r")]
         mirror = np.diag([(flap + 0.04 * swing) * (1 if name == "r" else -1), 1.0]) * stretch
-        sketch.add(wing.moved(mirror @ rotation(0.17 * swing), np.array([0.0, -0.16])), f"{name}_")
+        sketch.add(
+            wing.moved(mirror @ rotation((0.11 if hind else 0.15) * swing), np.array([0.0, -0.16])),
+            f"{name}_",
+        )
     _butterfly_body(sketch, look, motion[5:])
     return sketch
 
@@ -206,7 +211,7 @@ def _wing(outline: Array, colour: Colour) -> Sketch:
     return wing
 
 
-def _rings(sketch: Sketch, centre: tuple[float, float], radius: float, *colours: Colour) -> None:
+def _rings(sketch: Sketch, centre: ArrayLike, radius: float, *colours: Colour) -> None:
     """Concentric discs, the outermost first."""
     for i, colour in enumerate(colours):
         sketch.disc(centre, radius * (1 - i / len(colours)), colour)
@@ -217,11 +222,11 @@ def _forewing(look: np.random.Generator, name: str, colour: Colour) -> Sketch:
     outline = smooth_closed(_FOREWING)
     wing, spot, size = _wing(outline, colour), (0.64, -0.34), look.uniform(0.17, 0.2)
     if name == "l":
-        wing.fill(bar([0.3, -0.34], [0.34, -0.02], 0.03, 0.05), _vary(look, 0.13, 0.3, 0.97))
+        wing.fill(bar([0.3, -0.34], [0.36, -0.06], 0.03, 0.05), _vary(look, 0.13, 0.3, 0.97))
         _rings(wing, spot, size, INK, _vary(look, 0.15, 0.8, 0.97), INK, WHITE)
         _rings(wing, (0.9, -0.61), 0.085, _vary(look, 0.98, 0.8, 0.85))
     else:
-        for x, y in ((0.24, -0.22), (0.4, -0.1), (0.58, -0.04)):
+        for x, y in ((0.24, -0.22), (0.4, -0.12), (0.58, -0.08)):
             wing.disc((x, y), 0.045, WHITE)
         _rings(wing, spot, size, INK, WHITE, _vary(look, 0.99, 0.85, 0.88), INK)
         _rings(wing, (0.9, -0.61), 0.085, _vary(look, 0.17, 0.75, 0.97))
@@ -231,7 +236,7 @@ def _forewing(look: np.random.Generator, name: str, colour: Colour) -> Sketch:
 
 def _hindwing(look: np.random.Generator, name: str, colour: Colour) -> Sketch:
     """A tail at the lower end; left: a violet spot, right: a green diamond."""
-    wing, spot = _wing(smooth_closed(_HINDWING), colour), (0.52, 0.26)
+    wing, spot = _wing(smooth_closed(_HINDWING), colour), (0.53, 0.36)
     if name == "l":
         _rings(wing, spot, 0.15, INK, _vary(look, 0.8, 0.6, 0.75), WHITE)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +18,7 @@ _TURN = 2 * np.pi * np.arange(24) / 24
 CIRCLE = np.stack([np.cos(_TURN), np.sin(_TURN)], axis=1)
 _CAPS = CIRCLE[np.arange(-6, 19)]  # -90° to 90° for the end of a limb, 90° to 270° for its start
 INK: Colour = (38, 30, 36)
+SHADOW: Colour = (12, 10, 20)
 
 
 def hsv(hue: float, saturation: float, value: float) -> Colour:
@@ -86,8 +88,23 @@ class Sketch:
 
     def moved(self, matrix: Array, offset: Array) -> Sketch:
         """All outlines and points as `xy @ matrix.T + offset`."""
-        flat = np.concatenate([*self.outlines, *self.points.values()], axis=None)
-        rows = iter((flat.reshape(-1, 2) @ matrix.T + offset).tolist())
+        outlines = self._cut(np.concatenate(self.outlines) @ matrix.T + offset)
+        points = {name: matrix @ point + offset for name, point in self.points.items()}
+        return Sketch(outlines, list(self.colours), points)
+
+    def pixels(self, scale: float, shift: float) -> list[list[int]]:
+        """x0, y0, x1, y1, … of each outline in the whole pixels of a canvas `scale` times as big.
+
+        Pillow cuts coordinates to integers and fills up to and including them: they are rounded
+        here to the nearest pixel centre, so that shapes grow evenly to all sides.
+        """
+        flat = (np.concatenate(self.outlines) + shift + 0.5) * scale
+        return [part.ravel().tolist() for part in self._cut(np.floor(flat).astype(int))]
+
+    def _cut(self, flat: NDArray[Any]) -> list[NDArray[Any]]:
+        """Rows of all outlines -> rows of each."""
+        ends = np.cumsum([len(outline) for outline in self.outlines]).tolist()
+        return [flat[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
     def bounds(self) -> tuple[Array, Array]:
         """The least and the greatest (x, y) of all outlines."""
@@ -137,8 +154,7 @@ def _blobs(rng: np.random.Generator, base: Array) -> Array:
 
 def _with_grain(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Paper-like texture: a coarse random pattern of a few grey levels laid over the image."""
-    cells = (image.height // 3, image.width // 3)
-    grain = Image.fromarray(rng.integers(0, 256, cells, dtype=np.uint8))
+    grain = Image.fromarray(rng.integers(0, 256, (54, 54), dtype=np.uint8))
     grain_rgb = grain.resize(image.size, Image.Resampling.BILINEAR).convert("RGB")
     return Image.blend(image, grain_rgb, rng.uniform(0.0, 0.12))
 
@@ -178,10 +194,8 @@ def paint(
         (behind.width * scale, behind.height * scale), Image.Resampling.NEAREST
     )
     draw = ImageDraw.Draw(canvas)
-    for outline, colour in zip(sketch.outlines, sketch.colours, strict=True):
-        # Pillow cuts coordinates to integers and fills up to and including them: round first.
-        corners = np.floor((outline + 0.5) * scale).astype(int)
-        draw.polygon(corners.ravel().tolist(), fill=colour)
+    for corners, colour in zip(sketch.pixels(scale, shift=0.0), sketch.colours, strict=True):
+        draw.polygon(corners, fill=colour)
     pixels = np.asarray(canvas.reduce(scale))
     return np.clip(pixels * gains + 0.5, 0, 255).astype(np.uint8)
 
@@ -190,10 +204,9 @@ def _with_shadow(sketch: Sketch, behind: Image.Image) -> Image.Image:
     """`behind`, darkened softly below and right of the object."""
     mask = Image.new("L", (behind.width // 2, behind.height // 2))
     draw = ImageDraw.Draw(mask)
-    shift = 0.02 * min(behind.size)
-    for outline in sketch.outlines:
-        draw.polygon(((outline + shift) / 2).ravel().tolist(), fill=110)
+    for corners in sketch.pixels(0.5, shift=0.02 * min(behind.size)):
+        draw.polygon(corners, fill=110)
     mask = mask.filter(ImageFilter.BoxBlur(0.008 * min(behind.size)))
     image = behind.copy()
-    image.paste((12, 10, 20), mask=mask.resize(behind.size, Image.Resampling.BILINEAR))
+    image.paste(SHADOW, mask=mask.resize(behind.size, Image.Resampling.BILINEAR))
     return image

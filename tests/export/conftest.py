@@ -1,0 +1,118 @@
+"""Small networks with random weights, their files, and one trace that all tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from lmk.export.fold import fold
+from lmk.export.graph import to_onnx, trace
+from lmk.export.pack import export_pack
+from lmk.export.verify import probe_crops, randomised
+from lmk.runtime.contract import default_names
+from lmk.train.augment import to_pixels
+from lmk.train.bottleneck import soft_argmax
+from lmk.train.category import load_pack, new_category, save_pack
+from lmk.train.checkpoint import load_core, save_core
+from lmk.train.hourglass import HourglassConfig, LandmarkNetwork
+from lmk.train.projection import project
+
+SIZE, LANDMARKS = 64, 5
+
+
+@pytest.fixture(scope="session")
+def crops():
+    """Ten crops: one full batch of the verification and a smaller one."""
+    return probe_crops(SIZE, 10, seed=1)
+
+
+@pytest.fixture(scope="session")
+def core():
+    torch.manual_seed(0)
+    return LandmarkNetwork(HourglassConfig(14, width=16, input_size=SIZE)).eval()
+
+
+@pytest.fixture(scope="session")
+def adapted(core, crops):
+    """A projected network with random W, batch-norms and head, in eval mode."""
+    return randomised(project(core, LANDMARKS), crops, seed=2)
+
+
+@pytest.fixture(scope="session")
+def program(adapted):
+    """Seconds to make, and the same for every network of this size."""
+    return trace(fold(adapted))
+
+
+@pytest.fixture(scope="session")
+def onnx_model(program, adapted):
+    return to_onnx(program, fold(adapted))
+
+
+@pytest.fixture(scope="session")
+def session(onnx_model):
+    data = onnx_model.SerializeToString()
+    return onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+
+
+@pytest.fixture(scope="session")
+def core_path(core, tmp_path_factory):
+    path = tmp_path_factory.mktemp("core") / "core.safetensors"
+    save_core(path, core, {})
+    return path
+
+
+@pytest.fixture(scope="session")
+def make_pack(core_path, crops):
+    """Return a function that writes a pack with random weights for `core_path`."""
+    core, core_header = load_core(core_path)
+
+    def make(path: Path, method="projection", edit=lambda model: None, seed=3) -> Path:
+        model = new_category(method, core, LANDMARKS)
+        model.load_state_dict(randomised(model, crops, seed).state_dict())
+        with torch.no_grad():
+            edit(model)
+        header = {
+            "category": "teapots",
+            "method": method,
+            "scope": "all",
+            "train_plain_convs": False,
+            "core_sha256": core_header["sha256"] if method != "scratch" else "",
+            "crop_scale": 1.25,
+            "landmark_names": default_names(LANDMARKS),
+        }
+        save_pack(path, model, header)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def pack_path(make_pack, tmp_path_factory):
+    return make_pack(tmp_path_factory.mktemp("pack") / "teapots.safetensors")
+
+
+@pytest.fixture(scope="session")
+def exported(pack_path, core_path, crops, tmp_path_factory):
+    """The file and the contract of a whole export of `pack_path`."""
+    path = tmp_path_factory.mktemp("exported") / "teapots.onnx"
+    return path, export_pack(pack_path, core_path, path, crops)
+
+
+@pytest.fixture
+def same_trace(program, monkeypatch):
+    """Let `export_pack` take the shared trace instead of seconds for its own."""
+    monkeypatch.setattr("lmk.export.pack.trace", lambda network: program)
+
+
+@pytest.fixture
+def eager_landmarks(pack_path, core_path, crops):
+    """What the unfolded network of `pack_path` finds in `crops`, step by step as in training."""
+    model, _ = load_pack(pack_path, core_path)
+    images = torch.from_numpy(np.moveaxis(crops, 3, 1).copy()).float() / 255
+    with torch.no_grad():
+        return to_pixels(soft_argmax(model(images))).numpy()

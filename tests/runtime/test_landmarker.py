@@ -1,0 +1,102 @@
+"""Image and box -> landmarks in the frame, and the three lines of the README."""
+
+import subprocess
+import sys
+from importlib.metadata import version
+
+import numpy as np
+import pytest
+
+import lmk
+
+
+def test_three_lines(model_path, blob_image):
+    detection = lmk.load(model_path)(blob_image(100, 140, 61.0, 42.5))
+    assert isinstance(detection, lmk.Detection)
+    assert np.abs(detection.points[0] - [61.0, 42.5]).max() < 0.2  # red is landmark 0
+    assert detection.points.dtype == detection.scores.dtype == np.float32
+    assert detection.points.shape == (3, 2) and detection.scores.shape == (3,)
+    assert detection.scores[0] > detection.scores[1] == 0.0
+    assert detection.box == (0.0, 0.0, 140.0, 100.0)
+
+
+def test_points_are_the_frame_s_whatever_the_box(landmarker, blob_image):
+    image = blob_image(200, 300, 121.25, 87.5)
+    for roi in ((60, 40, 128, 96), (90.5, 60.25, 64, 64), (110, 70, 30, 50)):
+        detection = landmarker(image, roi)
+        assert detection.box == roi
+        assert np.abs(detection.points[0] - [121.25, 87.5]).max() < 0.25
+
+
+def test_crop_scale_of_the_contract_is_used(make_model, blob_image):
+    image = blob_image(200, 200, 100.0, 100.0)
+    roi = (95, 95, 12, 12)  # holds the core of the spot only: the margin holds the rest
+    with lmk.load(make_model()) as tight, lmk.load(make_model(crop_scale=3.0)) as loose:
+        assert loose.crop(image, roi).astype(int).mean() < tight.crop(image, roi).mean() / 2
+        assert np.abs(loose(image, roi).points[0] - 100).max() < 0.25
+
+
+def test_batch_of_different_sizes_is_each_alone(landmarker, blob_image):
+    images = [blob_image(60, 90, 33, 21), blob_image(150, 70, 40, 99)]
+    boxes = [(0, 0, 90, 60), (10, 60, 60, 80)]
+    together = landmarker.batch(images, boxes)
+    for detection, image, box in zip(together, images, boxes, strict=True):
+        np.testing.assert_allclose(detection.points, landmarker(image, box).points, atol=1e-4)
+    assert landmarker.batch([], []) == []
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((8, 8), np.uint8),
+        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((8, 8, 3), np.float32),
+        np.zeros((0, 8, 3), np.uint8),
+    ],
+)
+def test_wrong_images_are_named(landmarker, image):
+    with pytest.raises(ValueError, match=r"image: got .* expected uint8 \(H, W, 3\)"):
+        landmarker(image, (0, 0, 4, 4))
+
+
+@pytest.mark.parametrize("box", [(0, 0, 0, 5), (0, 0, 5, float("nan"))])
+def test_wrong_boxes_are_named(landmarker, box):
+    with pytest.raises(ValueError, match="box: got"):
+        landmarker(np.zeros((8, 8, 3), np.uint8), box)
+
+
+def test_one_pixel_image(landmarker):
+    detection = landmarker(np.full((1, 1, 3), 200, np.uint8))
+    assert np.abs(detection.points).max() < 0.01
+
+
+def test_load_names_what_is_wrong(tmp_path):
+    with pytest.raises(lmk.UserError, match="no.onnx: got no such file"):
+        lmk.load(tmp_path / "no.onnx")
+    with pytest.raises(lmk.UserError, match="run `lmk export`"):
+        lmk.load(tmp_path / "shoes.safetensors")
+
+
+def test_names(landmarker):
+    assert landmarker.names == ("red", "green", "blue")
+
+
+def test_import_is_light_and_runtime_needs_no_torch(model_path, tmp_path):
+    program = f"""
+import sys
+import lmk
+heavy = {{"torch", "onnx", "onnxruntime", "av", "torchvision", "rich"}}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+import numpy as np
+import lmk.runtime.pipeline, lmk.runtime.video, lmk.runtime.sinks
+lmk.load({str(model_path)!r})(np.zeros((9, 9, 3), np.uint8))
+assert not {{"torch", "onnx", "torchvision"}} & set(sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_version_is_that_of_the_distribution():
+    assert lmk.__version__ == version("lmk-toolkit")

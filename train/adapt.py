@@ -1,0 +1,281 @@
+"""Unlabelled images -> category pack, by conditional image generation (paper, sec. 3)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lmk.runtime.contract import default_names
+from lmk.runtime.errors import UserError
+from lmk.train import augment, checkpoint, perceptual
+from lmk.train.bottleneck import gaussian_maps, soft_argmax
+from lmk.train.category import Method, new_category, save_pack
+from lmk.train.datasets.decoded import DecodedSet
+from lmk.train.device import autocast, on_device, pick_device, pick_dtype, to_float
+from lmk.train.generator import Generator
+from lmk.train.hourglass import WIDTHS, HourglassConfig, LandmarkNetwork
+from lmk.train.objective import pair_losses
+from lmk.train.preview import write_preview
+from lmk.train.run import Run, batch_indices, console, generator, step_decay, warmup_cosine
+from lmk.train.split import split_indices
+
+COLLAPSED_CELLS = 1.5  # landmarks of an image closer than this (rms about their mean) are one blob
+
+
+@dataclass(frozen=True)
+class AdaptConfig:
+    """Everything that decides the outcome of `adapt`; saved in the pack."""
+
+    output: Path
+    core: Path | None = None  # not needed by the method "scratch"
+    landmarks: int = 10
+    method: Method = "projection"
+    scope: str = "all"  # W on "all" convolutions but the head (paper), or the "blocks"' 3x3 ones
+    train_plain_convs: bool = False  # with "blocks": train the others (released code)
+    width: str = "medium"  # of a network from scratch; else the core's
+    input_size: int = 128  # likewise
+    perceptual: perceptual.Kind = "core"
+    vgg: Path | None = None
+    vgg_normalise: bool = True
+    norm: str = "l1"  # of the perceptual distance
+    relative: bool = True  # each of its layers divided by the target's magnitude
+    equivariance: float = 0.3  # weight; L1 in cells between points of one warp and the other's
+    separation: float = 1.0  # weight; Gaussian repulsion of landmarks within about a cell
+    generator_width: int = 64  # 64: up to 256 features (paper); 32: released code
+    sigma: float = 0.5  # of the landmark maps, in cells
+    rotation: float = 20.0  # ± degrees, of both images of a pair
+    scale: float = 0.1
+    shift: float = 0.08
+    border: str = "border"  # what lies outside the image: "border" replicates, or "reflection"
+    steps: int = 200_000  # of the paper
+    minutes: float | None = None  # stop, with the schedule fitted, after this long
+    batch: int = 48
+    lr: float = 1e-3
+    beta1: float = 0.0
+    weight_decay: float = 5e-4
+    clip: float = 1.0  # largest gradient norm of each of the two networks
+    schedule: str = "cosine"  # or "step": a tenth after 3/8 and 6/8 of the run (released code)
+    preview_every: int = 500
+    seed: int = 0
+    device: str = "auto"
+    dtype: str = "auto"
+    threads: int | None = None
+    resume: bool = False
+
+
+PRESETS: dict[str, dict[str, object]] = {
+    "default": {},
+    "paper": {
+        "perceptual": "vgg19",
+        "relative": False,
+        "equivariance": 0.0,
+        "separation": 0.0,
+        "schedule": "step",
+    },
+    # The authors' code where it differs from their paper (method-facts, section 0).
+    "released": {
+        "perceptual": "vgg16",
+        "vgg_normalise": False,
+        "norm": "mse",
+        "relative": False,
+        "equivariance": 0.0,
+        "separation": 0.0,
+        "scope": "blocks",
+        "train_plain_convs": True,
+        "generator_width": 32,
+        "rotation": 30.0,
+        "scale": 0.0,
+        "shift": 0.0,
+        "schedule": "step",
+    },
+}
+
+
+def adapt(config: AdaptConfig, data: DecodedSet) -> Path:
+    """Learn K landmarks of `data` without labels; write the pack `config.output` and return it.
+
+    Images of a split named val or test are left out, and without splits a seeded tenth, so that
+    `evaluate` has images that were never seen. Raises UserError for a K under 2, a missing core,
+    or a loss that is not finite; KeyboardInterrupt after Ctrl-C, with everything saved.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    if config.landmarks < 2:
+        raise UserError(f"--landmarks: got {config.landmarks}, expected 2 or more")
+    device = pick_device(config.device)
+    dtype = pick_dtype(config.dtype, device)
+    train, held_out = split_indices(data.splits, config.seed)
+
+    torch.manual_seed(config.seed)
+    core, core_sha256 = _core(config)
+    detector = new_category(
+        config.method, core, config.landmarks, config.scope, config.train_plain_convs
+    )
+    detector.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    painter = Generator(config.landmarks, config.generator_width)
+    painter.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    looks = _features(config, core, device)
+    models: dict[str, nn.Module] = {"detector": detector, "generator": painter}
+    optimizers = {name: _adam(model, config) for name, model in models.items()}
+    save = partial(_save, config, data, detector, core_sha256)
+    batches = Pairs(data, torch.from_numpy(train), config, device)
+    seen = batches.fixed(torch.from_numpy(held_out[:8]))
+
+    run = Run(config.output.with_suffix(""), config, config.steps, config.minutes, console())
+    if config.resume:
+        run.resume(models, optimizers)
+    with run:
+        for step in run:
+            factor = (warmup_cosine if config.schedule == "cosine" else step_decay)(run.progress)
+            detector.train(), painter.train()
+            images, sources, between = batches(step)
+            with autocast(device, dtype):
+                losses = pair_losses(detector, painter, looks, images, sources, between, config)
+            total = sum(losses.values())
+            for optimizer in optimizers.values():
+                optimizer.zero_grad(set_to_none=True)
+            total.backward()  # type: ignore[union-attr]
+            for name, optimizer in optimizers.items():
+                optimizer.param_groups[0]["lr"] = config.lr * factor
+                nn.utils.clip_grad_norm_(models[name].parameters(), config.clip)
+                optimizer.step()
+            run.log(config.batch, {name: value.detach() for name, value in losses.items()})
+            if (step + 1) % config.preview_every == 0 or run.due():
+                run.save(models, optimizers)
+                save(run)
+                _look(run, detector, painter, seen, dtype, config)
+    save(run)
+    _look(run, detector, painter, seen, dtype, config)
+    if run.interrupted:
+        run.save(models, optimizers)
+        raise KeyboardInterrupt
+    return config.output
+
+
+def _core(config: AdaptConfig) -> tuple[LandmarkNetwork, str]:
+    if config.core is not None:
+        core, header = checkpoint.load_core(config.core)
+        return core, header["sha256"]
+    if config.method != "scratch":
+        raise UserError(
+            f"--method {config.method}: needs a core; run `lmk train-core` or give --core"
+        )
+    network = HourglassConfig(config.landmarks, WIDTHS[config.width], config.input_size)
+    return LandmarkNetwork(network).eval(), ""
+
+
+def _features(
+    config: AdaptConfig, core: LandmarkNetwork, device: torch.device
+) -> perceptual.Features | None:
+    if config.perceptual == "none":
+        return None
+    if config.perceptual == "core":
+        if config.core is None:
+            raise UserError("--perceptual core: needs a core; give --core, or --perceptual vgg19")
+        return perceptual.core_features(core.to(device, memory_format=torch.channels_last))  # type: ignore[call-overload]
+    network = perceptual.Vgg(config.perceptual, config.vgg, config.vgg_normalise)
+    return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _adam(model: nn.Module, config: AdaptConfig) -> torch.optim.Adam:
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    return torch.optim.Adam(
+        trainable,
+        lr=config.lr,
+        betas=(config.beta1, 0.9),
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+
+
+class Pairs:
+    """step -> two random similarities y, y' (B,3,H,W) of each image, and the matrices between.
+
+    `between` (B,3,3) moves pixels of y to where they are in y'.
+    """
+
+    def __init__(
+        self, data: DecodedSet, indices: Tensor, config: AdaptConfig, device: torch.device
+    ) -> None:
+        self.images = on_device(data.images, device)
+        self.indices, self.config, self.device = indices, config, device
+        self.spec = augment.Similarity(config.rotation, config.scale, config.shift)
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        config = self.config
+        order = batch_indices(len(self.indices), config.batch, step, config.seed)
+        return self._pairs(self.indices[order], generator(config.seed, 1, step))
+
+    def fixed(self, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The pairs of `chosen` images by which a run is watched: the same at every call."""
+        return self._pairs(chosen, generator(self.config.seed, 2))
+
+    def _pairs(self, chosen: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        size, source = self.config.input_size, self.images.shape[1]
+        images = to_float(self.images, chosen, self.device)
+        first, second = (
+            augment.random_similarity(len(chosen), source, size, self.spec, draw) for _ in "ab"
+        )
+        between = torch.linalg.inv(second) @ first
+        return (
+            augment.warp(images, first, size, self.config.border),
+            augment.warp(images, second, size, self.config.border),
+            between.to(self.device),
+        )
+
+
+@torch.no_grad()
+def _look(
+    run: Run,
+    detector: LandmarkNetwork,
+    painter: Generator,
+    pairs: tuple[Tensor, Tensor, Tensor],
+    dtype: torch.dtype,
+    config: AdaptConfig,
+) -> None:
+    """Write the preview sheet of a fixed batch and warn when its landmarks have collapsed."""
+    images, sources, _ = pairs
+    detector.eval(), painter.eval()
+    with autocast(images.device, dtype):
+        points = soft_argmax(detector(images))
+        maps = gaussian_maps(points, images.shape[-1] // augment.STRIDE, config.sigma)
+        painted = painter(sources, maps).float()
+    spread = float((points - points.mean(dim=1, keepdim=True)).square().sum(2).mean().sqrt())
+    write_preview(run.folder / "preview.png", images, sources, painted, augment.to_pixels(points))
+    run.record(
+        {"spread": spread}, f"step {run.step + 1}: preview written, spread {spread:.1f} cells"
+    )
+    if spread < COLLAPSED_CELLS:
+        run.console.print(
+            f"warning: the landmarks have collapsed (spread {spread:.2f} cells, expected over "
+            f"{COLLAPSED_CELLS}); raise --separation, lower --lr or give more varied images"
+        )
+
+
+def _save(
+    config: AdaptConfig, data: DecodedSet, detector: LandmarkNetwork, core_sha256: str, run: Run
+) -> None:
+    header = {
+        "category": config.output.stem,
+        "method": config.method,
+        "scope": config.scope,
+        "train_plain_convs": config.train_plain_convs,
+        "core_sha256": core_sha256,
+        "crop_scale": data.crop_scale,
+        "landmark_names": default_names(config.landmarks),
+        "data": data.name,
+        "images": len(data.names),
+        "step": run.step,
+        "seconds": round(run.elapsed, 1),
+        "config": {
+            **asdict(config),
+            "output": config.output.name,
+            "core": config.core and config.core.name,
+            "vgg": config.vgg and config.vgg.name,
+        },
+    }
+    save_pack(config.output, detector, header)

@@ -1,0 +1,81 @@
+"""Pack <-> network: what a category adds to its core, and the network that the two make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from lmk.runtime.errors import UserError
+from lmk.train import checkpoint
+from lmk.train.hourglass import HourglassConfig, LandmarkNetwork
+from lmk.train.projection import category_state, load_category_state, project, with_head
+
+Method = Literal["projection", "finetune", "scratch"]
+METHODS: tuple[Method, ...] = ("projection", "finetune", "scratch")
+
+
+def new_category(
+    method: Method,
+    core: LandmarkNetwork,
+    num_landmarks: int,
+    scope: str = "all",
+    train_plain_convs: bool = False,
+) -> LandmarkNetwork:
+    """The network to adapt, its trainable parts marked by `requires_grad`.
+
+    projection: frozen core and W; finetune: everything starts from the core and is trained;
+    scratch: everything is trained from PyTorch's initial values, only the architecture is shared.
+    """
+    if method == "projection":
+        return project(core, num_landmarks, scope, train_plain_convs)  # type: ignore[arg-type]
+    if method == "finetune":
+        return with_head(core, num_landmarks)
+    network = core.config
+    return LandmarkNetwork(HourglassConfig(num_landmarks, network.width, network.input_size))
+
+
+def save_pack(path: Path, model: LandmarkNetwork, header: Mapping[str, Any]) -> None:
+    """Write what the category adds to its core.
+
+    `header` holds at least category, method, scope, train_plain_convs, core_sha256, crop_scale
+    and landmark_names; the network's configuration is added.
+    """
+    header = {**header, "network": asdict(model.config)}
+    checkpoint.save(path, "pack", category_state(model), header)
+
+
+def load_pack(path: Path, core_path: Path | None) -> tuple[LandmarkNetwork, dict[str, Any]]:
+    """Rebuild the unfolded network of a pack in eval mode on the CPU, and the pack's header.
+
+    `core_path` may be None for the method `scratch`, which needs no core. Raises UserError for a
+    pack that was made for another core (both sha256 named), or that is damaged.
+    """
+    state, header = checkpoint.load(path, "pack")
+    network = HourglassConfig(**header["network"])
+    if header["method"] == "scratch":
+        core = LandmarkNetwork(network)
+    elif core_path is None:
+        raise UserError(f"{path}: needs the core {header['core_sha256'][:12]}…; give it by --core")
+    else:
+        core, core_header = checkpoint.load_core(core_path)
+        if core_header["sha256"] != header["core_sha256"]:
+            raise UserError(
+                f"{path}: got core {core_path} with sha256 {core_header['sha256']}, expected the "
+                f"one it was adapted from, {header['core_sha256']}; give that one by --core"
+            )
+    model = new_category(
+        header["method"],
+        core,
+        network.num_landmarks,
+        header["scope"],
+        header["train_plain_convs"],
+    )
+    try:
+        load_category_state(model, {n: v.to(torch.float32) for n, v in state.items()})
+    except KeyError as error:
+        raise UserError(f"{path}: {error.args[0]}; make the pack again") from None
+    return model.eval(), header
