@@ -74,7 +74,12 @@ class Contract:
 
 def _checked(values: dict[str, Any], source: str) -> dict[str, Any]:
     """Raise UserError unless the values have their types; the names become a tuple."""
-    kinds = {"category": str, "num_landmarks": int, "input_size": int, "landmark_names": list}
+    kinds: dict[str, Any] = {
+        "category": str,
+        "num_landmarks": int,
+        "input_size": int,
+        "landmark_names": list,
+    }
     kinds |= {"precision": str, "crop_scale": (int, float), "drift": dict, "versions": dict}
     for name, kind in kinds.items():
         if not isinstance(values[name], kind):

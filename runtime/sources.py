@@ -137,7 +137,9 @@ def _find_images(folder: Path) -> list[Path]:
         path
         for path in folder.rglob("*")
         # "._cat.jpg" is what macOS leaves beside cat.jpg: not an image
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not path.name.startswith(".")
+        and path.is_file()
     )
     if not paths:
         raise UserError(

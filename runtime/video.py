@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +20,7 @@ from lmk.runtime.errors import UserError
 from lmk.runtime.sources import Frame, Source
 
 _DEFAULT_RATE = Fraction(25)  # of a stream that says nothing about its rate
+_MAX_THREADS = 4
 _logger = logging.getLogger(__name__)
 
 
@@ -36,8 +38,10 @@ class VideoSource(Source):
         try:
             self._stream = _video_stream(self._container, path)
             self._stream.thread_type = "AUTO"  # frame threads where the codec has them
-            self._num_packets = self._num_corrupt = 0
-            self._early_end = ""
+            # Each thread holds a frame back, and loses it if the stream ends in a corrupt packet.
+            self._stream.thread_count = min(_MAX_THREADS, os.cpu_count() or 1)
+            self._num_packets = self._num_frames = self._num_corrupt = 0
+            self._notes: list[str] = []
             self._reformatter = VideoReformatter()  # a frame's own is set up anew each time
             self._decoded = self._decode()
             self._first = next(self._decoded, None)
@@ -60,12 +64,8 @@ class VideoSource(Source):
     @property
     def skipped(self) -> list[str]:
         """See `Source.skipped`."""
-        skipped = []
-        if self._num_corrupt:
-            skipped.append(f"{self.path}: {self._num_corrupt} corrupt packets")
-        if self._early_end:
-            skipped.append(f"{self.path}: {self._early_end}")
-        return skipped
+        corrupt = [f"{self._num_corrupt} corrupt packets"] if self._num_corrupt else []
+        return [f"{self.path}: {note}" for note in corrupt + self._notes]
 
     def __iter__(self) -> Iterator[Frame]:
         if self._first is None:
@@ -98,11 +98,15 @@ class VideoSource(Source):
                 frames = packet.decode()
             except FFmpegError:
                 self._num_corrupt += 1
+                if packet.size == 0:  # while it was flushed: PyAV cannot go on with what follows
+                    lost = max(0, self._num_packets - self._num_frames - self._num_corrupt)
+                    self._notes.append(f"{lost} frames behind the last corrupt packet are lost")
                 continue
+            self._num_frames += len(frames)
             yield from frames
         promised = self._stream.frames
-        if self._num_packets < promised and not self._early_end:
-            self._early_end = f"ends after {self._num_packets} of {promised} packets"
+        if self._num_packets < promised:
+            self._notes.append(f"ends after {self._num_packets} of {promised} packets")
 
     def _packets(self) -> Iterator[av.Packet]:
         """The stream's packets, then the empty one that flushes the decoder."""
@@ -111,7 +115,7 @@ class VideoSource(Source):
                 self._num_packets += packet.size > 0
                 yield packet
         except FFmpegError as error:  # of the container: those of the codec are not raised here
-            self._early_end = f"breaks off after {self._num_packets} packets ({error.strerror})"
+            self._notes.append(f"breaks off after {self._num_packets} packets ({error.strerror})")
             flush: av.Packet = av.Packet()
             flush.stream = self._stream
             yield flush

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from lmk.runtime.contract import default_names
 from lmk.runtime.errors import UserError
 from lmk.train import augment, checkpoint, perceptual
 from lmk.train.bottleneck import gaussian_maps, soft_argmax
-from lmk.train.category import Method, new_category, save_pack
+from lmk.train.category import new_category, save_pack
+from lmk.train.config import UNBOUNDED, AdaptConfig, for_device
 from lmk.train.datasets.decoded import DecodedSet
 from lmk.train.device import autocast, on_device, pick_device, pick_dtype, to_float
 from lmk.train.generator import Generator
@@ -24,75 +25,6 @@ from lmk.train.run import Run, batch_indices, console, generator, step_decay, wa
 from lmk.train.split import split_indices
 
 COLLAPSED_CELLS = 1.5  # landmarks of an image closer than this (rms about their mean) are one blob
-
-
-@dataclass(frozen=True)
-class AdaptConfig:
-    """Everything that decides the outcome of `adapt`; saved in the pack."""
-
-    output: Path
-    core: Path | None = None  # not needed by the method "scratch"
-    landmarks: int = 10
-    method: Method = "projection"
-    scope: str = "all"  # W on "all" convolutions but the head (paper), or the "blocks"' 3x3 ones
-    train_plain_convs: bool = False  # with "blocks": train the others (released code)
-    width: str = "medium"  # of a network from scratch; else the core's
-    input_size: int = 128  # likewise
-    perceptual: perceptual.Kind = "core"
-    vgg: Path | None = None
-    vgg_normalise: bool = True
-    norm: str = "l1"  # of the perceptual distance
-    relative: bool = True  # each of its layers divided by the target's magnitude
-    equivariance: float = 0.3  # weight; L1 in cells between points of one warp and the other's
-    separation: float = 1.0  # weight; Gaussian repulsion of landmarks within about a cell
-    generator_width: int = 64  # 64: up to 256 features (paper); 32: released code
-    sigma: float = 0.5  # of the landmark maps, in cells
-    rotation: float = 20.0  # ± degrees, of both images of a pair
-    scale: float = 0.1
-    shift: float = 0.08
-    border: str = "border"  # what lies outside the image: "border" replicates, or "reflection"
-    steps: int = 200_000  # of the paper
-    minutes: float | None = None  # stop, with the schedule fitted, after this long
-    batch: int = 48
-    lr: float = 1e-3
-    beta1: float = 0.0
-    weight_decay: float = 5e-4
-    clip: float = 1.0  # largest gradient norm of each of the two networks
-    schedule: str = "cosine"  # or "step": a tenth after 3/8 and 6/8 of the run (released code)
-    preview_every: int = 500
-    seed: int = 0
-    device: str = "auto"
-    dtype: str = "auto"
-    threads: int | None = None
-    resume: bool = False
-
-
-PRESETS: dict[str, dict[str, object]] = {
-    "default": {},
-    "paper": {
-        "perceptual": "vgg19",
-        "relative": False,
-        "equivariance": 0.0,
-        "separation": 0.0,
-        "schedule": "step",
-    },
-    # The authors' code where it differs from their paper (method-facts, section 0).
-    "released": {
-        "perceptual": "vgg16",
-        "vgg_normalise": False,
-        "norm": "mse",
-        "relative": False,
-        "equivariance": 0.0,
-        "separation": 0.0,
-        "scope": "blocks",
-        "train_plain_convs": True,
-        "generator_width": 32,
-        "rotation": 30.0,
-        "scale": 0.0,
-        "shift": 0.0,
-        "schedule": "step",
-    },
-}
 
 
 def adapt(config: AdaptConfig, data: DecodedSet) -> Path:
@@ -108,6 +40,7 @@ def adapt(config: AdaptConfig, data: DecodedSet) -> Path:
         raise UserError(f"--landmarks: got {config.landmarks}, expected 2 or more")
     device = pick_device(config.device)
     dtype = pick_dtype(config.dtype, device)
+    config = for_device(config, device.type)
     train, held_out = split_indices(data.splits, config.seed)
 
     torch.manual_seed(config.seed)
@@ -125,7 +58,9 @@ def adapt(config: AdaptConfig, data: DecodedSet) -> Path:
     batches = Pairs(data, torch.from_numpy(train), config, device)
     seen = batches.fixed(torch.from_numpy(held_out[:8]))
 
-    run = Run(config.output.with_suffix(""), config, config.steps, config.minutes, console())
+    run = Run(
+        config.output.with_suffix(""), config, config.steps or UNBOUNDED, config.minutes, console()
+    )
     if config.resume:
         run.resume(models, optimizers)
     with run:

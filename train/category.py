@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from lmk.runtime.errors import UserError
 from lmk.train import checkpoint
+from lmk.train.config import Method, Scope
 from lmk.train.hourglass import HourglassConfig, LandmarkNetwork
 from lmk.train.projection import category_state, load_category_state, project, with_head
-
-Method = Literal["projection", "finetune", "scratch"]
-METHODS: tuple[Method, ...] = ("projection", "finetune", "scratch")
 
 
 def new_category(
     method: Method,
     core: LandmarkNetwork,
     num_landmarks: int,
-    scope: str = "all",
+    scope: Scope = "all",
     train_plain_convs: bool = False,
 ) -> LandmarkNetwork:
     """The network to adapt, its trainable parts marked by `requires_grad`.
@@ -31,7 +29,7 @@ def new_category(
     scratch: everything is trained from PyTorch's initial values, only the architecture is shared.
     """
     if method == "projection":
-        return project(core, num_landmarks, scope, train_plain_convs)  # type: ignore[arg-type]
+        return project(core, num_landmarks, scope, train_plain_convs)
     if method == "finetune":
         return with_head(core, num_landmarks)
     network = core.config

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,39 +14,13 @@ from torch import Tensor
 from lmk.runtime.errors import UserError
 from lmk.train import augment, checkpoint
 from lmk.train.bottleneck import BETA, gaussian_maps, local_argmax
+from lmk.train.config import UNBOUNDED, CoreConfig, for_device
 from lmk.train.datasets.decoded import DecodedSet
 from lmk.train.device import autocast, on_device, pick_device, pick_dtype, to_float
 from lmk.train.hourglass import WIDTHS, HourglassConfig, LandmarkNetwork
 from lmk.train.metrics import flip_map, normaliser_for, pck
 from lmk.train.run import Run, batch_indices, console, generator, warmup_cosine
 from lmk.train.split import split_indices
-
-
-@dataclass(frozen=True)
-class CoreConfig:
-    """Everything that decides the outcome of `train_core`; saved in the core."""
-
-    output: Path
-    width: str = "full"  # full, medium or small: see hourglass.WIDTHS
-    input_size: int = 128
-    epochs: int = 110  # of the paper
-    steps: int | None = None  # instead of epochs
-    minutes: float | None = None  # stop, with the schedule fitted, after this long
-    batch: int = 32
-    lr: float = 1e-3
-    # "softmax": cross-entropy over the cells of each map; "mse" on the maps (paper) learns slower:
-    # PCK 0.04 after two epochs of pose_lspet at width 128, against 0.22.
-    loss: str = "softmax"
-    sigma: float = 1.0  # of the target Gaussians, in cells
-    rotation: float = 30.0  # ± degrees
-    scale: float = 0.25
-    shift: float = 0.08
-    gain: float = 0.2  # ± of each colour channel
-    seed: int = 0
-    device: str = "auto"
-    dtype: str = "auto"
-    threads: int | None = None
-    resume: bool = False
 
 
 def train_core(config: CoreConfig, data: DecodedSet) -> Path:
@@ -62,9 +36,10 @@ def train_core(config: CoreConfig, data: DecodedSet) -> Path:
         raise UserError(f"{data.name}: no annotated points, expected some; `lmk adapt` needs none")
     device = pick_device(config.device)
     dtype = pick_dtype(config.dtype, device)
+    config = for_device(config, device.type)
     train, val = split_indices(data.splits, config.seed)
     steps_per_epoch = max(1, len(train) // config.batch)
-    steps = config.steps or config.epochs * steps_per_epoch
+    steps = config.steps or (UNBOUNDED if config.minutes else config.epochs * steps_per_epoch)
 
     torch.manual_seed(config.seed)
     network = HourglassConfig(len(data.landmark_names), WIDTHS[config.width], config.input_size)
@@ -148,7 +123,7 @@ def heatmap_loss(heatmaps: Tensor, points: Tensor, config: CoreConfig) -> Tensor
     """
     size = heatmaps.shape[-1]
     known = ((points >= -0.5) & (points <= size - 0.5)).all(dim=2)
-    target = gaussian_maps(points.nan_to_num(), size, config.sigma)
+    target = gaussian_maps(points.nan_to_num(), size, config.target_sigma)
     if config.loss == "softmax":
         target = target / target.sum(dim=(2, 3), keepdim=True)
         log_probability = F.log_softmax((heatmaps * BETA).flatten(2), dim=2)
@@ -169,20 +144,13 @@ def validate(
 ) -> None:
     """Record PCK@0.2 on the images of `indices`, in pixels of their crops."""
     points = find_points(model, data, indices, dtype)
-    truth = crop_points(data, indices, model.config.input_size)
+    truth = data.crop_points(indices, model.config.input_size)
     normaliser = normaliser_for(data.landmark_names)
     overall, each = pck(points, truth, normaliser.lengths(truth))
     values = {"epoch": float(epoch), "pck": overall}
     values |= {f"pck_{n}": float(v) for n, v in zip(data.landmark_names, each, strict=True)}
     text = f"epoch {epoch}: PCK@0.2 of the {normaliser.label} {overall:.4f}, {run.elapsed:.0f} s"
     run.record(values, text)
-
-
-def crop_points(
-    data: DecodedSet, indices: NDArray[np.intp], input_size: int
-) -> NDArray[np.float32]:
-    """Annotated points (N,P,2) in pixels of the central crops of `input_size`."""
-    return data.points[indices] - np.float32((data.images.shape[1] - input_size) / 2)
 
 
 @torch.no_grad()

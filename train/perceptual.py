@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -16,7 +15,6 @@ from torchvision.models import vgg
 from lmk.runtime.errors import UserError
 from lmk.train.hourglass import LandmarkNetwork
 
-Kind = Literal["core", "vgg19", "vgg16", "none"]
 Features = Callable[[Tensor], list[Tensor]]
 
 # torchvision's layer plan, and the positions of relu1_2, relu2_2, relu3_3, relu4_3 in it.

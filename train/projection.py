@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from lmk.train.config import Scope
 from lmk.train.hourglass import Block, HourglassConfig, LandmarkNetwork
-
-Scope = Literal["all", "blocks"]
 
 
 def mode1_product(projection: Tensor, theta: Tensor) -> Tensor:
@@ -24,6 +22,9 @@ class ProjectedConv2d(nn.Conv2d):
     The bias, where there is one, is projected alike (W·b), so the layer is exactly the frozen
     convolution followed by a bias-free 1x1 convolution W. Groups other than 1 are not supported.
     """
+
+    theta: Tensor
+    theta_bias: Tensor | None
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__(

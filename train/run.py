@@ -186,7 +186,7 @@ class Run:
 
     def _check_same_config(self, saved: dict[str, Any]) -> None:
         """The budget, the place and the machine may change on resuming; nothing else may."""
-        free = {"resume", "force", "epochs", "steps", "minutes", "output", "device", "threads"}
+        free = {"resume", "epochs", "steps", "minutes", "output", "device", "threads"}
         now = json.loads(json.dumps(asdict(self.config), default=str))
         for name in now.keys() - free:
             if now[name] != saved.get(name):

@@ -109,6 +109,20 @@ def test_corrupt_packets_are_counted_and_numbers_go_on(tmp_path, write_video):
     assert frames[3].time_s == pytest.approx(0.2)  # the time is still the video's
 
 
+def test_corrupt_packet_near_the_end_is_reported(tmp_path, write_video):
+    path = write_video(tmp_path / "v.mov", _numbered(8), codec="png", pix_fmt="rgb24")
+    data = path.read_bytes()
+    last_but_one = data.rfind(b"\x89PNG", 0, data.rfind(b"\x89PNG"))
+    path.write_bytes(data[:last_but_one] + bytes(8) + data[last_but_one + 8 :])
+    with open_source(path) as source:
+        numbers = _numbers(source)
+        assert numbers[:6] == list(range(6))
+        missing = 8 - len(numbers)  # 1 or, where the decoder has threads, more
+        assert source.skipped[0] == f"{path}: 1 corrupt packets"
+        if missing > 1:
+            assert f"{missing - 1} frames behind" in source.skipped[1]
+
+
 def test_video_that_lost_its_index(tmp_path, write_video):
     path = write_video(tmp_path / "v.mp4", _numbered(10))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -120,7 +134,7 @@ def test_video_that_lost_its_index(tmp_path, write_video):
 def test_no_frame_can_be_decoded(tmp_path, write_video):
     path = write_video(tmp_path / "v.mov", _numbered(3), codec="png", pix_fmt="rgb24")
     path.write_bytes(path.read_bytes().replace(b"\x89PNG\r\n\x1a\n", bytes(8)))
-    with pytest.raises(UserError, match="3 corrupt packets and no frame"):
+    with pytest.raises(UserError, match=r"\d corrupt packets and no frame"):
         open_source(path)
 
 

@@ -31,12 +31,7 @@ def open_csv(root: Path) -> Dataset:
     column, NAME_x without NAME_y, text in place of a number, not a single row.
     """
     table = root / FILE_NAME
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns, rows = list(reader.fieldnames or ()), list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{table}: cannot be read ({error}); save it as UTF-8 CSV") from error
+    columns, rows = _read(table)
     names = _landmark_names(table, columns)
     if not rows:
         raise UserError(f"{table}: got no rows, expected one an image")
@@ -51,6 +46,21 @@ def open_csv(root: Path) -> Dataset:
     )
     key = fingerprint([table, *(root / sample.name for sample in samples)])
     return Dataset(root.name, samples, names, key)
+
+
+def landmark_names(root: Path) -> tuple[str, ...]:
+    """Names of the annotated landmarks, () for none; raises UserError as `open_csv`."""
+    table = root / FILE_NAME
+    return _landmark_names(table, _read(table, header_only=True)[0])
+
+
+def _read(table: Path, header_only: bool = False) -> tuple[list[str], list[Row]]:
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            return list(reader.fieldnames or ()), [] if header_only else list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{table}: cannot be read ({error}); save it as UTF-8 CSV") from error
 
 
 def _landmark_names(table: Path, columns: list[str]) -> tuple[str, ...]:

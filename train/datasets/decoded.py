@@ -42,15 +42,9 @@ class DecodedSet:
     skipped: tuple[str, ...]  # reasons, one an unreadable image
     crop_scale: float  # crop side / longer side of the object box, for the runtime
 
-    def select(self, indices: NDArray[np.intp]) -> DecodedSet:
-        """The same set with only the images of `indices`; copies those pixels into memory."""
-        keep = {
-            "images": self.images[indices],
-            "points": self.points[indices],
-            "names": tuple(self.names[i] for i in indices),
-            "splits": tuple(self.splits[i] for i in indices),
-        }
-        return DecodedSet(**{**vars(self), **keep})
+    def crop_points(self, indices: NDArray[np.intp], input_size: int) -> NDArray[np.float32]:
+        """Annotated points (N,P,2) of `indices` in pixels of the central crop of `input_size`."""
+        return self.points[indices] - np.float32((self.images.shape[1] - input_size) / 2)
 
 
 def object_box(sample: Sample, image: NDArray[np.uint8], mode: CropMode) -> tuple[Box, float]:

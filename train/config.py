@@ -1,0 +1,144 @@
+"""Every choice of a run, its default and its help: the command line is made from these.
+
+Importing this needs no PyTorch. A default of None means: by the device, see `for_device`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+Method = Literal["projection", "finetune", "scratch"]
+Scope = Literal["all", "blocks"]
+Perceptual = Literal["core", "vgg19", "vgg16", "none"]
+Width = Literal["full", "medium", "small"]
+
+
+def option(default: Any, help: str) -> Any:
+    """A dataclass field with a default and the help text of its command-line option."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What supervised and unsupervised runs have in common."""
+
+    output: Path
+    width: Width | None = option(None, "channels of a new network: 256, 128 or 64")
+    input_size: int = option(128, "side of a new network's input in pixels, a multiple of 64")
+    steps: int | None = option(None, "optimiser steps")
+    minutes: float | None = option(None, "end, with the schedule fitted, after this long")
+    batch: int | None = option(None, "images a step")
+    lr: float = option(1e-3, "peak learning rate")
+    shift: float = option(0.08, "random shift: ± this share of the crop")
+    seed: int = option(0, "seed of everything random")
+    device: str = option("auto", "auto, cpu, cuda, cuda:1, …")
+    dtype: Literal["auto", "bf16", "fp32"] = option("auto", "arithmetic of the convolutions")
+    threads: int | None = option(None, "CPU threads; default: all cores")
+    resume: bool = option(False, "go on from the last checkpoint of this output")
+
+
+@dataclass(frozen=True)
+class CoreConfig(RunConfig):
+    """Supervised training of a core."""
+
+    output: Path = option(Path("runs/core.safetensors"), "the core to write")
+    epochs: int = option(110, "passes over the data, unless --steps (the paper's 110)")
+    loss: Literal["softmax", "mse"] = option(
+        # After two epochs of pose_lspet at width 128: PCK 0.22 against 0.04.
+        "softmax",
+        "cross-entropy over each map's cells, or squared error of the maps (paper; learns slower)",
+    )
+    target_sigma: float = option(1.0, "standard deviation of the target Gaussians in cells")
+    rotation: float = option(30.0, "random rotation: ± degrees")
+    scale: float = option(0.25, "random scale: up to this much larger or smaller")
+    gain: float = option(0.2, "random gain of each colour channel: 1 ± this")
+
+
+@dataclass(frozen=True)
+class AdaptConfig(RunConfig):
+    """Unsupervised adaptation to a category."""
+
+    core: Path | None = option(None, "the core to adapt (scratch needs none)")
+    landmarks: int = option(10, "number K of landmarks to discover")
+    method: Method = option("projection", "what is learnt: W, everything, or everything anew")
+    scope: Scope = option("all", "where W is: all convolutions (paper), or the blocks' 3x3 ones")
+    train_plain_convs: bool = option(False, "with --scope blocks: train the others (released code)")
+    perceptual: Perceptual = option("core", "network whose features compare images (paper: vgg19)")
+    vgg: Path | None = option(None, "safetensors with VGG's convolutions, else torchvision's")
+    vgg_normalise: bool = option(True, "give VGG images normalised as it was trained on")
+    norm: Literal["l1", "mse"] = option("l1", "of the perceptual distance")
+    relative: bool = option(True, "divide each perceptual layer by the target's magnitude")
+    equivariance: float = option(0.3, "weight: landmarks move as the image does (paper: 0)")
+    separation: float = option(1.0, "weight: landmarks keep a cell apart (paper: 0)")
+    generator_width: int | None = option(None, "a quarter of the generator's features (paper: 64)")
+    sigma: float = option(0.5, "standard deviation of the landmark maps in cells")
+    rotation: float = option(20.0, "random rotation of both images of a pair: ± degrees")
+    scale: float = option(0.1, "random scale of both: up to this much larger or smaller")
+    border: Literal["border", "reflection"] = option("border", "what surrounds images: replicate …")
+    beta1: float = option(0.0, "of Adam")
+    weight_decay: float = option(5e-4, "L2 penalty")
+    clip: float = option(1.0, "largest gradient norm of each of the two networks")
+    schedule: Literal["cosine", "step"] = option("cosine", "of the learning rate (paper: step)")
+    preview_every: int = option(250, "steps between two preview sheets")
+
+
+_WITHOUT_OURS = {"relative": False, "equivariance": 0.0, "separation": 0.0, "schedule": "step"}
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": {**_WITHOUT_OURS, "perceptual": "vgg19", "generator_width": 64},
+    # The authors' code where it differs from their paper (method-facts, section 0).
+    "released": {
+        **_WITHOUT_OURS,
+        "perceptual": "vgg16",
+        "vgg_normalise": False,
+        "norm": "mse",
+        "scope": "blocks",
+        "train_plain_convs": True,
+        "generator_width": 32,
+        "rotation": 30.0,
+        "scale": 0.0,
+        "shift": 0.0,
+    },
+}
+
+# What None stands for. Without a GPU twenty minutes must do; with one, the paper's budget.
+_BY_DEVICE: dict[type, dict[str, dict[str, Any]]] = {
+    CoreConfig: {
+        "cpu": {"width": "medium", "batch": 32, "minutes": 20.0},
+        "cuda": {"width": "full", "batch": 32},
+    },
+    AdaptConfig: {
+        "cpu": {"width": "medium", "batch": 16, "generator_width": 16, "minutes": 20.0},
+        "cuda": {"width": "full", "batch": 48, "generator_width": 64, "steps": 200_000},
+    },
+}
+UNBOUNDED = 10**9  # steps of a run whose budget is minutes alone
+
+Config = TypeVar("Config", bound=RunConfig)
+
+
+def for_device(config: Config, device: str) -> Config:
+    """Fill in what was left to the device type ("cpu" or "cuda").
+
+    A budget that was given in any unit is never overridden.
+    """
+    defaults = dict(_BY_DEVICE[type(config)][device])
+    if config.steps or config.minutes:
+        defaults.pop("minutes", None), defaults.pop("steps", None)
+    names = {f.name for f in fields(config)} & defaults.keys()
+    return replace(config, **{n: defaults[n] for n in names if getattr(config, n) is None})
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """How the measures are taken."""
+
+    rotation: float = option(15.0, "of the consistency transform: ± degrees, uniform")
+    scale: float = option(0.1, "of the consistency transform")
+    shift: float = option(0.05, "of the consistency transform: ± this share of the crop")
+    ridge: float = option(1e-4, "penalty of the regressors times the largest entry of X'X")
+    images: int | None = option(None, "at most this many test images")
+    seed: int = option(0, "of the transforms")
+    batch: int = option(32, "images at a time")

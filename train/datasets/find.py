@@ -1,0 +1,83 @@
+"""What the user calls the data -> data set: a path, a name, or something built in."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from lmk.runtime.errors import UserError
+from lmk.train.datasets import builtin, csv
+from lmk.train.datasets.folder import open_folder
+from lmk.train.datasets.sample import Dataset
+
+BUILTIN = "builtin:"
+BUILTIN_COUNT = 2000
+LAYOUTS = ("csv", "folder")
+
+
+def homes() -> list[Path]:
+    """Where data sets are looked for by name: $LMK_DATA, or data/ here and the user's own."""
+    if "LMK_DATA" in os.environ:
+        return [Path(os.environ["LMK_DATA"])]
+    user = Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local" / "share"))
+    return [Path("data"), user / "lmk"]
+
+
+def layout_of(root: Path) -> str:
+    """The layout of a folder, by the files in it."""
+    return "csv" if (root / csv.FILE_NAME).is_file() else "folder"
+
+
+def found() -> dict[str, Path]:
+    """Name -> folder of every data set in `homes`; the first home wins."""
+    folders: dict[str, Path] = {}
+    for home in homes():
+        if home.is_dir():
+            for child in sorted(home.iterdir()):
+                if child.is_dir() and not child.name.startswith("."):
+                    folders.setdefault(child.name, child)
+    return folders
+
+
+def open_dataset(spec: str, layout: str | None = None) -> Dataset:
+    """Open `spec`: "builtin:NAME", a folder, or the name of a folder in `homes`.
+
+    The layout is recognised unless given. Raises UserError listing what there is.
+    """
+    if spec.startswith(BUILTIN):
+        return builtin.builtin(spec.removeprefix(BUILTIN), BUILTIN_COUNT)
+    known = found()
+    root = Path(spec) if Path(spec).is_dir() else known.get(spec)
+    if root is None:
+        names = ", ".join([*known, *(BUILTIN + name for name in builtin.CATEGORIES)])
+        places = " and ".join(str(home) for home in homes())
+        raise UserError(
+            f"--data {spec}: no such folder, here or in {places}; give a folder, or one of {names}"
+        )
+    return csv.open_csv(root) if (layout or layout_of(root)) == "csv" else open_folder(root)
+
+
+def category_name(spec: str) -> str:
+    """What a category is called after its data: the last part of the path or name."""
+    return Path(spec.removeprefix(BUILTIN)).resolve().name
+
+
+def first_pose_set() -> str:
+    """Name of the first data set with annotated people, else with any annotated points.
+
+    Raises UserError that says how to get one.
+    """
+    annotated = {}
+    for name, root in found().items():
+        if layout_of(root) == "csv":
+            names = csv.landmark_names(root)
+            annotated[name] = {"l_hip", "r_shoulder"} <= set(names) if names else None
+    for pose in (True, False):
+        for name, is_pose in annotated.items():
+            if is_pose is pose:
+                return name
+    places = " or ".join(str(home) for home in homes())
+    raise UserError(
+        f"no annotated data set in {places}, expected a folder with {csv.FILE_NAME}; give one by "
+        f"--data, set LMK_DATA, or try --data {BUILTIN}{builtin.CATEGORIES[0]}"
+    )
