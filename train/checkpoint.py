@@ -17,14 +17,8 @@ from torch import Tensor
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import atomic_path
+from lmk.runtime.weights import HEADER, KINDS, read_header
 from lmk.train.hourglass import HourglassConfig, LandmarkNetwork
-
-HEADER = "lmk"  # the one key of safetensors' own metadata; its value is our header as JSON
-KINDS = {
-    "core": "a core made by `lmk train-core`",
-    "pack": "a category pack made by `lmk adapt`",
-    "run": "the state of an unfinished run",
-}
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
@@ -67,24 +61,6 @@ def save(path: Path, kind: str, tensors: Mapping[str, Tensor], header: Mapping[s
             raise UserError(
                 f"{path}: cannot be written ({error}); free some space or use --output"
             ) from error
-
-
-def read_header(path: Path) -> dict[str, Any]:
-    """The header alone, without reading any tensor; raises UserError as `load`."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})[HEADER])
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; check the path") from None
-    except KeyError:
-        raise UserError(
-            f"{path}: safetensors without an lmk header, expected {' or '.join(KINDS.values())}"
-        ) from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: truncated or not safetensors ({error}); copy or make it again"
-        ) from error
-    return header
 
 
 def load(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -24,7 +24,7 @@ def option(default: Any, help: str) -> Any:
 class RunConfig:
     """What supervised and unsupervised runs have in common."""
 
-    output: Path
+    output: Path = option(Path(), "the file to write, beside a folder of the run")
     width: Width | None = option(None, "channels of a new network: 256, 128 or 64")
     input_size: int = option(128, "side of a new network's input in pixels, a multiple of 64")
     steps: int | None = option(None, "optimiser steps")
@@ -60,6 +60,7 @@ class CoreConfig(RunConfig):
 class AdaptConfig(RunConfig):
     """Unsupervised adaptation to a category."""
 
+    output: Path = option(Path(), "the pack to write; default: runs/DATA.safetensors")
     core: Path | None = option(None, "the core to adapt (scratch needs none)")
     landmarks: int = option(10, "number K of landmarks to discover")
     method: Method = option("projection", "what is learnt: W, everything, or everything anew")

@@ -46,6 +46,19 @@ class DecodedSet:
         """Annotated points (N,P,2) of `indices` in pixels of the central crop of `input_size`."""
         return self.points[indices] - np.float32((self.images.shape[1] - input_size) / 2)
 
+    def central_crops(self, count: int, input_size: int) -> NDArray[np.uint8]:
+        """Up to `count` crops (N,S,S,3), spread over the set, as the runtime would cut them."""
+        margin = (self.images.shape[1] - input_size) // 2
+        chosen = np.linspace(0, len(self.images) - 1, min(count, len(self.images))).astype(int)
+        return np.ascontiguousarray(self.images[chosen, margin:-margin, margin:-margin])
+
+
+def cache_folder() -> Path:
+    """Where decoded images are kept: $LMK_CACHE, else the user's cache folder."""
+    if "LMK_CACHE" in os.environ:
+        return Path(os.environ["LMK_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lmk"
+
 
 def object_box(sample: Sample, image: NDArray[np.uint8], mode: CropMode) -> tuple[Box, float]:
     """The box to crop about and its scale: the whole image, or the annotated points and room."""

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from lmk.runtime.errors import UserError
+from lmk.runtime.images import IMAGE_SUFFIXES
 from lmk.train.datasets import builtin, csv
 from lmk.train.datasets.folder import open_folder
 from lmk.train.datasets.sample import Dataset
@@ -34,9 +35,16 @@ def found() -> dict[str, Path]:
     for home in homes():
         if home.is_dir():
             for child in sorted(home.iterdir()):
-                if child.is_dir() and not child.name.startswith("."):
+                if child.is_dir() and _holds_data(child):
                     folders.setdefault(child.name, child)
     return folders
+
+
+def _holds_data(folder: Path) -> bool:
+    if folder.name.startswith("."):
+        return False
+    images = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    return layout_of(folder) == "csv" or next(images, None) is not None
 
 
 def open_dataset(spec: str, layout: str | None = None) -> Dataset:

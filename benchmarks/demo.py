@@ -1,0 +1,128 @@
+"""The whole chain on built-in categories: core, adaptation, export, detection, and its error."""
+
+from __future__ import annotations
+
+import csv
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from lmk.export.pack import export_pack
+from lmk.runtime.files import atomic_path, check_output
+from lmk.runtime.images import to_crop, to_frame
+from lmk.runtime.landmarker import load
+from lmk.runtime.pipeline import detect
+from lmk.runtime.report import console, print_summary, progress
+from lmk.runtime.results import make_sinks
+from lmk.runtime.sources import open_source, parse_roi
+from lmk.train.adapt import adapt
+from lmk.train.category import load_pack
+from lmk.train.config import AdaptConfig, CoreConfig
+from lmk.train.core import train_core
+from lmk.train.datasets.builtin import builtin, clip
+from lmk.train.datasets.decoded import DecodedSet, decode
+from lmk.train.evaluate import LinearRegressor, find_landmarks
+
+CORE, CATEGORY = "puppet", "butterfly"
+IMAGES = 1200
+INPUT_SIZE = 128
+LANDMARKS = 10
+ROI = "center"
+CORE_SHARE = 0.3  # of the training time
+CLIP_FRAMES, CLIP_RATE, CLIP_SIZE = 150, 25, (240, 320)
+
+
+def demo(folder: Path, minutes: float, force: bool) -> None:
+    """Learn from puppets, adapt to butterflies without labels, find them in a drawn video.
+
+    Everything is written to `folder`; training takes `minutes` in all. Ends by printing the files
+    and the error against the points that the drawings are known to have.
+    """
+    screen = console()
+    check_output(folder / f"{CATEGORY}.safetensors", force)
+    core, pack = folder / "core.safetensors", folder / f"{CATEGORY}.safetensors"
+
+    screen.print(f"1/4  core: supervised, on drawn {CORE}s")
+    train_core(
+        CoreConfig(output=core, width="small", input_size=INPUT_SIZE, minutes=minutes * CORE_SHARE),
+        _decoded(CORE, folder),
+    )
+    screen.print(f"2/4  adaptation: drawn {CATEGORY}s, no labels used")
+    data = _decoded(CATEGORY, folder)
+    adapt(
+        AdaptConfig(
+            output=pack, core=core, landmarks=LANDMARKS, minutes=minutes * (1 - CORE_SHARE)
+        ),
+        data,
+    )
+    screen.print("3/4  export: W folded into the weights, checked against the network")
+    model_path = folder / f"{CATEGORY}.onnx"
+    crops = data.central_crops(16, INPUT_SIZE)
+    contract = export_pack(pack, core, model_path, crops, force=True)
+    screen.print(f"     eager = ONNX Runtime within {contract.drift['max_px']:.1e} px")
+
+    screen.print("4/4  detection: a drawn video")
+    video = folder / f"{CATEGORY}.mp4"
+    truth = write_clip(video)
+    with open_source(video) as frames, load(model_path) as landmarker:
+        sinks, files = make_sinks(frames, folder, landmarker.names, overlay=True, force=True)
+        print_summary(detect(frames, landmarker, parse_roi(ROI), sinks))
+    error, baseline = _error(data, pack, core, files[0], truth)
+    screen.print(
+        f"known points, read off the found landmarks by a linear map: {error:.1f} px off in frames "
+        f"of {CLIP_SIZE[1]}×{CLIP_SIZE[0]}; without looking (mean shape): {baseline:.1f} px"
+    )
+    for path in (core, pack, folder / CATEGORY / "preview.png", model_path, video, *files):
+        print(path)
+
+
+def _decoded(category: str, folder: Path) -> DecodedSet:
+    with progress(f"drawing {IMAGES} {category}s") as report:
+        return decode(builtin(category, IMAGES), INPUT_SIZE, "image", folder / "cache", report)
+
+
+def write_clip(path: Path) -> NDArray[np.float32]:
+    """Write the drawn video (H.264) and return its points (frames,P,2) in frame pixels."""
+    points = []
+    height, width = CLIP_SIZE
+    with atomic_path(path) as temporary, av.open(str(temporary), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(CLIP_RATE))
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.options = {"crf": "18"}
+        for image, known, _ in clip(CATEGORY, CLIP_FRAMES, seed=1, size=CLIP_SIZE):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            points.append(known)
+        container.mux(stream.encode())
+    return np.stack(points)
+
+
+def _error(
+    data: DecodedSet, pack: Path, core: Path, table: Path, truth: NDArray[np.float32]
+) -> tuple[float, float]:
+    """Mean distance in frame pixels of regressed and of mean points from the known ones.
+
+    The linear map from found to known points is fitted on the images of adaptation, the video
+    being new to it; the mean shape is that of the video itself, its best possible constant.
+    """
+    model, _ = load_pack(pack, core)
+    every = np.arange(len(data.images))
+    regressor = LinearRegressor(
+        find_landmarks(model, data, every), data.crop_points(every, INPUT_SIZE), ridge=1e-4
+    )
+    with table.open(newline="") as file:
+        found = np.array([_row_points(row) for row in csv.DictReader(file)], np.float32)
+    height, width = CLIP_SIZE
+    box = parse_roi(ROI)(height, width)
+    in_crop = regressor(to_crop(found, box, INPUT_SIZE))
+    predicted = to_frame(in_crop, box, INPUT_SIZE)
+    error = np.linalg.norm(predicted - truth, axis=2).mean()
+    baseline = np.linalg.norm(truth.mean(axis=0) - truth, axis=2).mean()
+    return float(error), float(baseline)
+
+
+def _row_points(row: dict[str, Any]) -> list[list[float]]:
+    return [[float(row[f"p{i}_x"]), float(row[f"p{i}_y"])] for i in range(LANDMARKS)]

@@ -1,0 +1,121 @@
+"""Results -> what the user reads: progress, summaries, tables."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from lmk.runtime.errors import UserError
+from lmk.runtime.pipeline import Summary
+from lmk.runtime.weights import read_header
+
+_LINE_SECONDS = 10.0  # between two lines of progress where there is no terminal
+Report = Callable[[int, int | None], None]  # items done, items in all if known
+
+
+def console() -> Console:
+    """Standard error, so that standard output stays for results."""
+    return Console(file=sys.stderr, soft_wrap=True, highlight=False)
+
+
+@contextmanager
+def progress(title: str, total: int | None = None) -> Iterator[Report]:
+    """A bar with rate and time left on a terminal, a line every 10 seconds elsewhere."""
+    screen = console()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    started = last = time.monotonic()
+    with Progress(*columns, console=screen, disable=not screen.is_terminal) as bar:
+        task = bar.add_task(title, total=total)
+
+        def report(done: int, of: int | None) -> None:
+            nonlocal last
+            bar.update(task, completed=done, total=of or total)
+            now = time.monotonic()
+            if not screen.is_terminal and now - last > _LINE_SECONDS:
+                last = now
+                rate = done / (now - started)
+                screen.print(f"{title}: {done} of {of or total or '?'}, {rate:.1f} a second")
+
+        yield report
+
+
+def print_summary(summary: Summary) -> None:
+    """What a detection did: frames, rate, where the time went, what was left out."""
+    screen = console()
+    seconds, rate = summary.seconds, summary.frames_per_second
+    screen.print(
+        f"{summary.frames} frames in {seconds:.1f} s, {rate:.1f} a second; "
+        f"mean score {summary.mean_score:.2f}"
+    )
+    busy = ", ".join(f"{name} {value:.1f} s" for name, value in summary.busy_seconds.items())
+    screen.print(f"busy: {busy}")
+    for reason in summary.skipped:
+        screen.print(f"skipped: {reason}", markup=False)
+
+
+def print_evaluation(report: Mapping[str, Any]) -> None:
+    """A table of the measures, on standard output."""
+    table = Table(title=f"{report['pack']} on {report['data']}: {report['test_images']} images")
+    for column in ("measure", "value", "mean shape"):
+        table.add_column(column, justify="left" if column == "measure" else "right")
+    table.add_row("consistency, px of the crop", f"{report['consistency_px']:.2f}", "")
+    each = "  ".join(f"{value:.1f}" for value in report["consistency_px_each"])
+    table.add_row("  each landmark", each, "")
+    table.add_row("spread, px", f"{report['spread_px']:.1f}", "")
+    for name in ("forward", "backward"):
+        if f"{name}_percent" in report:
+            label = f"{name}, % of the {report['normaliser']}"
+            baseline = report[f"{name}_mean_shape_percent"]
+            table.add_row(label, f"{report[f'{name}_percent']:.2f}", f"{baseline:.2f}")
+    Console(width=120).print(table)
+    if report["collapsed"]:
+        console().print("collapsed: the landmarks sit on one blob, the other figures mean nothing")
+
+
+def print_info(path: Path) -> None:
+    """What a core, a pack, a run's state or an exported model holds, on standard output."""
+    if path.suffix == ".onnx":
+        from lmk.runtime.ort import OrtRunner
+
+        with OrtRunner(path, threads=1) as runner:
+            values = asdict(runner.contract)
+    elif path.suffix == ".safetensors":
+        values = read_header(path)
+    else:
+        raise UserError(f"{path}: got '{path.suffix}', expected a .safetensors or .onnx file")
+    screen = Console(width=120, highlight=False)
+    for name, value in values.items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        screen.print(f"{name:16} {text}", markup=False)
+
+
+def print_doctor(as_json: bool) -> None:
+    """What this machine has, what is missing and the line that gets it, on standard output."""
+    from lmk.runtime.doctor import best_device, examine
+
+    checks = examine()
+    if as_json:
+        found = {"best_device": best_device(), "checks": [asdict(check) for check in checks]}
+        print(json.dumps(found, indent=1))
+        return
+    screen = Console(width=120, highlight=False)
+    for check in checks:
+        screen.print(f"{check.state:8} {check.name:16} {check.detail}", markup=False)
+        if check.cure:
+            screen.print(f"{'':25} {check.cure}", markup=False)
+    screen.print(f"best device for `lmk detect`: {best_device()}", markup=False)
