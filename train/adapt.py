@@ -182,7 +182,7 @@ def _look(
     spread = float((points - points.mean(dim=1, keepdim=True)).square().sum(2).mean().sqrt())
     write_preview(run.folder / "preview.png", images, sources, painted, augment.to_pixels(points))
     run.record(
-        {"spread": spread}, f"step {run.step + 1}: preview written, spread {spread:.1f} cells"
+        {"spread": spread}, f"step {run.step}: preview written, spread {spread:.1f} cells"
     )
     if spread < COLLAPSED_CELLS:
         run.console.print(

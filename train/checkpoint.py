@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import save as serialise
 from torch import Tensor
 
 from lmk.runtime.errors import UserError
-from lmk.runtime.files import atomic_path
+from lmk.runtime.files import write_bytes
 from lmk.runtime.weights import HEADER, KINDS, read_header
 from lmk.train.hourglass import HourglassConfig, LandmarkNetwork
 
@@ -54,13 +54,7 @@ def save(path: Path, kind: str, tensors: Mapping[str, Tensor], header: Mapping[s
     if kind != "run":
         header["sha256"] = digest(tensors)
     contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    with atomic_path(path) as temporary:
-        try:
-            save_file(contiguous, temporary, metadata={HEADER: json.dumps(header)})
-        except SafetensorError as error:  # wraps the operating system's error in its own
-            raise UserError(
-                f"{path}: cannot be written ({error}); free some space or use --output"
-            ) from error
+    write_bytes(path, serialise(contiguous, metadata={HEADER: json.dumps(header)}))
 
 
 def load(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -78,6 +72,18 @@ def load(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
             if value.is_floating_point() and not value.isfinite().all():
                 raise UserError(f"{path}: tensor '{name}' holds NaN or infinity; train it again")
     return tensors, header
+
+
+def halve(path: Path, output: Path) -> None:
+    """Write a core or pack with its matrices in half precision: what ships.
+
+    Batch-norms and biases stay float32: they are small, and a variance may leave fp16's range.
+    Its sha256 is new, so packs must be adapted from the core that is shipped.
+    """
+    header = read_header(path)
+    tensors, header = load(path, header["kind"])
+    half = {n: v.half() if v.dim() > 1 else v for n, v in tensors.items()}
+    save(output, header["kind"], half, header)
 
 
 def save_core(path: Path, model: LandmarkNetwork, header: Mapping[str, Any]) -> None:

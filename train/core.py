@@ -64,10 +64,12 @@ def train_core(config: CoreConfig, data: DecodedSet) -> Path:
             optimizer.step()
             run.log(config.batch, {"loss": loss.detach()})
             if (step + 1) % steps_per_epoch == 0:
-                validate(run, model, data, val, dtype, (step + 1) // steps_per_epoch)
+                validate(run, model, data, val, dtype)
             if run.due() or (step + 1) % steps_per_epoch == 0:
                 run.save({"core": model}, {"core": optimizer})
                 _write(config, run, model, data)
+        if run.step % steps_per_epoch and not run.interrupted:
+            validate(run, model, data, val, dtype)
     _write(config, run, model, data)
     if run.interrupted:
         raise KeyboardInterrupt
@@ -140,16 +142,15 @@ def validate(
     data: DecodedSet,
     indices: NDArray[np.intp],
     dtype: torch.dtype,
-    epoch: int,
 ) -> None:
     """Record PCK@0.2 on the images of `indices`, in pixels of their crops."""
     points = find_points(model, data, indices, dtype)
     truth = data.crop_points(indices, model.config.input_size)
     normaliser = normaliser_for(data.landmark_names)
     overall, each = pck(points, truth, normaliser.lengths(truth))
-    values = {"epoch": float(epoch), "pck": overall}
+    values = {"pck": overall}
     values |= {f"pck_{n}": float(v) for n, v in zip(data.landmark_names, each, strict=True)}
-    text = f"epoch {epoch}: PCK@0.2 of the {normaliser.label} {overall:.4f}, {run.elapsed:.0f} s"
+    text = f"step {run.step}: PCK@0.2 of the {normaliser.label} {overall:.4f}, {run.elapsed:.0f} s"
     run.record(values, text)
 
 

@@ -43,7 +43,7 @@ class Run:
     ) -> None:
         self.folder, self.config = folder, config
         self.steps, self.minutes, self.console = steps, minutes, console
-        self.step = 0
+        self.step = 0  # steps taken, the one under way included
         self.interrupted = False
         self.history: list[dict[str, float]] = []
         self._elapsed_before = 0.0
@@ -95,8 +95,8 @@ class Run:
     def __iter__(self) -> Iterator[int]:
         """Yield step numbers, from the one after the last finished, until the budget is spent."""
         while self.progress < 1 and not self.interrupted:
-            yield self.step
             self.step += 1
+            yield self.step - 1
 
     def _interrupt(self) -> None:
         if self.interrupted:
@@ -109,7 +109,7 @@ class Run:
 
         Raises UserError when one is not finite: going on would only spoil what was learnt.
         """
-        if self.step % LOG_EVERY and self.step + 1 < self.steps:
+        if self.step % LOG_EVERY != 1 and self.step < self.steps:
             return
         scalars = {name: float(value) for name, value in values.items()}
         for name, value in scalars.items():
@@ -120,9 +120,9 @@ class Run:
                 )
             self._events.add_scalar(name, value, self.step)
         seconds = time.monotonic() - self._started
-        rate = (self.step + 1 - self._first_step) * batch / max(seconds, 1e-6)
+        rate = (self.step - self._first_step) * batch / max(seconds, 1e-6)
         text = "  ".join(f"{name} {value:.4g}" for name, value in scalars.items())
-        line = f"step {self.step + 1}/{self.steps}  {text}  {rate:.1f} images/s"
+        line = f"step {self.step}/{self.steps}  {text}  {rate:.1f} images/s"
         self._bar.update(self._task, completed=self.progress, text=line)
         if not self.console.is_terminal:
             left = seconds / max(self.progress, 1e-6) * (1 - self.progress)
@@ -130,7 +130,7 @@ class Run:
 
     def record(self, values: Mapping[str, float], text: str) -> None:
         """Print a milestone and keep its numbers in history.json."""
-        row = {"step": self.step + 1, "seconds": round(self.elapsed, 1), **values}
+        row = {"step": self.step, "seconds": round(self.elapsed, 1), **values}
         self.history.append(row)
         for name, value in values.items():
             self._events.add_scalar(name, value, self.step)
@@ -153,7 +153,7 @@ class Run:
             for index, values in state["state"].items():
                 tensors |= {f"optimizer.{name}.{index}.{key}": v for key, v in values.items()}
         header = {
-            "step": self.step + 1,
+            "step": self.step,
             "elapsed": self.elapsed,
             "history": self.history,
             "groups": groups,
