@@ -22,7 +22,7 @@ from lmk.runtime import workspace
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import check_output, write_bytes, write_error
 from lmk.runtime.report import print_doctor, print_evaluation, print_info, print_summary, progress
-from lmk.train.config import PRESETS, AdaptConfig, CoreConfig, EvaluateConfig
+from lmk.train.config import PRESETS, AdaptConfig, CoreConfig, EvaluateConfig, RunConfig
 
 if TYPE_CHECKING:
     from lmk.train.datasets.decoded import CropMode, DecodedSet
@@ -89,6 +89,13 @@ def _data_options(crop: str) -> Callable[[Command], Command]:
     return add
 
 
+def _training_set(data: str, layout: str | None, crop: CropMode, config: RunConfig) -> DecodedSet:
+    from lmk.train.device import pick_device, pick_dtype
+
+    pick_dtype(config.dtype, pick_device(config.device))  # fails before minutes of decoding
+    return _decode(data, layout, config.input_size, crop)
+
+
 def _decode(spec: str, layout: str | None, input_size: int, crop: CropMode) -> DecodedSet:
     from lmk.train.datasets.decoded import cache_folder, decode
     from lmk.train.datasets.find import open_dataset
@@ -116,7 +123,7 @@ def train_core_command(
     if data is None:
         data = first_pose_set()
         click.echo(f"data: {data}", err=True)
-    click.echo(train_core(config, _decode(data, layout, config.input_size, crop)))
+    click.echo(train_core(config, _training_set(data, layout, crop, config)))
 
 
 @cli.command("adapt")
@@ -142,7 +149,7 @@ def adapt_command(
         check_output(config.output, force)
     size = load_core(config.core)[0].config.input_size if config.core else config.input_size
     config = _make(AdaptConfig, {**asdict(config), "input_size": size})
-    click.echo(adapt(config, _decode(data, layout, size, crop)))
+    click.echo(adapt(config, _training_set(data, layout, crop, config)))
 
 
 @cli.command("evaluate")

@@ -37,7 +37,9 @@ class OrtRunner(Runner):
         if threads is not None and threads < 1:
             raise UserError(f"threads: got {threads}, expected 1 or more")
         provider = PROVIDERS[device]
-        self._session: onnxruntime.InferenceSession | None = _open(Path(path), provider, threads)
+        self._session: onnxruntime.InferenceSession | None = open_session(
+            Path(path), provider, threads
+        )
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.contract = Contract.from_metadata(metadata, source=str(path))
         self.name = f"onnxruntime {provider}"
@@ -62,7 +64,7 @@ class OrtRunner(Runner):
         self._session = None
 
 
-def _open(path: Path, provider: str, threads: int | None) -> onnxruntime.InferenceSession:
+def open_session(path: Path, provider: str, threads: int | None) -> onnxruntime.InferenceSession:
     """A session of the file `path` whose first provider is `provider`; raises UserError."""
     import onnxruntime  # 0.2 s: not when `lmk` is imported
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from lmk.train.hourglass import WIDTHS, HourglassConfig, LandmarkNetwork
 from lmk.train.objective import pair_losses
 from lmk.train.preview import write_preview
 from lmk.train.run import Run, batch_indices, console, generator, step_decay, warmup_cosine
-from lmk.train.split import split_indices
+from lmk.train.split import split_for_training
 
 COLLAPSED_CELLS = 1.5  # landmarks of an image closer than this (rms about their mean) are one blob
 
@@ -31,20 +31,19 @@ def adapt(config: AdaptConfig, data: DecodedSet) -> Path:
     """Learn K landmarks of `data` without labels; write the pack `config.output` and return it.
 
     Images of a split named val or test are left out, and without splits a seeded tenth, so that
-    `evaluate` has images that were never seen. Raises UserError for a K under 2, a missing core,
-    or a loss that is not finite; KeyboardInterrupt after Ctrl-C, with everything saved.
+    `evaluate` has images that were never seen. Raises UserError for a missing core or a loss
+    that is not finite; KeyboardInterrupt after Ctrl-C, with everything saved.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    if config.landmarks < 2:
-        raise UserError(f"--landmarks: got {config.landmarks}, expected 2 or more")
     device = pick_device(config.device)
     dtype = pick_dtype(config.dtype, device)
     config = for_device(config, device.type)
-    train, held_out = split_indices(data.splits, config.seed)
+    train, held_out = split_for_training(data.name, data.splits, config.seed)
 
     torch.manual_seed(config.seed)
     core, core_sha256 = _core(config)
+    config = replace(config, input_size=core.config.input_size)
     detector = new_category(
         config.method, core, config.landmarks, config.scope, config.train_plain_convs
     )
@@ -58,9 +57,8 @@ def adapt(config: AdaptConfig, data: DecodedSet) -> Path:
     batches = Pairs(data, torch.from_numpy(train), config, device)
     seen = batches.fixed(torch.from_numpy(held_out[:8]))
 
-    run = Run(
-        config.output.with_suffix(""), config, config.steps or UNBOUNDED, config.minutes, console()
-    )
+    steps, folder = config.steps or UNBOUNDED, config.output.with_suffix("")
+    run = Run(folder, config, steps, config.minutes, console(), origin=core_sha256)
     if config.resume:
         run.resume(models, optimizers)
     with run:
@@ -80,13 +78,13 @@ def adapt(config: AdaptConfig, data: DecodedSet) -> Path:
                 optimizer.step()
             run.log(config.batch, {name: value.detach() for name, value in losses.items()})
             if (step + 1) % config.preview_every == 0 or run.due():
+                _look(run, detector, painter, seen, dtype, config)
                 run.save(models, optimizers)
                 save(run)
-                _look(run, detector, painter, seen, dtype, config)
-    save(run)
-    _look(run, detector, painter, seen, dtype, config)
-    if run.interrupted:
+        _look(run, detector, painter, seen, dtype, config)
         run.save(models, optimizers)
+        save(run)
+    if run.interrupted:
         raise KeyboardInterrupt
     return config.output
 
@@ -181,9 +179,7 @@ def _look(
         painted = painter(sources, maps).float()
     spread = float((points - points.mean(dim=1, keepdim=True)).square().sum(2).mean().sqrt())
     write_preview(run.folder / "preview.png", images, sources, painted, augment.to_pixels(points))
-    run.record(
-        {"spread": spread}, f"step {run.step}: preview written, spread {spread:.1f} cells"
-    )
+    run.record({"spread": spread}, f"step {run.step}: preview written, spread {spread:.1f} cells")
     if spread < COLLAPSED_CELLS:
         run.console.print(
             f"warning: the landmarks have collapsed (spread {spread:.2f} cells, expected over "

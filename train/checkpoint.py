@@ -98,7 +98,11 @@ def load_core(path: Path) -> tuple[LandmarkNetwork, dict[str, Any]]:
     missing = _weights(model).keys() ^ tensors.keys()
     if missing:
         raise UserError(f"{path}: tensor '{min(missing)}' is missing or unexpected; train it again")
-    model.load_state_dict({n: v.float() for n, v in tensors.items()}, strict=False)
+    try:
+        model.load_state_dict({n: v.float() for n, v in tensors.items()}, strict=False)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise UserError(f"{path}: not the network it says ({reason}); train it again") from error
     return model.eval(), header
 
 

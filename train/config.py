@@ -5,9 +5,12 @@ Importing this needs no PyTorch. A default of None means: by the device, see `fo
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+
+from lmk.runtime.errors import UserError
 
 Method = Literal["projection", "finetune", "scratch"]
 Scope = Literal["all", "blocks"]
@@ -18,6 +21,19 @@ Width = Literal["full", "medium", "small"]
 def option(default: Any, help: str) -> Any:
     """A dataclass field with a default and the help text of its command-line option."""
     return field(default=default, metadata={"help": help})
+
+
+_POSITIVE = {"steps", "minutes", "batch", "lr", "threads", "epochs", "preview_every", "clip"}
+_POSITIVE |= {"sigma", "target_sigma", "generator_width"}
+_NOT_NEGATIVE = {"rotation", "scale", "shift", "gain", "equivariance", "separation", "seed"}
+
+
+_LEAST = {  # a batch-norm cannot be trained on a single image
+    "input_size": 64, "steps": 1, "minutes": 1e-3, "batch": 2, "lr": 0.0, "shift": 0.0,
+    "threads": 1, "epochs": 1, "target_sigma": 0.1, "rotation": 0.0, "scale": 0.0, "gain": 0.0,
+    "landmarks": 2, "equivariance": 0.0, "separation": 0.0, "generator_width": 4, "sigma": 0.1,
+    "beta1": 0.0, "weight_decay": 0.0, "clip": 1e-6, "preview_every": 1,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,6 +53,31 @@ class RunConfig:
     dtype: Literal["auto", "bf16", "fp32"] = option("auto", "arithmetic of the convolutions")
     threads: int | None = option(None, "CPU threads; default: all cores")
     resume: bool = option(False, "go on from the last checkpoint of this output")
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name, None)
+            if value is not None and not value >= least:  # NaN is not
+                raise UserError(
+                    f"--{name.replace('_', '-')}: got {value}, expected {least} or more"
+                )
+        if self.input_size % 64:
+            raise UserError(f"--input-size: got {self.input_size}, expected a multiple of 64")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise UserError(f"--device: got '{self.device}', expected auto, cpu, cuda or cuda:N")
+
+    def __post_init__(self) -> None:
+        """Raise UserError for a number that no run can have."""
+        for name in [f.name for f in fields(self)]:
+            value, flag = getattr(self, name), "--" + name.replace("_", "-")
+            if name in _POSITIVE and value is not None and not value > 0:
+                raise UserError(f"{flag}: got {value}, expected more than 0; raise it")
+            if name in _NOT_NEGATIVE and not value >= 0:
+                raise UserError(f"{flag}: got {value}, expected 0 or more; raise it")
+        if self.input_size < 64 or self.input_size % 64:
+            raise UserError(
+                f"--input-size: got {self.input_size}, expected a multiple of 64; take 64 or 128"
+            )
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from lmk.train.device import autocast, on_device, pick_device, pick_dtype, to_fl
 from lmk.train.hourglass import WIDTHS, HourglassConfig, LandmarkNetwork
 from lmk.train.metrics import flip_map, normaliser_for, pck
 from lmk.train.run import Run, batch_indices, console, generator, warmup_cosine
-from lmk.train.split import split_indices
+from lmk.train.split import split_for_training
 
 
 def train_core(config: CoreConfig, data: DecodedSet) -> Path:
@@ -37,7 +37,7 @@ def train_core(config: CoreConfig, data: DecodedSet) -> Path:
     device = pick_device(config.device)
     dtype = pick_dtype(config.dtype, device)
     config = for_device(config, device.type)
-    train, val = split_indices(data.splits, config.seed)
+    train, val = split_for_training(data.name, data.splits, config.seed)
     steps_per_epoch = max(1, len(train) // config.batch)
     steps = config.steps or (UNBOUNDED if config.minutes else config.epochs * steps_per_epoch)
 
@@ -70,7 +70,8 @@ def train_core(config: CoreConfig, data: DecodedSet) -> Path:
                 _write(config, run, model, data)
         if run.step % steps_per_epoch and not run.interrupted:
             validate(run, model, data, val, dtype)
-    _write(config, run, model, data)
+        run.save({"core": model}, {"core": optimizer})
+        _write(config, run, model, data)
     if run.interrupted:
         raise KeyboardInterrupt
     return config.output
@@ -125,7 +126,9 @@ def heatmap_loss(heatmaps: Tensor, points: Tensor, config: CoreConfig) -> Tensor
     """
     size = heatmaps.shape[-1]
     known = ((points >= -0.5) & (points <= size - 0.5)).all(dim=2)
-    target = gaussian_maps(points.nan_to_num(), size, config.target_sigma)
+    # Far outside, a Gaussian underflows to a map of zeros, which no division makes a distribution.
+    points = torch.where(known[..., None], points, 0.0)
+    target = gaussian_maps(points, size, config.target_sigma)
     if config.loss == "softmax":
         target = target / target.sum(dim=(2, 3), keepdim=True)
         log_probability = F.log_softmax((heatmaps * BETA).flatten(2), dim=2)

@@ -93,8 +93,8 @@ def _regressions(
     lengths = normaliser.lengths(truth_test[whole_test])
     report: dict[str, Any] = {
         "normaliser": normaliser.label,
-        "regressor_images": len(truth_train),
-        "regressor_test_images": len(truth_test),
+        "regressor_images": int(whole_train.sum()),
+        "regressor_test_images": int(whole_test.sum()),
     }
     for name, (x, y, x_test, y_test) in pairs.items():
         predicted = LinearRegressor(x, y, config.ridge)(x_test)

@@ -43,7 +43,7 @@ class Vgg(nn.Module):
         if weights is None:
             self.layers.load_state_dict(_download(kind), strict=False)
         else:
-            _load_file(self.layers, weights)
+            _load_file(kind, self.layers, weights)
         mean, std = _TORCHVISION_INPUT if weights is None else _CAFFE_INPUT
         if not normalise:
             mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -72,13 +72,15 @@ def _download(kind: str) -> dict[str, Tensor]:
     return {k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")}
 
 
-def _load_file(layers: nn.Sequential, path: Path) -> None:
+def _load_file(kind: str, layers: nn.Sequential, path: Path) -> None:
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"--vgg {path}: cannot be read ({error}); give a safetensors file with convB_I tensors"
         ) from error
+    if kind == "vgg16" and "conv3_4.weight" in tensors:  # all that VGG-16 has would fit
+        raise UserError(f"--vgg {path}: got the weights of VGG-19; use --perceptual vgg19")
     block, index = 1, 0
     for layer in layers:
         if isinstance(layer, nn.MaxPool2d):

@@ -36,12 +36,19 @@ class Run:
 
     The budget is a number of steps, cut short when `minutes` are over. `progress` goes 0 -> 1 and
     drives the schedules. Ctrl-C ends the loop after the step under way; a second one kills it.
+    `origin` is the sha256 of the weights the run starts from, which a resume must start from too.
     """
 
     def __init__(
-        self, folder: Path, config: Any, steps: int, minutes: float | None, console: Console
+        self,
+        folder: Path,
+        config: Any,
+        steps: int,
+        minutes: float | None,
+        console: Console,
+        origin: str = "",
     ) -> None:
-        self.folder, self.config = folder, config
+        self.folder, self.config, self.origin = folder, config, origin
         self.steps, self.minutes, self.console = steps, minutes, console
         self.step = 0  # steps taken, the one under way included
         self.interrupted = False
@@ -113,11 +120,8 @@ class Run:
             return
         scalars = {name: float(value) for name, value in values.items()}
         for name, value in scalars.items():
-            if value != value or abs(value) == float("inf"):
-                raise UserError(
-                    f"step {self.step}: {name} is {value}; the last checkpoint is kept in "
-                    f"{self.folder}: go on from it with --resume and a lower --lr"
-                )
+            if not math.isfinite(value):
+                raise self._diverged(f"{name} is {value}")
             self._events.add_scalar(name, value, self.step)
         seconds = time.monotonic() - self._started
         rate = (self.step - self._first_step) * batch / max(seconds, 1e-6)
@@ -127,6 +131,12 @@ class Run:
         if not self.console.is_terminal:
             left = seconds / max(self.progress, 1e-6) * (1 - self.progress)
             self.console.print(f"{line}  {self.elapsed:.0f} s, {left:.0f} s left", highlight=False)
+
+    def _diverged(self, what: str) -> UserError:
+        cure = "start again with a lower --lr"
+        if (self.folder / STATE_NAME).exists():
+            cure = f"go on from the checkpoint in {self.folder} with --resume and a lower --lr"
+        return UserError(f"step {self.step}: {what}, expected finite numbers; {cure}")
 
     def record(self, values: Mapping[str, float], text: str) -> None:
         """Print a milestone and keep its numbers in history.json."""
@@ -138,11 +148,15 @@ class Run:
         write_bytes(self.folder / "history.json", json.dumps(self.history, indent=1).encode())
 
     def due(self) -> bool:
-        """Whether it is time for a checkpoint: a minute has passed, or the run is ending."""
-        return self.interrupted or time.monotonic() - self._saved > SAVE_SECONDS
+        """Whether a minute has passed since the last checkpoint."""
+        return time.monotonic() - self._saved > SAVE_SECONDS
 
     def save(self, models: Mapping[str, nn.Module], optimizers: Mapping[str, Optimizer]) -> None:
-        """Write the state from which `resume` goes on after this step."""
+        """Write the state from which `resume` goes on after this step.
+
+        Raises UserError, and keeps the last state, when a weight is not finite: between two logs
+        the loss can go unseen.
+        """
         tensors: dict[str, Tensor] = {}
         groups = {}
         for name, model in models.items():
@@ -152,12 +166,16 @@ class Run:
             groups[name] = state["param_groups"]
             for index, values in state["state"].items():
                 tensors |= {f"optimizer.{name}.{index}.{key}": v for key, v in values.items()}
+        for name, value in tensors.items():
+            if not value.isfinite().all():
+                raise self._diverged(f"{name} holds NaN or infinity")
         header = {
             "step": self.step,
             "elapsed": self.elapsed,
             "history": self.history,
             "groups": groups,
             "config": asdict(self.config),
+            "origin": self.origin,
         }
         header = json.loads(json.dumps(header, default=str))
         checkpoint.save(self.folder / STATE_NAME, "run", tensors, header)
@@ -173,6 +191,11 @@ class Run:
             raise UserError(f"--resume: no {path}, expected the state of a run; start without it")
         tensors, header = checkpoint.load(path, "run")
         self._check_same_config(header["config"])
+        if header.get("origin", "") != self.origin:
+            raise UserError(
+                f"--resume: got a core with sha256 {self.origin}, the run in {self.folder} is from "
+                f"{header.get('origin')}; give that core or start anew with --force"
+            )
         for name, model in models.items():
             model.load_state_dict(_below(tensors, f"model.{name}."))
         for name, optimizer in optimizers.items():
@@ -181,12 +204,13 @@ class Run:
                 index, field = key.split(".", 1)
                 state.setdefault(int(index), {})[field] = value
             optimizer.load_state_dict({"state": state, "param_groups": header["groups"][name]})
+            _lay_out(optimizer)
         self.step, self._elapsed_before = header["step"], header["elapsed"]
         self.history = header["history"]
 
     def _check_same_config(self, saved: dict[str, Any]) -> None:
-        """The budget, the place and the machine may change on resuming; nothing else may."""
-        free = {"resume", "epochs", "steps", "minutes", "output", "device", "threads"}
+        """The budget, the rate, the place and the machine may change; nothing else may."""
+        free = {"resume", "epochs", "steps", "minutes", "lr", "output", "device", "threads"}
         now = json.loads(json.dumps(asdict(self.config), default=str))
         for name in now.keys() - free:
             if now[name] != saved.get(name):
@@ -198,6 +222,15 @@ class Run:
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _lay_out(optimizer: Optimizer) -> None:
+    """Give the moments the strides of their parameters: fused Adam pairs the values in memory
+    order, and a file has lost that of channels-last."""
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            if value.shape == parameter.shape:
+                state[key] = torch.empty_like(parameter).copy_(value)
 
 
 def _on_sigint(action: Any) -> contextlib.ExitStack:

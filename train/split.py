@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from lmk.runtime.errors import UserError
+
 
 def split_indices(
     splits: tuple[str, ...], seed: int, fraction: float = 0.1
@@ -19,3 +21,16 @@ def split_indices(
         order = np.random.default_rng(seed).permutation(len(splits))
         held_out[order[: max(1, round(len(splits) * fraction))]] = len(splits) > 1
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def split_for_training(
+    name: str, splits: tuple[str, ...], seed: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """As `split_indices`; a lone image is both. Raises UserError if nothing is left to train on."""
+    train, held_out = split_indices(splits, seed)
+    if not len(train):
+        raise UserError(
+            f"{name}: got images of val and test splits only, expected some to train on; "
+            "change the column 'split'"
+        )
+    return train, held_out if len(held_out) else train

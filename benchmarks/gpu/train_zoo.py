@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
 import signal
 import threading
@@ -21,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-import torch
 
+from lmk.benchmarks.machine import machine
 from lmk.runtime.files import write_bytes
 from lmk.train import checkpoint
 from lmk.train.adapt import adapt
@@ -119,12 +118,6 @@ def _started(output: Path) -> bool:
 
 def _decode(spec: str, size: int, crop: CropMode, work: Path) -> DecodedSet:
     return decode(open_dataset(spec), size, crop, work / "cache")
-
-
-def machine() -> dict[str, str]:
-    """What the figures were measured on."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
-    return {"device": device, "torch": torch.__version__, "python": platform.python_version()}
 
 
 if __name__ == "__main__":

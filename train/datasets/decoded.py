@@ -121,13 +121,12 @@ def _fill(
         square = square_around(box, scale * CONTEXT)
         return crop(image, square, size), to_crop(sample.points, square, size)
 
-    folder.mkdir(parents=True, exist_ok=True)
-    _check_space(folder, total * size * size * 3)
     kept, points, skipped = [], [], []
     with (
         atomic_path(folder / "images.npy") as temporary,
         ThreadPoolExecutor(os.cpu_count()) as pool,
     ):
+        _check_space(folder, total * size * size * 3)
         images = np.lib.format.open_memmap(temporary, "w+", np.uint8, (total, size, size, 3))
         for index, result in enumerate(pool.map(one, dataset.samples)):
             if isinstance(result, str):

@@ -1,0 +1,297 @@
+"""Every command on the built-in data, as a user types it, and what it says when something is off."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from lmk.cli import main
+from lmk.train.datasets.builtin import clip
+
+TINY_CORE = [
+    "--width",
+    "small",
+    "--input-size",
+    "64",
+    "--steps",
+    "3",
+    "--batch",
+    "4",
+    "--threads",
+    "1",
+]
+TINY_ADAPT = ["--steps", "3", "--batch", "4", "--generator-width", "8", "--threads", "1"]
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory):
+    """A folder in which the first three of the four lines have been run."""
+    folder = tmp_path_factory.mktemp("workspace")
+    before, cache = Path.cwd(), os.environ.get("LMK_CACHE")
+    os.chdir(folder)
+    os.environ["LMK_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    try:
+        assert run("train-core", "--data", "builtin:puppet", *TINY_CORE) == 0
+        assert run("adapt", "--data", "builtin:butterfly", *TINY_ADAPT) == 0
+        assert run("export") == 0
+        yield folder
+    finally:
+        os.chdir(before)
+        if cache is None:
+            del os.environ["LMK_CACHE"]
+        else:
+            os.environ["LMK_CACHE"] = cache
+
+
+@pytest.fixture
+def here(workspace, monkeypatch):
+    monkeypatch.chdir(workspace)
+    return workspace
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    return int(ended.value.code or 0)
+
+
+def fails(capsys, *arguments: object) -> str:
+    """The one line that a failing command says; its exit code is 2."""
+    capsys.readouterr()
+    assert run(*arguments) == 2
+    output = capsys.readouterr()
+    lines = [line for line in output.err.splitlines() if line.startswith("lmk: ")]
+    assert len(lines) == 1, output.err
+    assert "Traceback" not in output.err
+    return lines[0]
+
+
+@pytest.fixture
+def video(tmp_path) -> Path:
+    path = tmp_path / "video.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+        for image, _, _ in clip("butterfly", 10, size=(120, 160)):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def test_the_chain_leaves_its_files_in_runs(here):
+    names = {path.name for path in (here / "runs").iterdir() if path.is_file()}
+    assert names == {"core.safetensors", "butterfly.safetensors", "butterfly.onnx"}
+    assert Image.open(here / "runs/butterfly/preview.png").size == (8 * 64, 3 * 64)
+    assert any((here / "runs/core").glob("events*"))
+
+
+def test_detect_takes_the_newest_model_and_writes_a_row_a_frame(here, video, capsys):
+    assert run("detect", video) == 0
+    table, overlay = (Path(line) for line in capsys.readouterr().out.splitlines())
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["frame"]) for row in rows] == list(range(10))
+    assert all(0 <= float(row["p9_x"]) < 160 for row in rows)
+    with av.open(str(overlay)) as container:
+        frames = [frame for frame in container.decode(video=0)]
+    assert (len(frames), frames[0].width, frames[0].height) == (10, 160, 120)
+
+
+def test_detect_in_a_folder_of_images(here, tmp_path):
+    for index in range(3):
+        Image.fromarray(np.full((40, 60, 3), 80 * index, np.uint8)).save(tmp_path / f"{index}.png")
+    (tmp_path / "broken.jpg").write_bytes(b"not an image")
+    assert run("detect", tmp_path, "--output", here / "runs/folder") == 0
+    assert len(list((here / "runs/folder/overlay").glob("*.png"))) == 3
+    with (here / "runs/folder/landmarks.csv").open(newline="") as file:
+        assert [row["source"] for row in csv.DictReader(file)] == ["0.png", "1.png", "2.png"]
+
+
+def test_evaluate_prints_a_table_and_writes_json(here, capsys, tmp_path):
+    arguments = ["--data", "builtin:butterfly", "--images", 20, "--output", tmp_path / "r.json"]
+    assert run("evaluate", *arguments) == 0
+    report = json.loads((tmp_path / "r.json").read_text())
+    table = capsys.readouterr().out
+    assert f"{report['forward_mean_shape_percent']:.2f}" in table
+    assert report["test_images"] == 20
+    assert len(report["consistency_px_each"]) == 10
+
+
+def test_info_tells_the_kind_of_each_file(here, capsys):
+    for name, word in (("core.safetensors", "core"), ("butterfly.safetensors", "pack")):
+        assert run("info", Path("runs") / name) == 0
+        assert f"kind             {word}" in capsys.readouterr().out
+    assert run("info", "runs/butterfly.onnx") == 0
+    assert "category         butterfly" in capsys.readouterr().out
+
+
+def test_doctor_names_what_is_there(capsys):
+    assert run("doctor", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    states = {check["name"]: check["state"] for check in report["checks"]}
+    assert states["numpy"] == "ok"
+    assert report["best_device"] in ("cpu", "cuda")
+
+
+def test_data_list_shows_what_is_found_and_its_layout(tmp_path, monkeypatch, capsys):
+    (tmp_path / "cups").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "cups/a.png")
+    (tmp_path / "notes").mkdir()
+    monkeypatch.setenv("LMK_DATA", str(tmp_path))
+    assert run("data", "list") == 0
+    names = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
+    assert ["cups", "folder"] in names
+    assert "notes" not in [name for name, _ in names]
+    assert ["builtin:puppet", "builtin"] in names
+
+
+def test_train_core_without_data_takes_the_first_pose_set(here, tmp_path, monkeypatch, capsys):
+    home = tmp_path / "data"
+    for name, points in (("aaa", ("nose",)), ("people", ("l_hip", "r_hip", "r_shoulder"))):
+        folder = home / name
+        folder.mkdir(parents=True)
+        header = ["file", *(f"{p}_{axis}" for p in points for axis in "xy")]
+        rows = []
+        for index in range(6):
+            Image.effect_noise((40, 40), 60).convert("RGB").save(folder / f"{index}.png")
+            rows.append([f"{index}.png", *(10 + 3 * i + index for i in range(2 * len(points)))])
+        with (folder / "annotations.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([header, *rows])
+    monkeypatch.setenv("LMK_DATA", str(home))
+    output = tmp_path / "people.safetensors"
+    assert run("train-core", "--output", output, *TINY_CORE) == 0
+    assert "data: people" in capsys.readouterr().err
+    assert run("info", output) == 0
+    assert '["l_hip", "r_hip", "r_shoulder"]' in capsys.readouterr().out
+
+
+def test_demo_runs_the_whole_chain(tmp_path, capsys):
+    assert run("demo", "--output", tmp_path / "demo", "--minutes", 0.05) == 0
+    files = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert {file.name for file in files} >= {"core.safetensors", "butterfly.onnx", "overlay.mp4"}
+    assert all(file.stat().st_size > 0 for file in files)
+
+
+# What goes wrong: one line, exit code 2, nothing lost.
+
+
+def test_an_output_that_exists_asks_for_force(here, capsys, video):
+    core = Path("runs/core.safetensors")
+    before = core.read_bytes()
+    assert "--force" in fails(capsys, "train-core", "--data", "builtin:puppet", *TINY_CORE)
+    assert core.read_bytes() == before
+    assert "--force" in fails(capsys, "adapt", "--data", "builtin:butterfly", *TINY_ADAPT)
+    assert "--force" in fails(capsys, "export")
+    assert run("detect", video, "--output", "runs/twice", "--no-overlay") == 0
+    assert "--force" in fails(capsys, "detect", video, "--output", "runs/twice", "--no-overlay")
+    assert run("detect", video, "--output", "runs/twice", "--no-overlay", "--force") == 0
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_too_few_landmarks(here, capsys, tmp_path, count):
+    line = fails(
+        capsys,
+        *("adapt", "--data", "builtin:butterfly", "--landmarks", count),
+        *("--output", tmp_path / "x.safetensors", *TINY_ADAPT),
+    )
+    assert f"got {count}, expected 2 or more" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["adapt", "--data", "nowhere"], ["nowhere", "no such folder", "builtin:butterfly"]),
+        (["adapt", "--data", "builtin:unicorn"], ["unicorn", "butterfly"]),
+        (["adapt"], ["--data"]),
+        (["adapt", "--data", "builtin:butterfly", "--core", "no.safetensors"], ["no such file"]),
+        (["train-core", "--data", "builtin:puppet", "--input-size", "100"], ["multiple of 64"]),
+        (["train-core", "--data", "builtin:puppet", "--batch", "0"], ["--batch", "0"]),
+        (["train-core", "--data", "builtin:puppet", "--device", "cuda:9"], ["cuda:9", "--device"]),
+        (["train-core", "--data", "builtin:puppet", "--device", "abacus"], ["abacus"]),
+        (["export", "no.safetensors"], ["no.safetensors", "no such file"]),
+        (["detect", "no.mp4"], ["no.mp4"]),
+        (["detect", ".", "--roi", "left"], ["left", "full, center or x,y,w,h"]),
+        (["info", "runs/butterfly/preview.png"], [".safetensors or .onnx"]),
+        (["evaluate", "--data", "nowhere"], ["no such folder"]),
+        (["fly"], ["fly"]),
+    ],
+)
+def test_bad_arguments_are_one_line(here, capsys, arguments, words, tmp_path):
+    if arguments[0] in ("adapt", "train-core"):
+        arguments = [*arguments, "--output", tmp_path / "x.safetensors"]
+    line = fails(capsys, *arguments)
+    for word in words:
+        assert word in line
+
+
+def test_a_pack_of_another_core_names_both(here, capsys, tmp_path):
+    other = tmp_path / "core.safetensors"
+    arguments = ["--data", "builtin:puppet", "--seed", 1, "--output", other]
+    assert run("train-core", *arguments, *TINY_CORE) == 0
+    line = fails(
+        capsys,
+        *("export", "runs/butterfly.safetensors", "--core", other, "--output", "runs/x.onnx"),
+    )
+    hashes = {word.strip(",;") for word in line.split() if len(word.strip(",;")) == 64}
+    assert len(hashes) == 2
+    assert not Path("runs/x.onnx").exists()
+
+
+@pytest.mark.parametrize("name", ["core.safetensors", "butterfly.safetensors", "butterfly.onnx"])
+def test_truncated_files_are_named(here, capsys, tmp_path, name):
+    broken = tmp_path / name
+    broken.write_bytes((here / "runs" / name).read_bytes()[:-1000])
+    assert str(broken) in fails(capsys, "info", broken)
+
+
+def test_an_empty_workspace_says_which_command_is_missing(capsys, tmp_path, monkeypatch, video):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lmk.runtime.workspace.ZOO", tmp_path / "zoo")
+    assert "lmk export" in fails(capsys, "detect", video)
+    assert "lmk adapt" in fails(capsys, "export")
+    assert "lmk train-core" in fails(capsys, "adapt", "--data", "builtin:butterfly")
+
+
+def test_results_are_not_written_into_the_source(here, capsys, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    assert "inside the source" in fails(capsys, "detect", tmp_path, "--output", tmp_path / "out")
+
+
+def test_debug_shows_the_traceback(here, capsys):
+    assert run("--debug", "export", "no.safetensors") == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_ctrl_c_leaves_a_core_that_can_be_read_and_resumed(here, tmp_path, capsys):
+    output = tmp_path / "core.safetensors"
+    options = ["--data", "builtin:puppet", "--output", str(output), *TINY_CORE]
+    options[options.index("--steps") + 1] = "100000"
+    command = [sys.executable, "-m", "lmk.cli", "train-core", *options]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=here)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("step "):
+            break
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "interrupted" in errors
+    assert run("info", output) == 0
+    capsys.readouterr()
+    assert "--resume: lr is" in fails(capsys, "train-core", *options, "--resume", "--lr", "0.1")
+    options[options.index("100000")] = "3"
+    assert run("train-core", *options, "--resume") == 0
