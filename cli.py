@@ -8,12 +8,10 @@ import logging
 import os
 import sys
 import traceback
-import typing
 from collections.abc import Callable
-from dataclasses import MISSING, asdict, fields
+from dataclasses import asdict
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,46 +21,14 @@ from lmk.runtime.errors import UserError
 from lmk.runtime.files import check_output, write_bytes, write_error
 from lmk.runtime.report import print_doctor, print_evaluation, print_info, print_summary, progress
 from lmk.train.config import PRESETS, AdaptConfig, CoreConfig, EvaluateConfig, RunConfig
+from lmk.train.options import Command, config_options, make_config
 
 if TYPE_CHECKING:
     from lmk.train.datasets.decoded import CropMode, DecodedSet
 
-Command = Callable[..., Any]
 EXISTING = click.Path(path_type=Path)
 CROP = click.Choice(["image", "annotation"])
 _TRAIN_MODULES = ("torch", "torchvision", "onnx", "onnxscript", "tensorboard")
-
-
-def config_options(config: type) -> Callable[[Command], Command]:
-    """One click option per field of a config dataclass; unset ones are not passed on."""
-    hints = typing.get_type_hints(config)
-
-    def add(command: Command) -> Command:
-        for item in reversed(fields(config)):
-            kind = hints[item.name]
-            if typing.get_origin(kind) in (UnionType, typing.Union):
-                kind = next(arg for arg in typing.get_args(kind) if arg is not NoneType)
-            flag = "--" + item.name.replace("_", "-")
-            text = item.metadata.get("help", "")
-            if item.default not in (None, MISSING, False, Path()):
-                text += f"  [default: {item.default}]"
-            if kind is bool:
-                flag += f"/--no-{flag[2:]}"
-            elif typing.get_origin(kind) is Literal:
-                kind = click.Choice(typing.get_args(kind))
-            elif kind is Path:
-                kind = EXISTING
-            command = click.option(flag, item.name, type=kind, default=None, help=text)(command)
-        return command
-
-    return add
-
-
-def _make(config: type, values: dict[str, Any], **more: Any) -> Any:
-    """A config from the options that were given over `more` over the defaults."""
-    names = {item.name for item in fields(config)}
-    given = {name: value for name, value in values.items() if name in names and value is not None}
-    return config(**{**more, **given})
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -117,7 +83,7 @@ def train_core_command(
     from lmk.train.core import train_core
     from lmk.train.datasets.find import first_pose_set
 
-    config = _make(CoreConfig, o)
+    config = make_config(CoreConfig, o)
     if not config.resume:
         check_output(config.output, force)
     if data is None:
@@ -144,11 +110,11 @@ def adapt_command(
         o["core"] = workspace.newest("core")
         click.echo(f"core: {o['core']}", err=True)
     output = workspace.RUNS / f"{category_name(data)}.safetensors"
-    config = _make(AdaptConfig, o, **{"output": output, **PRESETS[preset]})
+    config = make_config(AdaptConfig, o, **{"output": output, **PRESETS[preset]})
     if not config.resume:
         check_output(config.output, force)
     size = load_core(config.core)[0].config.input_size if config.core else config.input_size
-    config = _make(AdaptConfig, {**asdict(config), "input_size": size})
+    config = make_config(AdaptConfig, {**asdict(config), "input_size": size})
     click.echo(adapt(config, _training_set(data, layout, crop, config)))
 
 
@@ -169,7 +135,7 @@ def evaluate_command(
     pack = _pick(pack, "pack")
     model, header = load_pack(pack, core or workspace.core_of(pack))
     decoded = _decode(data, layout, model.config.input_size, crop)
-    report = evaluate(model, decoded, _make(EvaluateConfig, o), header["config"]["seed"])
+    report = evaluate(model, decoded, make_config(EvaluateConfig, o), header["config"]["seed"])
     report = {"pack": pack.name, "pack_sha256": header["sha256"], **report}
     if o["output"]:
         write_bytes(o["output"], json.dumps(report, indent=1).encode())

@@ -1,4 +1,4 @@
-"""Every command on the built-in data, as a user types it, and what it says when something is off."""
+"""Every command as a user types it, on built-in data, and what it says when something is off."""
 
 from __future__ import annotations
 
@@ -19,18 +19,8 @@ from PIL import Image
 from lmk.cli import main
 from lmk.train.datasets.builtin import clip
 
-TINY_CORE = [
-    "--width",
-    "small",
-    "--input-size",
-    "64",
-    "--steps",
-    "3",
-    "--batch",
-    "4",
-    "--threads",
-    "1",
-]
+TINY_CORE = ["--width", "small", "--input-size", "64", "--steps", "3", "--batch", "4"]
+TINY_CORE += ["--threads", "1"]
 TINY_ADAPT = ["--steps", "3", "--batch", "4", "--generator-width", "8", "--threads", "1"]
 
 
@@ -292,6 +282,6 @@ def test_ctrl_c_leaves_a_core_that_can_be_read_and_resumed(here, tmp_path, capsy
     assert "interrupted" in errors
     assert run("info", output) == 0
     capsys.readouterr()
-    assert "--resume: lr is" in fails(capsys, "train-core", *options, "--resume", "--lr", "0.1")
+    assert "--resume: gain is" in fails(capsys, "train-core", *options, "--resume", "--gain", "0.1")
     options[options.index("100000")] = "3"
     assert run("train-core", *options, "--resume") == 0
