@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import tempfile
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,11 @@ def demo(folder: Path, minutes: float, force: bool) -> None:
     Everything is written to `folder`; training takes `minutes` in all. Ends by printing the files
     and the error against the points that the drawings are known to have.
     """
+    with tempfile.TemporaryDirectory() as cache:
+        _demo(folder, minutes, force, Path(cache))
+
+
+def _demo(folder: Path, minutes: float, force: bool, cache: Path) -> None:
     screen = console()
     check_output(folder / f"{CATEGORY}.safetensors", force)
     core, pack = folder / "core.safetensors", folder / f"{CATEGORY}.safetensors"
@@ -49,10 +55,10 @@ def demo(folder: Path, minutes: float, force: bool) -> None:
     screen.print(f"1/4  core: supervised, on drawn {CORE}s")
     train_core(
         CoreConfig(output=core, width="small", input_size=INPUT_SIZE, minutes=minutes * CORE_SHARE),
-        _decoded(CORE, folder),
+        _decoded(CORE, cache),
     )
     screen.print(f"2/4  adaptation: drawn {CATEGORY}s, no labels used")
-    data = _decoded(CATEGORY, folder)
+    data = _decoded(CATEGORY, cache)
     adapt(
         AdaptConfig(
             output=pack, core=core, landmarks=LANDMARKS, minutes=minutes * (1 - CORE_SHARE)
@@ -80,9 +86,9 @@ def demo(folder: Path, minutes: float, force: bool) -> None:
         print(path)
 
 
-def _decoded(category: str, folder: Path) -> DecodedSet:
+def _decoded(category: str, cache: Path) -> DecodedSet:
     with progress(f"drawing {IMAGES} {category}s") as report:
-        return decode(builtin(category, IMAGES), INPUT_SIZE, "image", folder / "cache", report)
+        return decode(builtin(category, IMAGES), INPUT_SIZE, "image", cache, report)
 
 
 def write_clip(path: Path) -> NDArray[np.float32]:
