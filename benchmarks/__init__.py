@@ -1,0 +1,1 @@
+"""Eager, compiled, ONNX Runtime and TensorRT on the same inputs: one table."""

@@ -1,0 +1,1 @@
+"""Pack -> fold -> graph -> verified ONNX file."""

@@ -1,0 +1,1 @@
+"""Frames -> crops -> landmarks -> files, without torch."""

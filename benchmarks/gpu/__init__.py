@@ -1,0 +1,1 @@
+"""Work that needs a GPU: training the shipped weights."""

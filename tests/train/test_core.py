@@ -12,12 +12,13 @@ from lmk.runtime.errors import UserError
 from lmk.train import augment
 from lmk.train.bottleneck import gaussian_maps
 from lmk.train.checkpoint import load_core, read_header
+from lmk.train.config import CoreConfig
 from lmk.train.core import Batches, find_points, heatmap_loss, train_core
 from lmk.train.datasets.builtin import builtin
 from lmk.train.datasets.decoded import decode
-from lmk.train.hourglass import HourglassConfig
+from lmk.train.hourglass import WIDTHS, HourglassConfig
 from lmk.train.metrics import flip_map, normaliser_for, pck
-from lmk.train.run import STATE_NAME
+from lmk.train.run import STATE_NAME, batch_indices
 from lmk.train.split import split_for_training
 
 
@@ -26,19 +27,18 @@ def weights(path):
 
 
 def assert_same_weights(first, second):
+    expected = weights(second)
     for name, value in weights(first).items():
-        assert torch.equal(weights(second)[name], value), name
+        assert torch.equal(expected[name], value), name
 
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory, puppets):
     """Nine batches an epoch and 14 steps without a break."""
-    from lmk.train.config import CoreConfig
-
     output = tmp_path_factory.mktemp("straight") / "core.safetensors"
     options = {"width": "small", "input_size": 64, "batch": 4, "steps": 14}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(__import__("lmk.train.hourglass", fromlist=["WIDTHS"]).WIDTHS, "small", 16)
+        patch.setitem(WIDTHS, "small", 16)
         config = CoreConfig(output=output, device="cpu", dtype="fp32", threads=1, **options)
         return train_core(config, puppets)
 
@@ -140,7 +140,7 @@ def test_nan_ends_the_run_and_keeps_the_core(core_config, puppets, monkeypatch):
     train_core(config, puppets)
     kept = config.output.read_bytes(), (config.output.with_suffix("") / STATE_NAME).read_bytes()
     monkeypatch.setattr("lmk.train.core.heatmap_loss", lambda h, p, c: h.mean() * math.nan)
-    with pytest.raises(UserError, match="loss is nan.*--lr"):
+    with pytest.raises(UserError, match="(loss is nan|holds NaN).*--lr"):
         train_core(replace(config, resume=True, steps=20), puppets)
     assert config.output.read_bytes() == kept[0]
     assert (config.output.with_suffix("") / STATE_NAME).read_bytes() == kept[1]
@@ -189,8 +189,6 @@ class TestBatches:
 
 
 def _order(config, step):
-    from lmk.train.run import batch_indices
-
     return batch_indices(36, config.batch, step, config.seed).numpy()
 
 

@@ -1,0 +1,1 @@
+"""One module per layout on the disk; all give the same Sample."""

@@ -1,0 +1,15 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_drawings():
+    """200 drawings of a built-in category instead of 2,000."""
+    from lmk.train.datasets import find
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(find, "BUILTIN_COUNT", 200)
+        yield
