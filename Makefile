@@ -47,7 +47,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP)
-	$(VENV)/bin/lmk demo
+	$(VENV)/bin/lmk demo --force
 
 test: $(STAMP)
 	$(RUN) pytest $(ARGS)

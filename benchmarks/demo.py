@@ -52,12 +52,12 @@ def _demo(folder: Path, minutes: float, force: bool, cache: Path) -> None:
     check_output(folder / f"{CATEGORY}.safetensors", force)
     core, pack = folder / "core.safetensors", folder / f"{CATEGORY}.safetensors"
 
-    screen.print(f"1/4  core: supervised, on drawn {CORE}s")
+    screen.print(f"1/4  core: supervised, on drawn images of a {CORE}")
     train_core(
         CoreConfig(output=core, width="small", input_size=INPUT_SIZE, minutes=minutes * CORE_SHARE),
         _decoded(CORE, cache),
     )
-    screen.print(f"2/4  adaptation: drawn {CATEGORY}s, no labels used")
+    screen.print(f"2/4  adaptation: drawn images of a {CATEGORY}, no labels used")
     data = _decoded(CATEGORY, cache)
     adapt(
         AdaptConfig(
@@ -87,7 +87,7 @@ def _demo(folder: Path, minutes: float, force: bool, cache: Path) -> None:
 
 
 def _decoded(category: str, cache: Path) -> DecodedSet:
-    with progress(f"drawing {IMAGES} {category}s") as report:
+    with progress(f"drawing {IMAGES} times a {category}") as report:
         return decode(builtin(category, IMAGES), INPUT_SIZE, "image", cache, report)
 
 

@@ -81,7 +81,8 @@ def test_wheel_holds_the_package_and_nothing_else(wheel_names):
     python = {name for name in wheel_names if name.endswith(".py")}
     assert python == {f"lmk/{_name(path)}" for path in SHIPPED}
     others = {name for name in wheel_names if name.startswith("lmk/")} - python
-    assert others == {"lmk/py.typed"}
+    weights = {f"lmk/{_name(path)}" for path in (ROOT / "zoo").iterdir()}
+    assert others == {"lmk/py.typed"} | weights
 
 
 def test_wheel_has_licence_and_command(wheel_names):

@@ -1,6 +1,7 @@
 """Every choice of a run, its default and its help: the command line is made from these.
 
-Importing this needs no PyTorch. A default of None means: by the device, see `for_device`.
+Importing this needs no PyTorch. A default of None is filled in by `for_device`; the types are those
+of a config that has been through it.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ class RunConfig:
     """What supervised and unsupervised runs have in common."""
 
     output: Path = option(Path(), "the file to write, beside a folder of the run")
-    width: Width | None = option(None, "channels of a new network: 256, 128 or 64")
+    width: Width = option(None, "channels of a new network: 256, 128 or 64")
     input_size: int = option(128, "side of a new network's input in pixels, a multiple of 64")
     steps: int | None = option(None, "optimiser steps")
     minutes: float | None = option(None, "end, with the schedule fitted, after this long")
-    batch: int | None = option(None, "images a step")
+    batch: int = option(None, "images a step")
     lr: float = option(1e-3, "peak learning rate")
     shift: float = option(0.08, "random shift: ± this share of the crop")
     seed: int = option(0, "seed of everything random")
@@ -102,7 +103,7 @@ class AdaptConfig(RunConfig):
     relative: bool = option(True, "divide each perceptual layer by the target's magnitude")
     equivariance: float = option(0.3, "weight: landmarks move as the image does (paper: 0)")
     separation: float = option(1.0, "weight: landmarks keep a cell apart (paper: 0)")
-    generator_width: int | None = option(None, "a quarter of the generator's features (paper: 64)")
+    generator_width: int = option(None, "a quarter of the generator's features (paper: 64)")
     sigma: float = option(0.5, "standard deviation of the landmark maps in cells")
     rotation: float = option(20.0, "random rotation of both images of a pair: ± degrees")
     scale: float = option(0.1, "random scale of both: up to this much larger or smaller")

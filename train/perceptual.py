@@ -33,6 +33,9 @@ class Vgg(nn.Module):
     ImageNet mean. `normalise` off feeds [0, 1] as it is, like the authors' released code.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, kind: str, weights: Path | None, normalise: bool = True) -> None:
         super().__init__()
         plan, self.taps = _PLANS[kind]

@@ -25,6 +25,7 @@ from torch.utils.tensorboard import SummaryWriter
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import write_bytes
 from lmk.train import checkpoint
+from lmk.train.config import UNBOUNDED
 
 STATE_NAME = "state.safetensors"
 LOG_EVERY = 20  # steps between two lines, events and checks for NaN: each costs a GPU sync
@@ -126,7 +127,8 @@ class Run:
         seconds = time.monotonic() - self._started
         rate = (self.step - self._first_step) * batch / max(seconds, 1e-6)
         text = "  ".join(f"{name} {value:.4g}" for name, value in scalars.items())
-        line = f"step {self.step}/{self.steps}  {text}  {rate:.1f} images/s"
+        of = "" if self.steps == UNBOUNDED else f"/{self.steps}"
+        line = f"step {self.step}{of}  {text}  {rate:.1f} images/s"
         self._bar.update(self._task, completed=self.progress, text=line)
         if not self.console.is_terminal:
             left = seconds / max(self.progress, 1e-6) * (1 - self.progress)

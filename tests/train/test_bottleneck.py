@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmk.train.bottleneck import (
+    BETA,
     expectation,
     gaussian_maps,
     local_argmax,
@@ -23,16 +24,16 @@ def points_of(*xy):
     return torch.tensor(xy, dtype=torch.float32).view(1, -1, 2)
 
 
-@given(x=inner, y=inner)
-def test_soft_argmax_finds_the_peak_of_a_gaussian(x, y):
-    # The soft-max of 10 times a peak of 1 has tails of exp(-10) in each of the 256 cells: they draw
-    # the point 0.02 cells an axis to the middle, and the bump of exp(10 g) is no Gaussian itself.
-    found = soft_argmax(gaussian_maps(points_of(x, y), 16))
-    assert (found - points_of(x, y)).abs().max() < 0.25
+@given(x=st.floats(4.0, 11.0, width=32), y=st.floats(4.0, 11.0, width=32))
+def test_soft_argmax_finds_the_middle_of_a_gaussian(x, y):
+    # The Gaussian is the soft-max itself; 0.01 is what the border of the map cuts off.
+    maps = gaussian_maps(points_of(x, y), 16, sigma=1.0).clamp(min=1e-30).log() / BETA
+    assert (soft_argmax(maps) - points_of(x, y)).abs().max() < 0.01
 
 
 @given(x=st.integers(3, 12), y=st.integers(3, 12))
-def test_soft_argmax_at_cell_centres(x, y):
+def test_soft_argmax_of_the_maps_that_the_generator_gets(x, y):
+    # A peak of exp(10) in 255 cells of 1 draws the point up to 0.1 to the middle.
     found = soft_argmax(gaussian_maps(points_of(x, y), 16))
     assert (found - points_of(x, y)).abs().max() < 0.1
 
@@ -43,7 +44,7 @@ def test_a_map_of_log_probabilities_gives_its_mean_exactly(x, y):
     ramp = torch.arange(16.0)
     weights_x = (1 - (ramp - x).abs()).clamp(min=0)
     weights_y = (1 - (ramp - y).abs()).clamp(min=0)
-    maps = (weights_y[:, None] * weights_x[None]).clamp(min=1e-30).log()[None, None] / 10
+    maps = (weights_y[:, None] * weights_x[None]).clamp(min=1e-30).log()[None, None] / BETA
     torch.testing.assert_close(soft_argmax(maps), points_of(x, y), atol=1e-4, rtol=0)
 
 
@@ -97,8 +98,8 @@ def test_scores_of_sure_unsure_and_torn_maps():
     mass = probabilities(maps)
     sure, unsure, torn = scores(mass, expectation(mass))[0]
     assert sure > 0.999 and torn < 1e-6
-    # The point of the flat map lies between four cells; twelve are within 1.5 cells (4 + 8).
-    assert unsure == pytest.approx(12 / 256, abs=1e-4)
+    # The point of the flat map lies between four cells; the next are 1.58 away.
+    assert unsure == pytest.approx(4 / 256, abs=1e-4)
 
 
 @given(x=inner, y=inner)

@@ -2,8 +2,9 @@
 
 One row an image. Columns: `file` (path relative to the folder), optionally `width`, `height`
 (checked nowhere, for people), `split`, `source`; then for every landmark NAME `NAME_x`, `NAME_y` in
-pixels of the stored image, pixel-centre convention, and optionally `NAME_v` (0: missing). An
-empty x or y is a missing point as well. Without any NAME_x column the images are unlabelled.
+pixels of the stored image, pixel-centre convention, and optionally `NAME_v` (0: missing). An x or y
+that is empty or not finite is a missing point as well. Without any NAME_x column the images are
+unlabelled.
 """
 
 from __future__ import annotations
@@ -22,19 +23,23 @@ from lmk.train.datasets.sample import Dataset, Sample
 
 FILE_NAME = "annotations.csv"
 Row = dict[str, str]
+Lines = list[tuple[int, Row]]  # with their numbers in the file
 
 
 def open_csv(root: Path) -> Dataset:
     """Read `root`/annotations.csv.
 
     Raises UserError naming the line and column of the first thing that is wrong: no `file`
-    column, NAME_x without NAME_y, text in place of a number, not a single row.
+    (column or cell), NAME_x without NAME_y, text in place of a number, not a single row.
     """
     table = root / FILE_NAME
     columns, rows = _read(table)
     names = _landmark_names(table, columns)
     if not rows:
         raise UserError(f"{table}: got no rows, expected one an image")
+    for line, row in rows:
+        if not row["file"]:
+            raise UserError(f"{table}, line {line}: the cell of 'file' is empty; fill it in")
     samples = tuple(
         Sample(
             row["file"],
@@ -42,7 +47,7 @@ def open_csv(root: Path) -> Dataset:
             _points(table, line, row, names),
             row.get("split") or "",
         )
-        for line, row in enumerate(rows, start=2)
+        for line, row in rows
     )
     key = fingerprint([table, *(root / sample.name for sample in samples)])
     return Dataset(root.name, samples, names, key)
@@ -54,11 +59,12 @@ def landmark_names(root: Path) -> tuple[str, ...]:
     return _landmark_names(table, _read(table, header_only=True)[0])
 
 
-def _read(table: Path, header_only: bool = False) -> tuple[list[str], list[Row]]:
+def _read(table: Path, header_only: bool = False) -> tuple[list[str], Lines]:
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            return list(reader.fieldnames or ()), [] if header_only else list(reader)
+            columns = list(reader.fieldnames or ())
+            return columns, [] if header_only else [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{table}: cannot be read ({error}); save it as UTF-8 CSV") from error
 
@@ -84,9 +90,11 @@ def _points(table: Path, line: int, row: Row, names: tuple[str, ...]) -> NDArray
         if not x or not y or row.get(f"{name}_v", "1") in ("0", "0.0"):
             continue
         try:
-            points[index] = float(x), float(y)
+            point = float(x), float(y)
         except ValueError:
             raise UserError(
                 f"{table}, line {line}: got '{x}', '{y}' for {name}_x, {name}_y, expected numbers"
             ) from None
+        if np.isfinite(point).all():
+            points[index] = point
     return points

@@ -121,7 +121,9 @@ def _fill(
         square = square_around(box, scale * CONTEXT)
         return crop(image, square, size), to_crop(sample.points, square, size)
 
-    kept, points, skipped = [], [], []
+    kept: list[int] = []
+    points: list[NDArray[np.float32]] = []
+    skipped: list[str] = []
     with (
         atomic_path(folder / "images.npy") as temporary,
         ThreadPoolExecutor(os.cpu_count()) as pool,

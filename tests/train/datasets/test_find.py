@@ -1,0 +1,100 @@
+"""What the user calls the data: a folder, a name in LMK_DATA, or builtin:NAME."""
+
+import pytest
+from PIL import Image
+
+from lmk.runtime.errors import UserError
+from lmk.train.datasets import find
+from lmk.train.datasets.find import (
+    category_name,
+    first_pose_set,
+    found,
+    layout_of,
+    open_dataset,
+)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """An LMK_DATA with an unlabelled and two annotated sets, and another current folder."""
+    data = tmp_path / "data"
+    for name in ("cats", "eyes", "people", ".hidden"):
+        (data / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(data / name / "a.png")
+    (data / "eyes" / "annotations.csv").write_text("file,l_eye_x,l_eye_y\na.png,1,2\n")
+    points = "l_hip_x,l_hip_y,r_shoulder_x,r_shoulder_y"
+    (data / "people" / "annotations.csv").write_text(f"file,{points}\na.png,1,2,3,4\n")
+    (data / "notes.txt").write_text("no set")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("LMK_DATA", str(data))
+    return data
+
+
+def test_sets_of_lmk_data(home):
+    assert found() == {name: home / name for name in ("cats", "eyes", "people")}
+    assert layout_of(home / "cats") == "folder" and layout_of(home / "eyes") == "csv"
+
+
+def test_by_name_and_by_path(home):
+    assert open_dataset("eyes").landmark_names == ("l_eye",)
+    assert open_dataset("cats").landmark_names == ()
+    assert open_dataset(str(home / "people")).landmark_names == ("l_hip", "r_shoulder")
+
+
+def test_a_layout_that_is_asked_for(home):
+    assert open_dataset("eyes", "folder").landmark_names == ()
+    with pytest.raises(UserError, match=r"annotations\.csv: cannot be read"):
+        open_dataset("cats", "csv")
+
+
+def test_a_folder_here_wins_over_a_name(home, tmp_path):
+    (tmp_path / "here" / "cats").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "here" / "cats" / "other.png")
+    assert [sample.name for sample in open_dataset("cats").samples] == ["other.png"]
+
+
+def test_builtin(home):
+    data = open_dataset("builtin:puppet")
+    assert data.name == "builtin:puppet" and len(data.samples) == find.BUILTIN_COUNT
+    with pytest.raises(UserError, match="expected one of puppet, butterfly"):
+        open_dataset("builtin:cats")
+
+
+def test_unknown_names_list_what_exists(home):
+    with pytest.raises(UserError, match="--data dogs: no such folder") as caught:
+        open_dataset("dogs")
+    message = str(caught.value)
+    for word in ("cats", "eyes", "people", "builtin:puppet", "builtin:butterfly", str(home)):
+        assert word in message
+    assert ".hidden" not in message and "\n" not in message
+
+
+def test_homes_without_lmk_data(home, tmp_path, monkeypatch):
+    monkeypatch.delenv("LMK_DATA")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "user"))
+    assert found() == {}
+    for folder in ("user/lmk/mine/deep", "user/lmk/both", "here/data/both"):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / folder / "a.png")
+    (tmp_path / "here" / "data" / "empty").mkdir()
+    assert {name: path.resolve() for name, path in found().items()} == {
+        "mine": tmp_path / "user" / "lmk" / "mine",
+        "both": tmp_path / "here" / "data" / "both",
+    }
+
+
+def test_people_come_first(home):
+    assert first_pose_set() == "people"
+    (home / "people" / "annotations.csv").unlink()
+    assert first_pose_set() == "eyes"
+    (home / "eyes" / "annotations.csv").unlink()
+    with pytest.raises(UserError, match="no annotated data set in .*--data builtin:puppet"):
+        first_pose_set()
+
+
+def test_category_names(home, tmp_path):
+    assert category_name("shoes") == "shoes"
+    assert category_name("some/where/shoes/") == "shoes"
+    assert category_name("builtin:puppet") == "puppet"
+    assert category_name(".") == "here"

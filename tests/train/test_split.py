@@ -1,0 +1,35 @@
+"""Which images are learnt from: the named splits, else a seeded tenth is kept."""
+
+import numpy as np
+import pytest
+
+from lmk.runtime.errors import UserError
+from lmk.train.split import split_for_training, split_indices
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "test", "Test"])
+def test_named_splits(name):
+    train, held_out = split_indices(("train", name, "", "extra", name), seed=0)
+    assert train.tolist() == [0, 2, 3] and held_out.tolist() == [1, 4]
+
+
+@pytest.mark.parametrize(("count", "kept"), [(2, 1), (9, 1), (100, 10), (37, 4)])
+def test_a_seeded_tenth(count, kept):
+    train, held_out = split_indices(("",) * count, seed=3)
+    assert len(held_out) == kept
+    assert sorted([*train, *held_out]) == list(range(count))
+    np.testing.assert_array_equal(held_out, split_indices(("",) * count, seed=3)[1])
+
+
+def test_seeds_differ():
+    assert split_indices(("",) * 100, 0)[1].tolist() != split_indices(("",) * 100, 1)[1].tolist()
+
+
+def test_a_lone_image_is_trained_on_and_watched():
+    train, held_out = split_for_training("shoes", ("",), 0)
+    assert train.tolist() == held_out.tolist() == [0]
+
+
+def test_nothing_to_train_on():
+    with pytest.raises(UserError, match="shoes: got images of val and test splits only"):
+        split_for_training("shoes", ("test", "val"), 0)
