@@ -61,7 +61,7 @@ def wheel_names(tmp_path_factory) -> set[str]:
     for path in ROOT.iterdir():
         if path.is_file() and not path.name.startswith("."):
             shutil.copy(path, copy)
-    for folder in (*FOLDERS, "tests"):
+    for folder in (*FOLDERS, "zoo", "tests"):
         ignore = shutil.ignore_patterns("__pycache__", "results")
         shutil.copytree(ROOT / folder, copy / folder, ignore=ignore)
     options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet"]
