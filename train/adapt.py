@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lmk.runtime.contract import default_names
 from lmk.runtime.errors import UserError
+from lmk.runtime.report import console
 from lmk.train import augment, checkpoint, perceptual
 from lmk.train.bottleneck import gaussian_maps, soft_argmax
 from lmk.train.category import new_category, save_pack
@@ -21,7 +22,7 @@ from lmk.train.generator import Generator
 from lmk.train.hourglass import WIDTHS, HourglassConfig, LandmarkNetwork
 from lmk.train.objective import pair_losses
 from lmk.train.preview import write_preview
-from lmk.train.run import Run, batch_indices, console, generator, step_decay, warmup_cosine
+from lmk.train.run import Run, batch_indices, generator, step_decay, warmup_cosine
 from lmk.train.split import split_for_training
 
 COLLAPSED_CELLS = 1.5  # landmarks of an image closer than this (rms about their mean) are one blob

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lmk.runtime.errors import UserError
+from lmk.runtime.report import console
 from lmk.train import augment, checkpoint
 from lmk.train.bottleneck import BETA, gaussian_maps, local_argmax
 from lmk.train.config import UNBOUNDED, CoreConfig, for_device
@@ -19,7 +20,7 @@ from lmk.train.datasets.decoded import DecodedSet
 from lmk.train.device import autocast, on_device, pick_device, pick_dtype, to_float
 from lmk.train.hourglass import WIDTHS, HourglassConfig, LandmarkNetwork
 from lmk.train.metrics import flip_map, normaliser_for, pck
-from lmk.train.run import Run, batch_indices, console, generator, warmup_cosine
+from lmk.train.run import Run, batch_indices, generator, warmup_cosine
 from lmk.train.split import split_for_training
 
 

@@ -6,7 +6,6 @@ import contextlib
 import json
 import math
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -56,7 +55,7 @@ class Run:
         self.history: list[dict[str, float]] = []
         self._elapsed_before = 0.0
         self._started = self._saved = time.monotonic()
-        self._first_step = 0
+        self._first_step, self._first_progress = 0, 0.0
 
     @property
     def elapsed(self) -> float:
@@ -87,7 +86,7 @@ class Run:
         self._task = self._bar.add_task(self.folder.name, total=1.0, text="")
         self._handler = _on_sigint(self._interrupt)
         self._started = self._saved = time.monotonic()
-        self._first_step = self.step
+        self._first_step, self._first_progress = self.step, self.progress
         return self
 
     def __exit__(
@@ -131,7 +130,8 @@ class Run:
         line = f"step {self.step}{of}  {text}  {rate:.1f} images/s"
         self._bar.update(self._task, completed=self.progress, text=line)
         if not self.console.is_terminal:
-            left = seconds / max(self.progress, 1e-6) * (1 - self.progress)
+            done = max(self.progress - self._first_progress, 1e-6)
+            left = seconds / done * (1 - self.progress)
             self.console.print(f"{line}  {self.elapsed:.0f} s, {left:.0f} s left", highlight=False)
 
     def _diverged(self, what: str) -> UserError:
@@ -279,8 +279,3 @@ def warmup_cosine(progress: float, warmup: float = 0.03) -> float:
 def step_decay(progress: float) -> float:
     """Factor of the learning rate in the authors' code: a tenth at epochs 30 and 60 of 80."""
     return 0.1 ** int(progress * 80 // 30)
-
-
-def console() -> Console:
-    """Where runs report: standard error, so that standard output stays for results."""
-    return Console(file=sys.stderr, soft_wrap=True)

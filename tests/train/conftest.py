@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from lmk.train import hourglass
 from lmk.train.checkpoint import save_core
@@ -17,6 +18,8 @@ from lmk.train.hourglass import HourglassConfig, LandmarkNetwork
 from lmk.train.run import Run
 
 SIZE, WIDTH = 64, 16
+settings.register_profile("untimed", deadline=None)  # the first example pays for what is loaded
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session", autouse=True)

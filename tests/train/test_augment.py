@@ -35,7 +35,7 @@ def centroids(images):
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 10_000),
     rotation=st.floats(0, 180),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lmk.train.hourglass import WIDTHS, HourglassConfig, LandmarkNetwork
+from lmk.train.hourglass import WIDTHS, Block, Hourglass, HourglassConfig, LandmarkNetwork
 
 
 def count(model):
@@ -42,6 +42,27 @@ def test_maps_see_the_whole_image(core):
     images = torch.rand(1, 3, 64, 64, requires_grad=True)
     core(images)[0, 0, 15, 15].backward()
     assert images.grad[0, :, :4, :4].abs().max() > 0
+
+
+def test_a_level_averages_goes_down_and_up_and_adds_its_skip():
+    torch.manual_seed(0)
+    level, x = Hourglass(1, 16).eval(), torch.randn(2, 16, 8, 8)
+    means = x.view(2, 16, 4, 2, 4, 2).mean(dim=(3, 5))
+    low = level.up(level.inner(level.down(means)))
+    doubled = low.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    torch.testing.assert_close(level(x), level.skip(x) + doubled, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [8, 16])
+def test_a_block_concatenates_its_convolutions_and_adds_what_came(channels):
+    torch.manual_seed(0)
+    block, x = Block(channels, 16).eval(), torch.randn(2, channels, 8, 8)
+    first = block.conv1(block.bn1(x).relu())
+    second = block.conv2(block.bn2(first).relu())
+    third = block.conv3(block.bn3(second).relu())
+    skipped = x if channels == 16 else block.skip[2](block.skip[0](x).relu())
+    expected = torch.cat((first, second, third), dim=1) + skipped
+    torch.testing.assert_close(block(x), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,7 @@ def test_category_state_of_another_make(core, damage, complaint):
         assert torch.equal(value, before[name])  # not half loaded
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     inside=st.integers(1, 6),
     outside=st.integers(1, 8),
