@@ -24,6 +24,8 @@ def option(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
 
 
+NAMED = Path("runs/category.safetensors")  # where the command line has the name of the data
+
 _POSITIVE = {"steps", "minutes", "lr", "threads", "epochs", "preview_every", "clip"}
 _POSITIVE |= {"sigma", "target_sigma", "generator_width"}
 _NOT_NEGATIVE = {"rotation", "scale", "shift", "gain", "equivariance", "separation", "seed"}
@@ -37,7 +39,7 @@ _AT_LEAST_2 = {"batch", "landmarks"}
 class RunConfig:
     """What supervised and unsupervised runs have in common."""
 
-    output: Path = option(Path(), "the file to write, beside a folder of the run")
+    output: Path = option(Path("runs/run.safetensors"), "the file to write, beside its folder")
     width: Width = option(None, "channels of a new network: 256, 128 or 64")
     input_size: int = option(128, "side of a new network's input in pixels, a multiple of 64")
     steps: int | None = option(None, "optimiser steps")
@@ -61,6 +63,8 @@ class RunConfig:
                 raise UserError(f"{flag}: got {value}, expected 2 or more; raise it")
             if name in _NOT_NEGATIVE and not value >= 0:
                 raise UserError(f"{flag}: got {value}, expected 0 or more; raise it")
+        if self.output.suffix != ".safetensors":  # its folder is the name without it
+            raise UserError(f"--output: got {self.output}, expected a name ending in .safetensors")
         if self.input_size < 64 or self.input_size % 64:
             raise UserError(
                 f"--input-size: got {self.input_size}, expected a multiple of 64; take 64 or 128"
@@ -90,7 +94,7 @@ class CoreConfig(RunConfig):
 class AdaptConfig(RunConfig):
     """Unsupervised adaptation to a category."""
 
-    output: Path = option(Path(), "the pack to write; default: runs/DATA.safetensors")
+    output: Path = option(NAMED, "the pack to write  [default: runs/DATA.safetensors]")
     core: Path | None = option(None, "the core to adapt (scratch needs none)")
     landmarks: int = option(10, "number K of landmarks to discover")
     method: Method = option("projection", "what is learnt: W, everything, or everything anew")

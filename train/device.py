@@ -38,7 +38,9 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # not in every torch we run on
+    capabilities: dict[str, bool] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # not in every torch we run on
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import click
 
+from lmk.train.config import NAMED
+
 Command = Callable[..., Any]
 
 
@@ -25,7 +27,7 @@ def config_options(config: type) -> Callable[[Command], Command]:
                 kind = next(arg for arg in typing.get_args(kind) if arg is not NoneType)
             flag = "--" + item.name.replace("_", "-")
             text = item.metadata.get("help", "")
-            if item.default not in (None, MISSING, False, Path()):
+            if item.default not in (None, MISSING, False, NAMED):
                 text += f"  [default: {item.default}]"
             if kind is bool:
                 flag += f"/--no-{flag[2:]}"

@@ -73,6 +73,8 @@ class Run:
             self.folder / "config.json",
             json.dumps(asdict(self.config), indent=2, default=str).encode(),
         )
+        if not self.step:  # not resumed: what an earlier run left is not this one's state
+            (self.folder / STATE_NAME).unlink(missing_ok=True)
         self._events = SummaryWriter(str(self.folder))
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -104,12 +106,13 @@ class Run:
         while self.progress < 1 and not self.interrupted:
             self.step += 1
             yield self.step - 1
+        if self.interrupted:
+            self.console.print(f"stopped after step {self.step}; go on with --resume")
 
     def _interrupt(self) -> None:
         if self.interrupted:
             raise KeyboardInterrupt
-        self.interrupted = True
-        self.console.print("stopping after this step (Ctrl-C again: at once) …")
+        self.interrupted = True  # no printing here: the signal may have come amid another print
 
     def log(self, batch: int, values: Mapping[str, Tensor | float]) -> None:
         """Show and record the scalars of this step, every LOG_EVERY steps.

@@ -17,7 +17,7 @@ def test_needs_no_torch():
 
 
 def preset(name):
-    return AdaptConfig(output=Path("x"), **PRESETS[name])
+    return AdaptConfig(output=Path("x.safetensors"), **PRESETS[name])
 
 
 def test_default_is_the_paper_with_our_terms():

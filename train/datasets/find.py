@@ -54,10 +54,10 @@ def open_dataset(spec: str, layout: str | None = None) -> Dataset:
     """
     if spec.startswith(BUILTIN):
         return builtin.builtin(spec.removeprefix(BUILTIN), BUILTIN_COUNT)
-    known = found()
-    root = Path(spec) if Path(spec).is_dir() else known.get(spec)
+    candidates = (Path(spec), *(home / spec for home in homes()))
+    root = next((path for path in candidates if path.is_dir()), None)
     if root is None:
-        names = ", ".join([*known, *(BUILTIN + name for name in builtin.CATEGORIES)])
+        names = ", ".join([*found(), *(BUILTIN + name for name in builtin.CATEGORIES)])
         places = " and ".join(str(home) for home in homes())
         raise UserError(
             f"--data {spec}: no such folder, here or in {places}; give a folder, or one of {names}"
