@@ -243,16 +243,24 @@ def test_resume_from_another_core_names_both(start):
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_loss_that_is_not_finite_ends_the_run(start, bad):
     model, optimizer = network()
-    with start() as run:
-        run.save({"net": model}, {"net": optimizer})
-    kept = state(run).read_bytes()
     run = start()
     with pytest.raises(UserError, match=r"loss is .*inf|loss is nan") as caught, run:
+        run.save({"net": model}, {"net": optimizer})
+        kept = state(run).read_bytes()
         for _ in run:
             run.log(4, {"loss": torch.tensor(bad)})
     message = str(caught.value)
     assert run.step == 1 and "--resume and a lower --lr" in message and "\n" not in message
     assert state(run).read_bytes() == kept
+
+
+def test_a_new_run_forgets_the_state_of_the_one_it_replaces(start):
+    with start() as run:
+        for _ in run:
+            run.save({}, {})
+            break
+    with start() as run:
+        assert not state(run).exists()
 
 
 def test_without_a_checkpoint_the_cure_is_to_start_again(start):
@@ -302,7 +310,7 @@ def test_ctrl_c_ends_after_the_step_under_way(start):
                 signal.raise_signal(signal.SIGINT)
             after.append(step)
     assert after == [0, 1, 2] and run.interrupted and run.step == 3
-    assert "stopping after this step" in run.console.file.getvalue()
+    assert "stopped after step 3" in run.console.file.getvalue()
     assert signal.getsignal(signal.SIGINT) is before
 
 
