@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +17,10 @@ import click
 from lmk import __version__
 from lmk.runtime import workspace
 from lmk.runtime.errors import UserError
-from lmk.runtime.files import check_output, write_bytes, write_error
+from lmk.runtime.exits import explain
+from lmk.runtime.files import check_output, write_bytes
 from lmk.runtime.report import print_doctor, print_evaluation, print_info, print_summary, progress
+from lmk.runtime.weights import read_header
 from lmk.train.config import PRESETS, AdaptConfig, CoreConfig, EvaluateConfig, RunConfig
 from lmk.train.options import Command, config_options, make_config
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 EXISTING = click.Path(path_type=Path)
 CROP = click.Choice(["image", "annotation"])
-_TRAIN_MODULES = ("torch", "torchvision", "onnx", "onnxscript", "tensorboard")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -106,15 +106,21 @@ def adapt_command(
     from lmk.train.checkpoint import load_core
     from lmk.train.datasets.find import category_name
 
-    if o["core"] is None and (o["method"] or "projection") != "scratch":
-        o["core"] = workspace.newest("core")
-        click.echo(f"core: {o['core']}", err=True)
+    scratch = o["method"] == "scratch"
+    if o["core"] is None and not (scratch and o["perceptual"] not in (None, "core")):
+        o["core"] = _pick(None, "core")
+    for name in ("width", "input_size"):
+        if o[name] is not None and o["core"] is not None:
+            flag = "--" + name.replace("_", "-")
+            raise UserError(f"{flag}: got {o[name]}, but the core's {name} is taken; leave it out")
     output = workspace.RUNS / f"{category_name(data)}.safetensors"
     config = make_config(AdaptConfig, o, **{"output": output, **PRESETS[preset]})
     if not config.resume:
         check_output(config.output, force)
+    if Path(data).is_dir() and Path(data).resolve() in config.output.resolve().parents:
+        raise UserError(f"{config.output}: lies inside the data {data}; give another --output")
     size = load_core(config.core)[0].config.input_size if config.core else config.input_size
-    config = make_config(AdaptConfig, {**asdict(config), "input_size": size})
+    config = replace(config, input_size=size)
     click.echo(adapt(config, _training_set(data, layout, crop, config)))
 
 
@@ -124,18 +130,23 @@ def adapt_command(
 @_data_options("image")
 @click.option("--core", type=EXISTING, help="The pack's core, if it is not in runs/.")
 @click.option("--output", type=EXISTING, help="JSON to write besides the table.")
+@click.option("--force", is_flag=True, help="Overwrite the output.")
 @config_options(EvaluateConfig)
 def evaluate_command(
     pack: Path | None, data: str, layout: str, crop: CropMode, core: Path | None, **o: Any
 ) -> None:
-    """Measure a pack: consistency, forward and backward errors, the mean shape's beside them."""
+    """Measure a pack on images that were held out."""
     from lmk.train.category import load_pack
     from lmk.train.evaluate import evaluate
 
+    config = make_config(EvaluateConfig, o)
+    if o["output"]:
+        check_output(o["output"], o["force"])
     pack = _pick(pack, "pack")
     model, header = load_pack(pack, core or workspace.core_of(pack))
     decoded = _decode(data, layout, model.config.input_size, crop)
-    report = evaluate(model, decoded, make_config(EvaluateConfig, o), header["config"]["seed"])
+    _warn_unfinished(pack, header)
+    report = evaluate(model, decoded, config, header["config"]["seed"])
     report = {"pack": pack.name, "pack_sha256": header["sha256"], **report}
     if o["output"]:
         write_bytes(o["output"], json.dumps(report, indent=1).encode())
@@ -151,16 +162,15 @@ def evaluate_command(
 def export_command(
     pack: Path | None, core: Path | None, output: Path | None, data: str | None, force: bool
 ) -> None:
-    """Fold a pack and its core into one ONNX file, verified against the network it came from."""
+    """Make one ONNX file of a pack and its core, verified."""
     from lmk.export.pack import export_pack
 
     pack = _pick(pack, "pack")
+    _warn_unfinished(pack, read_header(pack))
     core = core or workspace.core_of(pack)
     output = output or pack.with_suffix(".onnx")
     crops = None
     if data:
-        from lmk.train.checkpoint import read_header
-
         size = read_header(pack)["network"]["input_size"]
         crops = _decode(data, None, size, "image").central_crops(32, size)
     contract = export_pack(pack, core, output, crops, force)
@@ -172,7 +182,9 @@ def export_command(
 @click.argument("source")
 @click.option("--model", type=EXISTING, help="An ONNX file; default: the newest in runs/.")
 @click.option("--roi", default="full", show_default=True, help="full, center or x,y,w,h (pixels).")
-@click.option("--output", type=EXISTING, help="Folder of the results; default: runs/SOURCE.")
+@click.option(
+    "--output", type=EXISTING, help="Folder of the results; default: runs/NAME-landmarks."
+)
 @click.option("--overlay/--no-overlay", default=True, help="Draw the landmarks too.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--threads", type=int, help="CPU threads of ONNX Runtime; default: all cores.")
@@ -189,7 +201,7 @@ def detect_command(
     batch: int,
     force: bool,
 ) -> None:
-    """Find the landmarks in an image, a folder of images or a video: CSV and overlay."""
+    """Find landmarks in an image, a folder or a video."""
     from lmk.runtime.landmarker import load
     from lmk.runtime.pipeline import detect
     from lmk.runtime.results import make_sinks
@@ -210,15 +222,16 @@ def detect_command(
 
 @cli.command("info")
 @click.argument("file", type=EXISTING)
-def info_command(file: Path) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Everything, machine-readable.")
+def info_command(file: Path, as_json: bool) -> None:
     """Say what a core, pack or exported model holds."""
-    print_info(file)
+    print_info(file, as_json)
 
 
 @cli.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def doctor_command(as_json: bool) -> None:
-    """Say what this machine can run, and how to get what it cannot."""
+    """Say what this machine can run and what is missing."""
     print_doctor(as_json)
 
 
@@ -227,7 +240,7 @@ def doctor_command(as_json: bool) -> None:
 @click.option("--minutes", type=float, default=4.0, show_default=True, help="For all training.")
 @click.option("--force", is_flag=True, help="Overwrite an earlier demo.")
 def demo_command(output: Path, minutes: float, force: bool) -> None:
-    """Run the whole chain on built-in categories: core, adaptation, export, detection."""
+    """Run the whole chain on built-in, drawn categories."""
     from lmk.benchmarks.demo import demo
 
     demo(output, minutes, force)
@@ -250,27 +263,17 @@ def data_list_command() -> None:
         click.echo(f"{BUILTIN + name:24} {'builtin':8} drawn, with known points")
 
 
+def _warn_unfinished(pack: Path, header: dict[str, Any]) -> None:
+    if not header.get("finished", True):
+        step = header["step"]
+        click.echo(f"warning: {pack} was stopped at step {step}; `--resume` goes on", err=True)
+
+
 def _pick(path: Path | None, kind: str) -> Path:
     if path is None:
         path = workspace.newest(kind)
         click.echo(f"{kind}: {path}", err=True)
     return path
-
-
-def _explain(error: BaseException) -> tuple[str | None, int]:
-    """The one line for an error, None if it is a bug of ours, and the exit code."""
-    if isinstance(error, UserError):
-        return str(error), 2
-    if isinstance(error, click.ClickException):
-        return error.format_message(), 2
-    if isinstance(error, click.Abort | KeyboardInterrupt):
-        return "interrupted; what was finished is kept", 130
-    if isinstance(error, ModuleNotFoundError) and error.name in _TRAIN_MODULES:
-        cure = "pip install 'lmk-toolkit[train]'"
-        return f"{error.name}: not installed, needed for training and export; {cure}", 2
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return str(write_error(Path(error.filename or "output"), error)), 2
-    return None, 1
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -282,7 +285,7 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except (Exception, KeyboardInterrupt) as error:
-        line, code = _explain(error)
+        line, code = explain(error)
         if line is None or "--debug" in arguments:
             traceback.print_exc()
         click.echo(f"lmk: {line or f'internal error, please report it: {error!r}'}", err=True)

@@ -43,8 +43,14 @@ class Contract:
     def from_metadata(cls, metadata: Mapping[str, str], source: str) -> Contract:
         """Read the contract of the file `source`.
 
-        Raises UserError naming the key that is missing or malformed, or the newer format.
+        Raises UserError for a model of someone else, and naming the key that is missing or
+        malformed, or the newer format.
         """
+        if not any(key.startswith(_PREFIX) for key in metadata):
+            raise UserError(
+                f"{source}: not made by `lmk export`: got no lmk metadata, expected that of an "
+                "exported pack; name another file"
+            )
         values = {}
         for name in cls.__dataclass_fields__:
             try:

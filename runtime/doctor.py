@@ -50,7 +50,6 @@ class Check:
 class _Package:
     module: str
     distributions: tuple[str, ...]  # any of them brings the module; the first is the usual one
-    extra: str = ""  # of lmk-toolkit; "" = the base install brings it
 
 
 _PACKAGES = (
@@ -58,15 +57,15 @@ _PACKAGES = (
     _Package("onnxruntime", ("onnxruntime", "onnxruntime-gpu")),
     _Package("av", ("av",)),
     _Package("PIL", ("pillow",)),
-    _Package("torch", ("torch",), "train"),
-    _Package("torchvision", ("torchvision",), "train"),
-    _Package("onnx", ("onnx",), "train"),
-    _Package("onnxscript", ("onnxscript",), "train"),
-    _Package("tensorrt", ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"), "trt"),
-    _Package("tensorrt_rtx", ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"), "rtx"),
-    _Package("cuda.core", ("cuda-core",), "trt"),
-    _Package("pycuda.driver", ("pycuda",), "pycuda"),
-    _Package("pyarrow", ("pyarrow",), "parquet"),
+    _Package("torch", ("torch",)),
+    _Package("torchvision", ("torchvision",)),
+    _Package("onnx", ("onnx",)),
+    _Package("onnxscript", ("onnxscript",)),
+    _Package("tensorrt", ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")),
+    _Package("tensorrt_rtx", ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12")),
+    _Package("cuda.core", ("cuda-core",)),
+    _Package("pycuda.driver", ("pycuda",)),
+    _Package("pyarrow", ("pyarrow",)),
 )
 
 
@@ -96,7 +95,7 @@ def _check_toolkit() -> Check:
     folder = Path(__file__).resolve().parents[1]
     installed = _version("lmk-toolkit")
     if installed is None:
-        return Check("lmk-toolkit", "missing", f"runs from {folder}", _install())
+        return Check("lmk-toolkit", "missing", f"runs from {folder}", f"pip install -e {folder}")
     return Check("lmk-toolkit", "ok", f"{installed} at {folder}")
 
 
@@ -105,7 +104,7 @@ def _check_package(package: _Package) -> Check:
     found = next((d for d in package.distributions if _version(d)), None)
     error = import_error(package.module)
     if error == ABSENT and found is None:
-        return Check(name, "missing", "not installed", _install(package.extra))
+        return Check(name, "missing", "not installed", f"pip install {name}")
     detail = f"{_version(found)}" if found else "of unknown version"
     if found and found != name:
         detail = f"{found} {detail}"
@@ -191,7 +190,3 @@ def _version(distribution: str) -> str | None:
         return version(distribution)
     except PackageNotFoundError:
         return None
-
-
-def _install(extra: str = "") -> str:
-    return f"pip install 'lmk-toolkit[{extra}]'" if extra else "pip install lmk-toolkit"

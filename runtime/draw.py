@@ -12,9 +12,12 @@ from lmk.runtime.landmarker import Detection
 
 _GOLDEN_RATIO = 0.618033988749895
 _RADIUS_OF_BOX = 0.014  # of the longer side of the object's box
-_RADIUS_PX = (2.0, 10.0)
-_OUTLINE = 0.35  # of the radius
-_MIN_OPACITY = 0.25  # of a landmark of score 0: faded but still to be found
+_RADIUS_PX = (3.0, 10.0)
+_SMALL_IMAGE = 128  # pixels of the longer side; below it discs may be smaller
+_SMALL_RADIUS_PX = 2.0
+_RING = 0.2  # of the radius: white, then as much of black, so that one stands out on any texture
+_RING_PX = 1.0  # at least
+_MIN_OPACITY = 0.5  # of a landmark of score 0: faded but still to be found
 
 
 @functools.cache
@@ -33,11 +36,15 @@ def colour(index: int) -> tuple[int, int, int]:
 def draw(image: NDArray[np.uint8], detection: Detection) -> NDArray[np.uint8]:
     """A copy of an HWC uint8 RGB image with the landmarks of `detection` on it.
 
-    Discs with a dark outline, placed to a fraction of a pixel, sized to the object's box; the
-    lower the score, the fainter. Points outside the image or not finite are left out.
+    Discs with a white ring and a dark outline, placed to a fraction of a pixel, sized to the
+    object's box; the lower the score, the fainter. Points outside the image or not finite are left
+    out.
     """
     drawn = image.copy()
-    radius = float(np.clip(_RADIUS_OF_BOX * max(detection.box[2:]), *_RADIUS_PX))
+    least, most = _RADIUS_PX
+    if max(image.shape[:2]) < _SMALL_IMAGE:
+        least = _SMALL_RADIUS_PX
+    radius = float(np.clip(_RADIUS_OF_BOX * max(detection.box[2:]), least, most))
     for index, (point, score) in enumerate(zip(detection.points, detection.scores, strict=True)):
         if np.isfinite(point).all():
             opacity = _MIN_OPACITY + (1 - _MIN_OPACITY) * float(np.clip(score, 0, 1))
@@ -54,7 +61,8 @@ def _disc(
 ) -> None:
     """Blend one disc into `image` in place; only the patch it covers is touched."""
     x, y = centre
-    reach = radius * (1 + _OUTLINE) + 1
+    ring = max(_RING * radius, _RING_PX)
+    reach = radius + 2 * ring + 1
     left, right = max(0, int(x - reach)), min(image.shape[1], int(x + reach) + 2)
     top, bottom = max(0, int(y - reach)), min(image.shape[0], int(y + reach) + 2)
     if left >= right or top >= bottom:
@@ -63,9 +71,14 @@ def _disc(
         np.arange(left, right, dtype=np.float32) - x,
         (np.arange(top, bottom, dtype=np.float32) - y)[:, None],
     )
-    # How much of each pixel the disc and its outline cover: a ramp one pixel wide at the edge.
-    inside = np.clip(radius + 0.5 - distance, 0, 1)[..., None]
-    covered = np.clip(radius * (1 + _OUTLINE) + 0.5 - distance, 0, 1)[..., None] * opacity
+    # How much of each pixel the disc, with its ring, with its outline covers: a ramp one pixel wide
+    # at each edge.
+    inside, ringed, covered = (
+        np.clip(edge + 0.5 - distance, 0, 1)[..., None]
+        for edge in (radius, radius + ring, radius + 2 * ring)
+    )
+    covered = covered * opacity
     patch = image[top:bottom, left:right]
-    disc = inside * np.asarray(fill, np.float32)  # over a black outline
+    # White where the ring is, black where neither is.
+    disc = inside * np.asarray(fill, np.float32) + (ringed - inside) * np.float32(255)
     patch[:] = (patch + (disc - patch) * covered + 0.5).astype(np.uint8)

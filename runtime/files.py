@@ -26,12 +26,18 @@ def check_output(path: Path, force: bool) -> None:
 
 
 def write_error(path: Path, error: OSError) -> UserError:
-    """The UserError for a failed write of `path`: says when the disk is full."""
+    """UserError for a failed write of `path`; says if the disk is full or a file in the way."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError(
-            f"{path}: the disk is full; free some space or write elsewhere with --output "
+            f"{path}: the disk is full; free some space or write elsewhere "
             "(what was there before is untouched)"
         )
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        for place in (path, *path.parents):
+            if place.is_file():
+                return UserError(
+                    f"{place}: is a file, expected a folder; write elsewhere with --output"
+                )
     return UserError(
         f"{path}: cannot be written ({error.strerror or error}); check the folder's permissions"
     )

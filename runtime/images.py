@@ -21,21 +21,25 @@ class UnreadableImage(UserError):
     """The file is not an image that can be used; the message says why."""
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+def read_image(path: Path, upright: bool = True) -> NDArray[np.uint8]:
     """Decode `path` to HWC uint8 RGB, upright.
 
-    EXIF rotation is applied; CMYK, palette, grey and 16-bit files are converted; alpha is laid
-    over white. Raises UnreadableImage (a UserError) for anything that is not a whole image of 2
-    to 100 million pixels.
+    EXIF rotation is applied, unless `upright` is off (for points in pixels as stored). CMYK,
+    palette, grey and 16-bit files are converted; alpha is laid over white. Raises UnreadableImage
+    (a UserError) for anything that is not a whole image of 2 to 100 million pixels.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of big images and odd EXIF; we check
             with Image.open(path) as image:
                 _check_size(path, image.size)
-                return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+                return np.asarray(_to_rgb(ImageOps.exif_transpose(image) if upright else image))
     except UnreadableImage:
         raise
+    except Image.DecompressionBombError as error:  # before we get to see the size
+        raise UnreadableImage(
+            f"{path}: got more than {MAX_PIXELS:,} pixels, expected 2 to {MAX_PIXELS:,}; resize it"
+        ) from error
     except Exception as error:  # Pillow's plug-ins raise almost anything on corrupt bytes
         reason = str(error).replace("\n", " ") or type(error).__name__
         raise UnreadableImage(f"{path}: cannot be read as an image ({reason})") from error

@@ -41,6 +41,7 @@ class Landmarker:
 
     def __call__(self, image: NDArray[np.uint8], roi: Box | None = None) -> Detection:
         """Find the landmarks in an HWC uint8 RGB image, or in its box `roi` (x, y, w, h)."""
+        _check_image(image)
         return self.batch([image], [images.whole(image) if roi is None else roi])[0]
 
     def batch(
@@ -50,17 +51,14 @@ class Landmarker:
 
         All in one run of the model. Raises ValueError for images or boxes of the wrong form.
         """
-        if not batch_images:
+        if len(batch_images) == 0:
             return []
         pairs = zip(batch_images, boxes, strict=True)
         return self.locate(np.stack([self.crop(image, box) for image, box in pairs]), boxes)
 
     def crop(self, image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
         """The model's view (S,S,3) of `box` in an HWC uint8 RGB image."""
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-            raise ValueError(
-                f"image: got {image.dtype} {image.shape}, expected uint8 (H, W, 3) in RGB order"
-            )
+        _check_image(image)
         return images.crop(image, self._square(box), self.contract.input_size)
 
     def locate(self, crops: NDArray[np.uint8], boxes: Sequence[Box]) -> list[Detection]:
@@ -75,6 +73,13 @@ class Landmarker:
     def close(self) -> None:
         """Free the model."""
         self.runner.close()
+
+    def __repr__(self) -> str:
+        contract = self.contract
+        return (
+            f"<Landmarker '{contract.category}', {contract.num_landmarks} landmarks, "
+            f"{self.runner.name}>"
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -91,6 +96,18 @@ class Landmarker:
         if not (np.isfinite(box).all() and len(box) == 4 and box[2] > 0 and box[3] > 0):
             raise ValueError(f"box: got {box}, expected (x, y, width, height) of positive size")
         return images.square_around(box, self.contract.crop_scale)
+
+
+def _check_image(image: object) -> None:
+    """Raise ValueError unless `image` is an HWC uint8 RGB array that holds a pixel."""
+    expected = "expected uint8 (H, W, 3) in RGB order"
+    if not isinstance(image, np.ndarray):
+        raise ValueError(
+            f"image: got {type(image).__name__}, {expected}, a NumPy array; read a file with "
+            "`lmk.runtime.images.read_image`, convert with `numpy.asarray(picture.convert('RGB'))`"
+        )
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ValueError(f"image: got {image.dtype} {image.shape}, {expected}")
 
 
 def load(path: Path | str, device: str = "cpu", threads: int | None = None) -> Landmarker:

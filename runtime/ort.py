@@ -68,6 +68,8 @@ def open_session(path: Path, provider: str, threads: int | None) -> onnxruntime.
     """A session of the file `path` whose first provider is `provider`; raises UserError."""
     import onnxruntime  # 0.2 s: not when `lmk` is imported
 
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, expected a model made by `lmk export`; name a file")
     if not path.is_file():
         raise UserError(f"{path}: got no such file, expected a model made by `lmk export`")
     if provider not in onnxruntime.get_available_providers():

@@ -37,10 +37,15 @@ class Summary:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C; what was found before it is in the sinks' files, which are whole."""
+    """Ctrl-C; what was found before it is in the sinks' files, unless earlier ones are there.
 
-    def __init__(self, summary: Summary) -> None:
-        super().__init__()
+    `str` of it is one line for the user. untouched: earlier results were kept in its place.
+    """
+
+    def __init__(self, summary: Summary, untouched: bool = False) -> None:
+        frames = "1 frame" if summary.frames == 1 else f"{summary.frames} frames"
+        kept = "the earlier results are untouched" if untouched else "what was found is kept"
+        super().__init__(f"interrupted after {frames}; {kept}")
         self.summary = summary
 
 
@@ -57,7 +62,8 @@ def detect(
     Decoding and cropping, the model, and the sinks each have a thread (the model the caller's).
     progress: called from the caller's thread with the number of frames the model has done.
     An error of any stage stops the others, aborts the sinks and is raised. Ctrl-C writes what the
-    model has done, closes the sinks and raises Interrupted, a KeyboardInterrupt.
+    model has done, closes the sinks (aborts those that would replace earlier results: see
+    Sink.replaces) and raises Interrupted, a KeyboardInterrupt.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size: got {batch_size}, expected 1 or more")
@@ -109,6 +115,27 @@ class _Channel(Generic[T]):
             self._changed.notify_all()
 
 
+class _Worker(threading.Thread):
+    """A thread whose end can be waited for again after Ctrl-C broke into the wait.
+
+    Before Python 3.13 Thread.join, broken into, takes the thread for ended though it still runs.
+    """
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        super().__init__(target=work, daemon=True)
+        self._done = threading.Event()
+
+    def run(self) -> None:
+        try:
+            super().run()
+        finally:
+            self._done.set()
+
+    def join(self, timeout: float | None = None) -> None:
+        self._done.wait(timeout)
+        super().join(timeout)
+
+
 class _Run:
     """The state of one `detect`."""
 
@@ -126,22 +153,24 @@ class _Run:
         self._cropped: _Channel[_Batch | None] = _Channel()
         self._found: _Channel[tuple[list[Frame], list[Detection]] | None] = _Channel()
         self._error: BaseException | None = None
+        self._partial = False  # Ctrl-C came before the last frame
         self._busy = dict.fromkeys(STAGES, 0.0)
         self._num_frames, self._score_sum, self._num_scores = 0, 0.0, 0
         self._started = time.perf_counter()
 
     def __call__(self, progress: Callable[[int], None]) -> Summary:
-        reader = threading.Thread(target=self._guard, args=(self._read,), daemon=True)
-        writer = threading.Thread(target=self._guard, args=(self._write,), daemon=True)
-        interrupted = False
+        reader = _Worker(lambda: self._guard(self._read))
+        writer = _Worker(lambda: self._guard(self._write))
+        interrupted = located = False
         try:
             reader.start()
             writer.start()
             try:
                 self._guard(lambda: self._locate_all(progress))
+                located = True
                 self._finish(reader, writer)
             except KeyboardInterrupt:
-                interrupted = True
+                interrupted, self._partial = True, not located
                 self._finish(reader, writer)
         except BaseException:  # also a second Ctrl-C
             self._stop(reader, writer)
@@ -149,7 +178,8 @@ class _Run:
                 sink.abort()
             raise
         if interrupted:
-            raise Interrupted(self._summary())
+            untouched = self._partial and any(sink.replaces for sink in self._sinks)
+            raise Interrupted(self._summary(), untouched)
         return self._summary()
 
     def _finish(self, reader: threading.Thread, writer: threading.Thread) -> None:
@@ -226,7 +256,10 @@ class _Run:
                     self._write_one(frame, detection)
         with self._timed("write"):
             for sink in self._sinks:
-                sink.close()
+                if self._partial and sink.replaces:
+                    sink.abort()
+                else:
+                    sink.close()
 
     def _write_one(self, frame: Frame, detection: Detection) -> None:
         for sink in self._sinks:

@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.pipeline import Summary
@@ -24,8 +25,15 @@ Report = Callable[[int, int | None], None]  # items done, items in all if known
 
 
 def console() -> Console:
-    """Standard error, so that standard output stays for results."""
-    return Console(file=sys.stderr, soft_wrap=True, highlight=False)
+    """Standard error, so that standard output stays for results.
+
+    File names are printed as they are: rich would take brackets and colons in them for its own.
+    """
+    return Console(file=sys.stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
+def _output() -> Console:
+    return Console(width=120, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 @contextmanager
@@ -33,7 +41,7 @@ def progress(title: str, total: int | None = None) -> Iterator[Report]:
     """A bar with rate and time left on a terminal, a line every 10 seconds elsewhere."""
     screen = console()
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
@@ -58,19 +66,20 @@ def print_summary(summary: Summary) -> None:
     """What a detection did: frames, rate, where the time went, what was left out."""
     screen = console()
     seconds, rate = summary.seconds, summary.frames_per_second
+    frames = "1 frame" if summary.frames == 1 else f"{summary.frames} frames"
     screen.print(
-        f"{summary.frames} frames in {seconds:.1f} s, {rate:.1f} a second; "
-        f"mean score {summary.mean_score:.2f}"
+        f"{frames} in {seconds:.1f} s, {rate:.1f} a second; mean score {summary.mean_score:.2f}"
     )
     busy = ", ".join(f"{name} {value:.1f} s" for name, value in summary.busy_seconds.items())
     screen.print(f"busy: {busy}")
     for reason in summary.skipped:
-        screen.print(f"skipped: {reason}", markup=False)
+        screen.print(f"skipped: {reason}")
 
 
 def print_evaluation(report: Mapping[str, Any]) -> None:
     """A table of the measures, on standard output."""
-    table = Table(title=f"{report['pack']} on {report['data']}: {report['test_images']} images")
+    title = f"{report['pack']} on {report['data']}: {report['test_images']} images"
+    table = Table(title=Text(title))
     for column in ("measure", "value", "mean shape"):
         table.add_column(column, justify="left" if column == "measure" else "right")
     table.add_row("consistency, px of the crop", f"{report['consistency_px']:.2f}", "")
@@ -82,13 +91,16 @@ def print_evaluation(report: Mapping[str, Any]) -> None:
             label = f"{name}, % of the {report['normaliser']}"
             baseline = report[f"{name}_mean_shape_percent"]
             table.add_row(label, f"{report[f'{name}_percent']:.2f}", f"{baseline:.2f}")
-    Console(width=120).print(table)
+    _output().print(table, soft_wrap=False)
     if report["collapsed"]:
         console().print("collapsed: the landmarks sit on one blob, the other figures mean nothing")
 
 
-def print_info(path: Path) -> None:
-    """What a core, a pack, a run's state or an exported model holds, on standard output."""
+def print_info(path: Path, as_json: bool = False) -> None:
+    """What a core, a pack, a run's state or an exported model holds, on standard output.
+
+    In short and rounded for reading, or whole as JSON.
+    """
     if path.suffix == ".onnx":
         from lmk.runtime.ort import OrtRunner
 
@@ -97,11 +109,36 @@ def print_info(path: Path) -> None:
     elif path.suffix == ".safetensors":
         values = read_header(path)
     else:
-        raise UserError(f"{path}: got '{path.suffix}', expected a .safetensors or .onnx file")
-    screen = Console(width=120, highlight=False)
+        kind = "a folder" if path.is_dir() else f"'{path.suffix}'"
+        raise UserError(f"{path}: got {kind}, expected a .safetensors or .onnx file")
+    if as_json:
+        print(json.dumps(values, indent=1))
+        return
+    screen = _output()
     for name, value in values.items():
-        text = value if isinstance(value, str) else json.dumps(value)
-        screen.print(f"{name:16} {text}", markup=False)
+        screen.print(f"{name:16} {_brief(value)}")
+
+
+def _brief(value: object) -> str:
+    """One line: floats to 4 digits, the last entry of a history, the worst drift."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        if "max_px" in value and "crops" in value:  # of export/verify.py
+            return f"max {value['max_px']:.2g} px over {value['crops']} crops"
+        return ", ".join(f"{name} {_nested(each)}" for name, each in value.items()) or "-"
+    if isinstance(value, (list, tuple)):
+        if value and isinstance(value[-1], Mapping):
+            entries = "1 entry" if len(value) == 1 else f"{len(value)} entries, the last"
+            return f"{entries}: {_brief(value[-1])}"
+        return ", ".join(_nested(each) for each in value) or "-"
+    return str(value)
+
+
+def _nested(value: object) -> str:
+    return f"({_brief(value)})" if isinstance(value, (Mapping, list, tuple)) else _brief(value)
 
 
 def print_doctor(as_json: bool) -> None:
@@ -113,9 +150,9 @@ def print_doctor(as_json: bool) -> None:
         found = {"best_device": best_device(), "checks": [asdict(check) for check in checks]}
         print(json.dumps(found, indent=1))
         return
-    screen = Console(width=120, highlight=False)
+    screen = _output()
     for check in checks:
-        screen.print(f"{check.state:8} {check.name:16} {check.detail}", markup=False)
+        screen.print(f"{check.state:8} {check.name:16} {check.detail}")
         if check.cure:
-            screen.print(f"{'':25} {check.cure}", markup=False)
-    screen.print(f"best device for `lmk detect`: {best_device()}", markup=False)
+            screen.print(f"{'':25} {check.cure}")
+    screen.print(f"best device for `lmk detect`: {best_device()}")

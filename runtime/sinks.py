@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import shutil
+import uuid
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -12,10 +14,12 @@ from typing import TYPE_CHECKING, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from lmk.runtime.draw import draw
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import atomic_path, write_error
+from lmk.runtime.images import IMAGE_SUFFIXES
 from lmk.runtime.landmarker import Detection
 from lmk.runtime.sources import Frame, Source
 
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 _ENCODER = "libx264"
 _BT709 = 1  # the number of this matrix, these primaries and this curve in H.264 and FFmpeg
 _LIMITED_RANGE = 1
+MARK = ("Software", "lmk")  # in our PNGs: only they are ever cleared away
 
 
 class Sink(Protocol):
@@ -32,7 +37,10 @@ class Sink(Protocol):
 
     open -> write … -> close (the file appears) or abort (nothing appears). All may raise
     UserError; only close and abort may follow one. Calls come from one thread at a time.
+    replaces: from open on, whether close takes the place of earlier results.
     """
+
+    replaces: bool = False
 
     def open(self, source: Source) -> None:
         """Get ready for the frames of `source`."""
@@ -84,6 +92,7 @@ class CsvSink(Sink):
 
     def open(self, source: Source) -> None:
         """Start the file with its header."""
+        self.replaces = self.replaces or self.path.exists()
         self._pending = _Pending(self.path)
         with _write_errors(self.path):
             temporary = self._pending.temporary
@@ -142,6 +151,7 @@ class OverlayVideoSink(Sink):
         if source.frame_rate is None or source.time_base is None or source.size is None:
             raise UserError(f"{self.path}: got images, expected a video; write an image folder")
         _check_not_source(self.path, source)
+        self.replaces = self.replaces or self.path.exists()
         height, width = source.size
         self._size = (height + height % 2, width + width % 2)
         self._time_base: Fraction = source.time_base
@@ -204,37 +214,60 @@ class OverlayVideoSink(Sink):
 
 
 class OverlayImageSink(Sink):
-    """One PNG per image in `folder`, under the same relative name; written whole, one by one."""
+    """One PNG per image under `folder`, each under its own relative name; all appear at close.
+
+    `cat.jpg` gives `cat.jpg.png`, `cat.png` stays, `cat.jpg.png` gives `cat.jpg.png.png`: no name
+    is given twice. Frames of a video are numbered.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._written: set[Path] = set()
+        self.written: set[Path] = set()  # relative to `folder`
+        self._temporary: Path | None = None
 
     def open(self, source: Source) -> None:
-        """Remember whether frames have names of their own."""
+        """Start a hidden folder beside `folder`."""
         _check_not_source(self.folder, source)
+        self.replaces = self.replaces or self.folder.exists()
         self._numbered = source.frame_rate is not None
+        self._temporary = self.folder.with_name(f".{self.folder.name}.{uuid.uuid4().hex[:8]}")
+        with _write_errors(self.folder):
+            self._temporary.mkdir(parents=True)
 
     def write(self, frame: Frame, detection: Detection) -> None:
         """Draw and save one frame."""
-        path = self._path_of(frame)
-        with atomic_path(path) as temporary:
+        assert self._temporary is not None
+        name, picture, mark = self._name_of(frame), draw(frame.image, detection), PngInfo()
+        mark.add_text(*MARK)
+        with atomic_path(self._temporary / name) as path:
             # Level 1: a third of the time of the default for files a tenth larger.
-            Image.fromarray(draw(frame.image, detection)).save(temporary, compress_level=1)
-        self._written.add(path)
+            Image.fromarray(picture).save(path, compress_level=1, pnginfo=mark)
+        self.written.add(name)
 
-    def _path_of(self, frame: Frame) -> Path:
-        path = self.folder / Path(frame.source).with_suffix(".png")
+    def _name_of(self, frame: Frame) -> Path:
+        name = Path(frame.source)
         if self._numbered:
-            return path.with_stem(f"{path.stem}_{frame.index:06d}")
-        # cat.jpg and cat.png of one folder
-        return path if path not in self._written else self.folder / (frame.source + ".png")
+            return name.with_name(f"{name.stem}_{frame.index:06d}.png")
+        if name.suffix.lower() == ".png" and Path(name.stem).suffix.lower() not in IMAGE_SUFFIXES:
+            return name
+        return name.with_name(name.name + ".png")
 
     def close(self) -> None:
-        """Every picture is finished already."""
+        """Move the pictures to `folder`: as a whole where there is none, else one by one."""
+        assert self._temporary is not None
+        with _write_errors(self.folder):
+            if not self.folder.exists():
+                self._temporary.rename(self.folder)
+            for name in self.written if self._temporary.exists() else ():
+                (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (self._temporary / name).replace(self.folder / name)
+        self.abort()
 
     def abort(self) -> None:
-        """Every picture is whole: they stay."""
+        """Remove the hidden folder."""
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._temporary = None
 
 
 def _add_stream(container: av.container.OutputContainer, rate: Fraction) -> av.VideoStream:
@@ -262,7 +295,5 @@ def _check_not_source(output: Path, source: Source) -> None:
 
 
 def _even(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    height, width = image.shape[:2]
-    if height % 2 == 0 and width % 2 == 0:
-        return image
-    return np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    odd = image.shape[0] % 2, image.shape[1] % 2
+    return np.pad(image, ((0, odd[0]), (0, odd[1]), (0, 0)), mode="edge") if any(odd) else image

@@ -90,7 +90,7 @@ class ImageSource(Source):
             except UnreadableImage as error:
                 if len(self._paths) == 1:
                     raise
-                _logger.warning("skipped %s", error)
+                _logger.debug("skipped %s", error)  # the summary tells
                 self._skipped.append(str(error))
                 continue
             yield Frame(self._name_of(path), index, 0.0, image)

@@ -79,7 +79,7 @@ class VideoSource(Source):
                 time_s += float(1 / self.frame_rate)
             yield Frame(self.path.name, index, time_s, self._upright(frame))
         for line in self.skipped:
-            _logger.warning("skipped %s", line)
+            _logger.debug("skipped %s", line)  # the summary tells
 
     def _upright(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
         # One thread: more cost more time than they save on frames of this size.

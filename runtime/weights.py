@@ -24,6 +24,10 @@ def read_header(path: Path) -> dict[str, Any]:
     Raises UserError for a missing or truncated file and for one that is not ours.
     """
     ours = f"expected {' or '.join(KINDS.values())}"
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, {ours}; name the file")
+    if path.suffix.lower() == ".onnx" and path.exists():
+        raise UserError(f"{path}: is an exported model, {ours}; name the file it was exported from")
     try:
         with safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {})[HEADER])

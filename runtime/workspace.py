@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.weights import read_header
@@ -10,17 +13,22 @@ from lmk.runtime.weights import read_header
 RUNS = Path("runs")
 ZOO = Path(__file__).parent.parent / "zoo"  # what ships with the package
 _MADE_BY = {"core": "lmk train-core", "pack": "lmk adapt", "onnx": "lmk export"}
+_logger = logging.getLogger(__name__)
 
 
 def newest(kind: str) -> Path:
     """The newest core, pack or onnx file in `runs/`, else the shipped one of that kind.
 
-    Raises UserError that says which command makes one.
+    A safetensors file that cannot be read is skipped with a warning. Raises UserError that says
+    which command makes one.
     """
     for folder in (RUNS, ZOO):
-        candidates = sorted(folder.glob("*.onnx" if kind == "onnx" else "*.safetensors"), key=_age)
-        for path in candidates:
-            if kind == "onnx" or read_header(path)["kind"] == kind:
+        pattern = "*.onnx" if kind == "onnx" else "*.safetensors"
+        paths = sorted((path for path in folder.glob(pattern) if path.is_file()), key=_age)
+        if kind == "onnx" and paths:
+            return paths[0]  # whether it can be read is found when it is loaded
+        for path, header in _readable(paths):
+            if header["kind"] == kind:
                 return path
     raise UserError(f"no {kind} in {RUNS}/, expected one; run `{_MADE_BY[kind]}` or name the file")
 
@@ -28,20 +36,32 @@ def newest(kind: str) -> Path:
 def core_of(pack: Path) -> Path | None:
     """The core that `pack` was adapted from: by its sha256, in `runs/`, beside the pack, shipped.
 
-    None for a pack that needs none. Raises UserError naming the sha256 when it is nowhere.
+    None for a pack that needs none. Of the files beside it, one that cannot be read is skipped with
+    a warning. Raises UserError naming the sha256 when the core is nowhere.
     """
     wanted = read_header(pack).get("core_sha256")
     if not wanted:
         return None
     folders = dict.fromkeys((pack.parent, RUNS, ZOO))
-    for path in (path for folder in folders for path in sorted(folder.glob("*.safetensors"))):
-        header = read_header(path)
-        if header["kind"] == "core" and header["sha256"] == wanted:
+    paths = (path for folder in folders for path in sorted(folder.glob("*.safetensors")))
+    for path, header in _readable(path for path in paths if path.is_file()):
+        if header["kind"] == "core" and header.get("sha256") == wanted:
             return path
     places = ", ".join(str(folder) for folder in folders)
     raise UserError(
         f"{pack}: its core, sha256 {wanted}, is not in {places}; give the file by --core"
     )
+
+
+def _readable(paths: Iterable[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Each file of ours with its header; the others are named in the log."""
+    for path in paths:
+        try:
+            header = read_header(path)
+        except UserError as error:
+            _logger.warning("skipped %s", error)  # begins with the path
+        else:
+            yield path, header
 
 
 def _age(path: Path) -> float:

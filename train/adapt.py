@@ -44,7 +44,8 @@ def adapt(config: AdaptConfig, data: DecodedSet) -> Path:
 
     torch.manual_seed(config.seed)
     core, core_sha256 = _core(config)
-    config = replace(config, input_size=core.config.input_size)
+    width = next((name for name, w in WIDTHS.items() if w == core.config.width), config.width)
+    config = replace(config, input_size=core.config.input_size, width=width)
     detector = new_category(
         config.method, core, config.landmarks, config.scope, config.train_plain_convs
     )
@@ -54,7 +55,7 @@ def adapt(config: AdaptConfig, data: DecodedSet) -> Path:
     looks = _features(config, core, device)
     models: dict[str, nn.Module] = {"detector": detector, "generator": painter}
     optimizers = {name: _adam(model, config) for name, model in models.items()}
-    save = partial(_save, config, data, detector, core_sha256)
+    write_pack = partial(_write_pack, config, data, detector, core_sha256)
     batches = Pairs(data, torch.from_numpy(train), config, device)
     seen = batches.fixed(torch.from_numpy(held_out[:8]))
 
@@ -80,11 +81,12 @@ def adapt(config: AdaptConfig, data: DecodedSet) -> Path:
             run.log(config.batch, {name: value.detach() for name, value in losses.items()})
             if (step + 1) % config.preview_every == 0 or run.due():
                 _look(run, detector, painter, seen, dtype, config)
+                write_pack(run)  # before the state: on a nearly full disk it is the more wanted
                 run.save(models, optimizers)
-                save(run)
-        _look(run, detector, painter, seen, dtype, config)
+        if not run.history or run.history[-1]["step"] != run.step:
+            _look(run, detector, painter, seen, dtype, config)
+        write_pack(run)
         run.save(models, optimizers)
-        save(run)
     if run.interrupted:
         raise KeyboardInterrupt
     return config.output
@@ -188,7 +190,7 @@ def _look(
         )
 
 
-def _save(
+def _write_pack(
     config: AdaptConfig, data: DecodedSet, detector: LandmarkNetwork, core_sha256: str, run: Run
 ) -> None:
     header = {
@@ -202,6 +204,7 @@ def _save(
         "data": data.name,
         "images": len(data.names),
         "step": run.step,
+        "finished": run.finished,
         "seconds": round(run.elapsed, 1),
         "config": {
             **asdict(config),
@@ -210,4 +213,5 @@ def _save(
             "vgg": config.vgg and config.vgg.name,
         },
     }
+    run.check_finite({"detector": detector})
     save_pack(config.output, detector, header)

@@ -68,6 +68,8 @@ def load(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if kind != "run":
+        if digest(tensors) != header["sha256"]:
+            raise UserError(f"{path}: its weights do not have its sha256; copy or make it again")
         for name, value in tensors.items():
             if value.is_floating_point() and not value.isfinite().all():
                 raise UserError(f"{path}: tensor '{name}' holds NaN or infinity; train it again")

@@ -177,3 +177,11 @@ class EvaluateConfig:
     images: int | None = option(None, "at most this many test images")
     seed: int = option(0, "of the transforms")
     batch: int = option(32, "images at a time")
+
+    def __post_init__(self) -> None:
+        """Raise UserError for a number that no measure can have."""
+        least = {"rotation": 0, "scale": 0, "shift": 0, "ridge": 0, "images": 1, "batch": 1}
+        for name, low in least.items():
+            value = getattr(self, name)
+            if value is not None and not value >= low:
+                raise UserError(f"--{name}: got {value}, expected {low} or more; raise it")

@@ -35,6 +35,8 @@ def train_core(config: CoreConfig, data: DecodedSet) -> Path:
         torch.set_num_threads(config.threads)
     if not data.landmark_names:
         raise UserError(f"{data.name}: no annotated points, expected some; `lmk adapt` needs none")
+    if not np.isfinite(data.points).all(axis=2).any():
+        raise UserError(f"{data.name}: got no visible point in any image, expected some; annotate")
     device = pick_device(config.device)
     dtype = pick_dtype(config.dtype, device)
     config = for_device(config, device.type)
@@ -67,28 +69,36 @@ def train_core(config: CoreConfig, data: DecodedSet) -> Path:
             if (step + 1) % steps_per_epoch == 0:
                 validate(run, model, data, val, dtype)
             if run.due() or (step + 1) % steps_per_epoch == 0:
-                run.save({"core": model}, {"core": optimizer})
-                _write(config, run, model, data)
+                _keep(config, run, model, optimizer, data)
         if run.step % steps_per_epoch and not run.interrupted:
             validate(run, model, data, val, dtype)
-        run.save({"core": model}, {"core": optimizer})
-        _write(config, run, model, data)
+        _keep(config, run, model, optimizer, data)
     if run.interrupted:
         raise KeyboardInterrupt
     return config.output
 
 
-def _write(config: CoreConfig, run: Run, model: LandmarkNetwork, data: DecodedSet) -> None:
+def _keep(
+    config: CoreConfig,
+    run: Run,
+    model: LandmarkNetwork,
+    optimizer: torch.optim.Optimizer,
+    data: DecodedSet,
+) -> None:
+    """Write the core, then the state: on a nearly full disk the smaller is the more wanted."""
     header = {
         "data": data.name,
         "landmark_names": data.landmark_names,
         "crop_scale": data.crop_scale,
         "config": {**asdict(config), "output": config.output.name},
         "step": run.step,
+        "finished": run.finished,
         "seconds": round(run.elapsed, 1),
         "history": run.history,
     }
+    run.check_finite({"core": model})
     checkpoint.save_core(config.output, model, header)
+    run.save({"core": model}, {"core": optimizer})
 
 
 class Batches:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lmk.runtime.contract import STRIDE
+from lmk.train.config import Width
 
 DEPTH = 4  # poolings inside the hourglass
 
@@ -39,7 +40,7 @@ class HourglassConfig:
         return self.input_size // STRIDE
 
 
-WIDTHS = {"full": 256, "medium": 128, "small": 64}
+WIDTHS: dict[Width, int] = {"full": 256, "medium": 128, "small": 64}
 
 
 class Block(nn.Module):

@@ -68,6 +68,11 @@ class Run:
         of_time = self.elapsed / (self.minutes * 60) if self.minutes else 0.0
         return min(1.0, max(self.step / self.steps, of_time))
 
+    @property
+    def finished(self) -> bool:
+        """Whether the budget was spent, rather than the run stopped."""
+        return not self.interrupted and self.progress >= 1
+
     def __enter__(self) -> Run:
         write_bytes(
             self.folder / "config.json",
@@ -77,10 +82,10 @@ class Run:
             (self.folder / STATE_NAME).unlink(missing_ok=True)
         self._events = SummaryWriter(str(self.folder))
         self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[text]}"),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[text]}", markup=False),
             console=self.console,
             disable=not self.console.is_terminal,
         )
@@ -130,12 +135,14 @@ class Run:
         rate = (self.step - self._first_step) * batch / max(seconds, 1e-6)
         text = "  ".join(f"{name} {value:.4g}" for name, value in scalars.items())
         of = "" if self.steps == UNBOUNDED else f"/{self.steps}"
+        total = sum(scalars.values())
+        short = f"step {self.step}{of}  loss {total:.3g}  {rate:.1f}/s"  # fits 80 columns
+        self._bar.update(self._task, completed=self.progress, text=short)
         line = f"step {self.step}{of}  {text}  {rate:.1f} images/s"
-        self._bar.update(self._task, completed=self.progress, text=line)
         if not self.console.is_terminal:
             done = max(self.progress - self._first_progress, 1e-6)
             left = seconds / done * (1 - self.progress)
-            self.console.print(f"{line}  {self.elapsed:.0f} s, {left:.0f} s left", highlight=False)
+            self.console.print(f"{line}  {self.elapsed:.0f} s, {left:.0f} s left", markup=False)
 
     def _diverged(self, what: str) -> UserError:
         cure = "start again with a lower --lr"
@@ -149,7 +156,7 @@ class Run:
         self.history.append(row)
         for name, value in values.items():
             self._events.add_scalar(name, value, self.step)
-        self.console.print(text, highlight=False)
+        self.console.print(text, markup=False)
         write_bytes(self.folder / "history.json", json.dumps(self.history, indent=1).encode())
 
     def due(self) -> bool:
@@ -162,6 +169,7 @@ class Run:
         Raises UserError, and keeps the last state, when a weight is not finite: between two logs
         the loss can go unseen.
         """
+        self.check_finite(models)
         tensors: dict[str, Tensor] = {}
         groups = {}
         for name, model in models.items():
@@ -171,9 +179,6 @@ class Run:
             groups[name] = state["param_groups"]
             for index, values in state["state"].items():
                 tensors |= {f"optimizer.{name}.{index}.{key}": v for key, v in values.items()}
-        for name, value in tensors.items():
-            if not value.isfinite().all():
-                raise self._diverged(f"{name} holds NaN or infinity")
         header = {
             "step": self.step,
             "elapsed": self.elapsed,
@@ -185,6 +190,13 @@ class Run:
         header = json.loads(json.dumps(header, default=str))
         checkpoint.save(self.folder / STATE_NAME, "run", tensors, header)
         self._saved = time.monotonic()
+
+    def check_finite(self, models: Mapping[str, nn.Module]) -> None:
+        """Raise UserError naming the first weight of `models` that is NaN or infinite."""
+        for name, model in models.items():
+            for key, value in model.state_dict().items():
+                if not value.isfinite().all():
+                    raise self._diverged(f"model.{name}.{key} holds NaN or infinity")
 
     def resume(self, models: Mapping[str, nn.Module], optimizers: Mapping[str, Optimizer]) -> None:
         """Load what `save` wrote: the run goes on as if it had never stopped (bit-equal on a CPU).

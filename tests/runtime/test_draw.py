@@ -14,8 +14,10 @@ def _detection(points, scores, side=400):
 
 @pytest.mark.parametrize(("x", "y"), [(40.0, 30.0), (40.5, 30.25), (39.7, 30.9)])
 def test_disc_is_centred_to_a_fraction_of_a_pixel(x, y):
-    grey = np.full((60, 80, 3), 128, np.uint8)
-    change = np.abs(draw(grey, _detection([(x, y)], [1.0])).astype(float) - 128).sum(-1)
+    black, white = (np.full((60, 80, 3), value, np.uint8) for value in (0, 255))
+    detection = _detection([(x, y)], [1.0])
+    # How much of the texture is gone is how much of a pixel is covered.
+    change = 255.0 - (draw(white, detection).astype(float) - draw(black, detection)).mean(-1)
     rows, columns = np.mgrid[:60, :80]
     assert (change * columns).sum() / change.sum() == pytest.approx(x, abs=0.05)
     assert (change * rows).sum() / change.sum() == pytest.approx(y, abs=0.05)
@@ -28,6 +30,22 @@ def test_image_given_is_untouched_and_the_rest_of_it_too():
     np.testing.assert_array_equal(image, before)
     np.testing.assert_array_equal(drawn[:, 40:], before[:, 40:])
     assert tuple(drawn[20, 20]) == colour(0)
+
+
+@pytest.mark.parametrize("texture", [0, 128, 255])
+def test_unsure_landmarks_of_small_images_can_be_seen(texture):
+    image = np.full((144, 144, 3), texture, np.uint8)
+    drawn = draw(image, _detection([(70, 70)], [0.0], side=10)).astype(int)
+    change = np.abs(drawn - texture).max(-1)
+    assert (change > 50).sum() > 12
+    assert (change[70, 68:73] > 50).all()  # a radius of 3: two pixels to each side are full
+
+
+def test_ring_is_white_and_outline_dark():
+    grey = np.full((99, 99, 3), 128, np.uint8)
+    line = draw(grey, _detection([(49, 49)], [1.0], side=800))[49, 49:].astype(int)  # radius 10
+    assert tuple(line[9]) == colour(0)
+    assert (line[11] == 255).all() and (line[13] == 0).all() and (line[15] == 128).all()
 
 
 def test_low_scores_fade():

@@ -31,3 +31,10 @@ def test_existing_output_asks_for_force(tmp_path):
     with pytest.raises(UserError, match="--force"):
         check_output(path, force=False)
     check_output(path, force=True)
+
+
+@pytest.mark.parametrize("below", ["out.csv", "a/b/out.csv"])
+def test_file_in_the_place_of_a_folder(tmp_path, below):
+    (tmp_path / "notes").write_text("")
+    with pytest.raises(UserError, match="notes: is a file, expected a folder"):
+        check_output(tmp_path / "notes" / below, force=True)

@@ -102,7 +102,7 @@ def test_one_row_is_an_image_one_pixel_is_not(tmp_path):
 def test_bomb_is_refused_before_it_is_decoded(tmp_path):
     path = tmp_path / "bomb.png"
     Image.new("1", (20_000, 20_000)).save(path)
-    with pytest.raises(UnreadableImage, match="bomb.png: .*400000000 pixels"):
+    with pytest.raises(UnreadableImage, match="more than 100,000,000 pixels, expected 2 to"):
         read_image(path)
 
 

@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import lmk
 
@@ -100,3 +101,15 @@ assert not {{"torch", "onnx", "torchvision"}} & set(sys.modules)
 
 def test_version_is_that_of_the_distribution():
     assert lmk.__version__ == version("lmk-toolkit")
+
+
+@pytest.mark.parametrize("image", ["x.png", None, [[0, 0]], Image.new("RGB", (4, 4))])
+def test_what_is_no_array_is_named(landmarker, image):
+    for call in (lambda: landmarker(image), lambda: landmarker.batch([image], [(0, 0, 4, 4)])):
+        with pytest.raises(ValueError, match=r"image: got \w+, expected uint8 \(H, W, 3\)"):
+            call()
+
+
+def test_repr_is_short(landmarker):
+    expected = "<Landmarker 'blob', 3 landmarks, onnxruntime CPUExecutionProvider>"
+    assert repr(landmarker) == expected

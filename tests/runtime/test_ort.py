@@ -82,14 +82,17 @@ def test_random_bytes_missing_file_and_folder(tmp_path):
     path.write_bytes(bytes(range(256)) * 8)
     with pytest.raises(UserError, match="junk.onnx: cannot be read as an ONNX model"):
         OrtRunner(path)
-    for missing in (tmp_path / "no.onnx", tmp_path):
-        with pytest.raises(UserError, match="no such file"):
-            OrtRunner(missing)
+    with pytest.raises(UserError, match="no such file"):
+        OrtRunner(tmp_path / "no.onnx")
+    with pytest.raises(UserError, match="is a folder, expected a model"):
+        OrtRunner(tmp_path)
 
 
 def test_model_of_someone_else(make_model):
-    with pytest.raises(UserError, match=r"'lmk.category' is missing, expected a model made by"):
+    with pytest.raises(UserError, match="blob.onnx: not made by `lmk export`"):
         OrtRunner(make_model(metadata={"author": "someone"}))
+    with pytest.raises(UserError, match=r"'lmk.category' is missing, expected a model made by"):
+        OrtRunner(make_model(metadata={"lmk.format": "1"}))
 
 
 def test_metadata_that_contradicts_the_graph(make_model):

@@ -132,6 +132,39 @@ def test_ctrl_c_keeps_what_was_found(tmp_path, landmarker, blob_video, where):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["o.csv", "o.mp4"]
 
 
+@pytest.mark.parametrize("early", [True, False], ids=["while running", "after the last frame"])
+def test_ctrl_c_does_not_replace_earlier_results(tmp_path, landmarker, blob_video, early):
+    """Sinks of which an earlier file is there keep it, unless the new one is complete."""
+    (tmp_path / "o.csv").write_text("yesterday's")
+
+    class Pressing(CsvSink):
+        def close(self):  # in the writer's thread; the caller waits for it
+            super().close()
+            if not early:
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+                threading.Event().wait(0.1)  # the caller must not go on without the other sink
+
+    def press(num_done):
+        if early and num_done == 10:
+            signal.raise_signal(signal.SIGINT)
+
+    sinks = [
+        Pressing(tmp_path / "o.csv", landmarker.names),
+        CsvSink(tmp_path / "new.csv", landmarker.names),
+    ]
+    with open_source(blob_video[0]) as source, pytest.raises(Interrupted) as caught:
+        detect(source, landmarker, FULL, sinks, 2, press)
+    assert len(_rows(tmp_path / "new.csv")) == (10 if early else 24)
+    if early:
+        assert (tmp_path / "o.csv").read_text() == "yesterday's"
+        message = "interrupted after 10 frames; the earlier results are untouched"
+    else:
+        assert len(_rows(tmp_path / "o.csv")) == 24
+        message = "interrupted after 24 frames; what was found is kept"
+    assert str(caught.value) == message
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["new.csv", "o.csv"]
+
+
 @pytest.mark.parametrize("error", [RuntimeError("boom"), UserError("disk is full")])
 def test_error_in_a_sink_reaches_the_caller(tmp_path, landmarker, blob_video, error):
     broken = _Broken(tmp_path / "broken.csv", landmarker.names)
@@ -183,7 +216,10 @@ def test_error_in_the_model(tmp_path, landmarker, blob_video, monkeypatch):
 def test_sink_that_does_not_open(tmp_path, landmarker, blob_video):
     (tmp_path / "file").write_text("")
     sinks = [CsvSink(tmp_path / "o.csv", "ab"), CsvSink(tmp_path / "file" / "o.csv", "ab")]
-    with open_source(blob_video[0]) as source, pytest.raises(UserError, match="cannot be written"):
+    with (
+        open_source(blob_video[0]) as source,
+        pytest.raises(UserError, match="file: is a file, expected a folder"),
+    ):
         detect(source, landmarker, FULL, sinks, 2)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 

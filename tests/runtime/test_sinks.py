@@ -158,13 +158,34 @@ def test_full_disk_is_one_line(tmp_path, monkeypatch, make):
 def test_images_are_pngs_under_their_names(tmp_path):
     sink = OverlayImageSink(tmp_path)
     sink.open(_images())
-    for name in ("a/cat.jpg", "a/cat.png", "b/cat.jpg"):
+    for name in ("a/pal.gif", "a/pal.gif.png", "a/pal.png", "b/CAT.PNG"):
         sink.write(_frame(_grey(), source=name), _detection())
     sink.close()
     written = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png"))
-    assert written == ["a/cat.png", "a/cat.png.png", "b/cat.png"]
-    drawn = np.asarray(Image.open(tmp_path / "b/cat.png"))
+    assert written == ["a/pal.gif.png", "a/pal.gif.png.png", "a/pal.png"]
+    drawn = np.asarray(Image.open(tmp_path / "b/CAT.PNG"))
     assert drawn.shape == (48, 64, 3) and (drawn[20, 30] != 100).any()
+
+
+@pytest.mark.parametrize("existing", [True, False])
+def test_images_appear_at_close_or_not_at_all(tmp_path, existing):
+    folder = tmp_path / "overlay"
+    if existing:
+        folder.mkdir()
+        (folder / "cat.png").write_bytes(b"old")
+    for end in ("abort", "close"):
+        sink = OverlayImageSink(folder)
+        sink.abort()  # before open
+        sink.open(_images())
+        assert sink.replaces is existing
+        sink.write(_frame(_grey(), source="cat.png"), _detection())
+        assert folder.exists() is existing
+        assert not existing or (folder / "cat.png").read_bytes() == b"old"
+        getattr(sink, end)()
+        assert [path.name for path in tmp_path.iterdir()] == ["overlay"] * (
+            existing or end == "close"
+        )
+    assert Image.open(folder / "cat.png").size == (64, 48)
 
 
 def test_images_of_a_video_are_numbered(tmp_path):

@@ -79,6 +79,7 @@ def test_rotation_is_applied(tmp_path, write_video, rotation):
 
 
 def test_truncated_video_gives_what_it_has(tmp_path, write_video, caplog):
+    caplog.set_level("DEBUG")
     noise = np.random.default_rng(0).integers(0, 256, (30, 48, 64, 3), dtype=np.uint8)
     # The index first, as in a file for the web: it outlives the end.
     whole = write_video(

@@ -141,6 +141,7 @@ def test_damaged_pack(make_pack, core_path, edit, complaint):
     path, _ = make_pack("projection")
     tensors, header = load_file(path), read_header(path)
     edit(tensors)
+    header["sha256"] = checkpoint.digest(tensors)
     save_file(tensors, path, metadata={checkpoint.HEADER: json.dumps(header)})
     with pytest.raises(UserError, match=complaint) as caught:
         load_pack(path, core_path)

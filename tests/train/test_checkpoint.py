@@ -21,6 +21,7 @@ def rewrite(path, edit):
     """Change the tensors of a file and keep its header."""
     tensors, header = load_file(path), read_header(path)
     edit(tensors)
+    header["sha256"] = checkpoint.digest(tensors)
     save_file(tensors, path, metadata={checkpoint.HEADER: json.dumps(header)})
 
 
@@ -125,6 +126,15 @@ def test_another_kind_names_both(tmp_path):
 def test_values_that_are_not_finite(saved, value):
     rewrite(saved, lambda tensors: tensors["conv_last.bias"].__setitem__(0, value))
     with pytest.raises(UserError, match=r"'conv_last\.bias' holds NaN or infinity") as caught:
+        load_core(saved)
+    one_line(caught)
+
+
+def test_values_that_changed_on_the_way(saved):
+    data = bytearray(saved.read_bytes())
+    data[-5] ^= 1
+    saved.write_bytes(data)
+    with pytest.raises(UserError, match="do not have its sha256") as caught:
         load_core(saved)
     one_line(caught)
 

@@ -2,9 +2,9 @@
 
 One row an image. Columns: `file` (path relative to the folder), optionally `width`, `height`
 (checked nowhere, for people), `split`, `source`; then for every landmark NAME `NAME_x`, `NAME_y` in
-pixels of the stored image, pixel-centre convention, and optionally `NAME_v` (0: missing). An x or y
-that is empty or not finite is a missing point as well. Without any NAME_x column the images are
-unlabelled.
+pixels of the image as stored (whatever EXIF says of its rotation), pixel-centre convention, and
+optionally `NAME_v` (0: missing). An empty x or y is a missing point as well. Without any NAME_x
+column the images are unlabelled.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def open_csv(root: Path) -> Dataset:
     """Read `root`/annotations.csv.
 
     Raises UserError naming the line and column of the first thing that is wrong: no `file`
-    (column or cell), NAME_x without NAME_y, text in place of a number, not a single row.
+    (column or cell), NAME_x without NAME_y, a column twice, a row of another number of cells,
+    anything but a finite number as a coordinate, not a single row.
     """
     table = root / FILE_NAME
     columns, rows = _read(table)
@@ -38,19 +39,21 @@ def open_csv(root: Path) -> Dataset:
     if not rows:
         raise UserError(f"{table}: got no rows, expected one an image")
     for line, row in rows:
+        if None in row or None in row.values():  # DictReader's marks of too many and too few
+            raise UserError(f"{table}, line {line}: expected {len(columns)} cells, as the header")
         if not row["file"]:
             raise UserError(f"{table}, line {line}: the cell of 'file' is empty; fill it in")
     samples = tuple(
         Sample(
             row["file"],
-            partial(read_image, root / row["file"]),
+            partial(read_image, root / row["file"], upright=not names),
             _points(table, line, row, names),
             row.get("split") or "",
         )
         for line, row in rows
     )
     key = fingerprint([table, *(root / sample.name for sample in samples)])
-    return Dataset(root.name, samples, names, key)
+    return Dataset(root.resolve().name, samples, names, key)
 
 
 def landmark_names(root: Path) -> tuple[str, ...]:
@@ -75,6 +78,9 @@ def _landmark_names(table: Path, columns: list[str]) -> tuple[str, ...]:
             f"{table}: column 'file' is missing, got {', '.join(columns[:6]) or 'no header'}; "
             "add it (image paths relative to this file)"
         )
+    for column in columns:
+        if columns.count(column) > 1:
+            raise UserError(f"{table}: column '{column}' is there twice; rename one")
     names = tuple(column[:-2] for column in columns if column.endswith("_x"))
     ys = {column[:-2] for column in columns if column.endswith("_y")}
     for name in sorted(ys ^ set(names)):
@@ -87,14 +93,14 @@ def _points(table: Path, line: int, row: Row, names: tuple[str, ...]) -> NDArray
     points = np.full((len(names), 2), np.nan, np.float32)
     for index, name in enumerate(names):
         x, y = row[f"{name}_x"], row[f"{name}_y"]
-        if not x or not y or row.get(f"{name}_v", "1") in ("0", "0.0"):
-            continue
+        visible = row.get(f"{name}_v") or "1"
         try:
-            point = float(x), float(y)
+            point = float(x or 0), float(y or 0), float(visible)
+            if not np.isfinite(point).all():
+                raise ValueError
         except ValueError:
-            raise UserError(
-                f"{table}, line {line}: got '{x}', '{y}' for {name}_x, {name}_y, expected numbers"
-            ) from None
-        if np.isfinite(point).all():
-            points[index] = point
+            got = f"'{x}', '{y}', '{visible}' for {name}_x, {name}_y, {name}_v"
+            raise UserError(f"{table}, line {line}: got {got}, expected numbers") from None
+        if x and y and point[2]:
+            points[index] = point[:2]
     return points

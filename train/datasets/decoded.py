@@ -85,7 +85,10 @@ def decode(
     key = f"{LAYOUT_VERSION} {dataset.fingerprint} {size} {mode}"
     folder = cache / hashlib.sha256(key.encode()).hexdigest()[:20]
     if not (folder / "index.json").exists():
-        _fill(dataset, size, mode, folder, progress)
+        try:
+            _fill(dataset, size, mode, folder, progress)
+        except UserError as error:
+            raise UserError(f"decoded images: {error}; LMK_CACHE names another folder") from error
     index = json.loads((folder / "index.json").read_text())
     kept, skipped = index["kept"], tuple(index["skipped"])
     if skipped:

@@ -27,7 +27,7 @@ def open_folder(root: Path) -> Dataset:
     samples = tuple(
         Sample(str(path.relative_to(root)), partial(read_image, path), NO_POINTS) for path in paths
     )
-    return Dataset(root.name, samples, (), fingerprint(paths))
+    return Dataset(root.resolve().name, samples, (), fingerprint(paths))
 
 
 def fingerprint(paths: Iterable[Path]) -> str:

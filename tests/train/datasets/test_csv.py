@@ -88,11 +88,11 @@ def test_names_alone(write):
         ("file,a_x\nb.png,1\n", "column 'a_y' is missing"),
         ("file,a_y\nb.png,1\n", "column 'a_x' is missing"),
         (HEADER, "got no rows"),
-        ("file,a_x,a_y\na.png,1,2\nb.png,1,two\n", "line 3: got '1', 'two' for a_x, a_y"),
+        ("file,a_x,a_y\na.png,1,2\nb.png,1,two\n", "line 3: got '1', 'two', '1' for a_x, a_y"),
         ("file,a_x,a_y\na.png,1;5,2\n", "line 2: got '1;5', '2'"),
         ("file,a_x,a_y\na.png,1,2\n\n\nb.png,1,x\n", "line 5: got '1', 'x'"),
         ("file,a_x,a_y\na.png,1,2\n,3,4\n", "line 3: the cell of 'file' is empty"),
-        ("a_x,a_y,file\n1,2,a.png\n3,4\n", "line 3: the cell of 'file' is empty"),
+        ("a_x,a_y,file\n1,2,a.png\n3,4,\n", "line 3: the cell of 'file' is empty"),
     ],
 )
 def test_what_is_wrong_and_where(write, text, complaint):
@@ -107,16 +107,22 @@ def test_no_table(tmp_path):
     fails(tmp_path, "cannot be read")
 
 
-def test_short_and_long_rows(write):
-    data = open_csv(write("file,a_x,a_y\na.png\nb.png,1,2,3,4\n"))
-    assert np.isnan(data.samples[0].points).all()
-    assert data.samples[1].points.tolist() == [[1, 2]]
+@pytest.mark.parametrize("row", ["a.png", "a.png,1,2,3,4"])
+def test_short_and_long_rows(write, row):
+    fails(write(f"file,a_x,a_y\nb.png,1,2\n{row}\n"), "line 3: expected 3 cells")
+
+
+def test_a_column_that_is_there_twice(write):
+    fails(write("file,a_x,a_y,a_x\na.png,1,2,3\n"), "column 'a_x' is there twice")
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
-def test_numbers_that_are_no_place_are_missing(write, value):
-    data = open_csv(write(f"file,a_x,a_y,b_x,b_y\na.png,{value},2,3,4\n"))
-    np.testing.assert_array_equal(data.samples[0].points, [[np.nan, np.nan], [3, 4]])
+def test_numbers_that_are_no_place(write, value):
+    fails(write(f"file,a_x,a_y,b_x,b_y\na.png,{value},2,3,4\n"), f"line 2: got '{value}', '2'")
+
+
+def test_visibility_that_is_no_number(write):
+    fails(write("file,a_x,a_y,a_v\na.png,1,2,yes\n"), "line 2: got '1', '2', 'yes'")
 
 
 def test_fingerprint_follows_table_and_images(write):

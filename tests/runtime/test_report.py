@@ -1,0 +1,95 @@
+"""What the user reads: file names as they are, numbers that are short, everything once."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+from safetensors.numpy import save_file
+
+from lmk.runtime import report
+from lmk.runtime.errors import UserError
+from lmk.runtime.pipeline import Summary
+
+ODD = "m/[/b] [red]:cat:"
+
+
+def _summary(frames, skipped=()):
+    return Summary(frames, 2.0, frames / 2, list(skipped), 0.5, {"run": 1.0})
+
+
+def test_progress_on_a_terminal_takes_any_name(monkeypatch):
+    screen = io.StringIO()
+    terminal = Console(file=screen, force_terminal=True, width=120, markup=False, emoji=False)
+    monkeypatch.setattr(report, "console", lambda: terminal)
+    with report.progress(f"detecting in {ODD}", 3) as advance:
+        advance(3, None)
+    assert ODD in screen.getvalue()
+
+
+def test_progress_without_a_terminal_takes_any_name(monkeypatch, capsys):
+    monkeypatch.setattr(report, "_LINE_SECONDS", -1.0)
+    with report.progress(ODD) as advance:
+        advance(1, None)
+    assert capsys.readouterr().err.startswith(f"{ODD}: 1 of ?")
+
+
+def test_summary_counts_and_lists(capsys):
+    report.print_summary(_summary(1, [f"{ODD}.png: broken"]))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("1 frame in 2.0 s") and lines[-1] == f"skipped: {ODD}.png: broken"
+    report.print_summary(_summary(2))
+    assert capsys.readouterr().err.startswith("2 frames in")
+
+
+def test_evaluation_takes_any_name(capsys):
+    values = {"pack": ODD, "data": "[/x]", "test_images": 3, "consistency_px": 1.0}
+    values |= {"consistency_px_each": [1.0], "spread_px": 9.0, "collapsed": False}
+    report.print_evaluation(values)
+    assert f"{ODD} on [/x]: 3 images" in capsys.readouterr().out
+
+
+@pytest.fixture
+def pack(tmp_path):
+    header = {
+        "kind": "pack",
+        "category": "[/b]",
+        "seconds": 2701.8123,
+        "config": {"lr": 0.00123456, "steps": None, "resume": False, "size": [1, 2]},
+        "history": [{"step": 1, "pck": 0.1}, {"step": 2, "pck": 0.123456789}],
+        "drift": {"crops": 32, "max_px": 5.4321e-05, "pairs": {"a-b": {"max_px": 1.0}}},
+    }
+    path = tmp_path / "p.safetensors"
+    save_file({"x": np.zeros(1, np.float32)}, path, metadata={"lmk": json.dumps(header)})
+    return path, header
+
+
+def test_info_is_short(pack, capsys):
+    report.print_info(pack[0])
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert lines == {
+        "kind": "pack",
+        "category": "[/b]",
+        "seconds": "2702",
+        "config": "lr 0.001235, steps null, resume false, size (1, 2)",
+        "history": "2 entries, the last: step 2, pck 0.1235",
+        "drift": "max 5.4e-05 px over 32 crops",
+    }
+
+
+def test_info_as_json_is_whole(pack, model_path, capsys):
+    report.print_info(pack[0], as_json=True)
+    assert json.loads(capsys.readouterr().out) == pack[1]
+    report.print_info(model_path, as_json=True)
+    assert json.loads(capsys.readouterr().out)["landmark_names"] == ["red", "green", "blue"]
+
+
+def test_info_of_a_model(model_path, capsys):
+    report.print_info(model_path)
+    assert "landmark_names   red, green, blue\n" in capsys.readouterr().out
+
+
+def test_info_of_a_folder_says_so(tmp_path):
+    with pytest.raises(UserError, match="got a folder, expected a .safetensors or .onnx file"):
+        report.print_info(tmp_path)
