@@ -181,7 +181,7 @@ def export_command(
 @cli.command("detect")
 @click.argument("source")
 @click.option("--model", type=EXISTING, help="An ONNX file; default: the newest in runs/.")
-@click.option("--roi", default="full", show_default=True, help="full, center or x,y,w,h (pixels).")
+@click.option("--roi", default="full", show_default=True, help="full, center, x,y,w,h or a CSV.")
 @click.option(
     "--output", type=EXISTING, help="Folder of the results; default: runs/NAME-landmarks."
 )
@@ -202,10 +202,11 @@ def detect_command(
     force: bool,
 ) -> None:
     """Find landmarks in an image, a folder or a video."""
+    from lmk.runtime.boxes import parse_roi
     from lmk.runtime.landmarker import load
     from lmk.runtime.pipeline import detect
     from lmk.runtime.results import make_sinks
-    from lmk.runtime.sources import open_source, parse_roi
+    from lmk.runtime.sources import open_source
 
     region = parse_roi(roi)
     with open_source(source) as frames, load(_pick(model, "onnx"), device, threads) as landmarker:

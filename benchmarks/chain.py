@@ -24,11 +24,12 @@ from lmk.benchmarks.machine import interleaved, machine, milliseconds
 from lmk.export.graph import DetectorGraph
 from lmk.export.pack import export_pack
 from lmk.runtime import workspace
+from lmk.runtime.boxes import parse_roi
 from lmk.runtime.landmarker import Landmarker, load
 from lmk.runtime.ort import OrtRunner
 from lmk.runtime.pipeline import detect
 from lmk.runtime.results import make_sinks
-from lmk.runtime.sources import open_source, parse_roi
+from lmk.runtime.sources import open_source
 from lmk.train.category import load_pack
 
 
@@ -64,7 +65,10 @@ def _crops(model: Path, video: Path, roi: str) -> NDArray[np.uint8]:
     """Every frame of the video as the model sees it, repeated to at least 32."""
     region = parse_roi(roi)
     with open_source(video) as frames, load(model) as landmarker:
-        crops = [landmarker.crop(f.image, region(*f.image.shape[:2])) for f in frames]
+        crops = [
+            landmarker.crop(f.image, region(f.image.shape[0], f.image.shape[1], f.index))
+            for f in frames
+        ]
     return np.stack((crops * (32 // len(crops) + 1)) if len(crops) < 32 else crops)
 
 

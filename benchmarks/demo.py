@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmk.export.pack import export_pack
+from lmk.runtime.boxes import parse_roi
 from lmk.runtime.files import atomic_path, check_output
 from lmk.runtime.images import to_crop, to_frame
 from lmk.runtime.landmarker import load
 from lmk.runtime.pipeline import detect
 from lmk.runtime.report import console, print_summary, progress
 from lmk.runtime.results import make_sinks
-from lmk.runtime.sources import open_source, parse_roi
+from lmk.runtime.sources import open_source
 from lmk.train.adapt import adapt
 from lmk.train.category import load_pack
 from lmk.train.config import AdaptConfig, CoreConfig
@@ -122,7 +123,7 @@ def _error(
     with table.open(newline="") as file:
         found = np.array([_row_points(row) for row in csv.DictReader(file)], np.float32)
     height, width = CLIP_SIZE
-    box = parse_roi(ROI)(height, width)
+    box = parse_roi(ROI)(height, width, 0)
     in_crop = regressor(to_crop(found, box, INPUT_SIZE))
     predicted = to_frame(in_crop, box, INPUT_SIZE)
     error = np.linalg.norm(predicted - truth, axis=2).mean()

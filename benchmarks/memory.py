@@ -18,10 +18,11 @@ from time import monotonic
 import click
 
 from lmk.benchmarks.machine import machine
+from lmk.runtime.boxes import parse_roi
 from lmk.runtime.landmarker import load
 from lmk.runtime.pipeline import detect
 from lmk.runtime.results import make_sinks
-from lmk.runtime.sources import Frame, Source, open_source, parse_roi
+from lmk.runtime.sources import Frame, Source, open_source
 
 
 class Looped(Source):

@@ -13,10 +13,11 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from lmk.runtime.boxes import Roi
 from lmk.runtime.images import Box
 from lmk.runtime.landmarker import Detection, Landmarker
 from lmk.runtime.sinks import Sink
-from lmk.runtime.sources import Frame, Roi, Source
+from lmk.runtime.sources import Frame, Source
 
 # A batch closes early at this many bytes of frames: five batches are alive at most.
 _BATCH_BYTES = 64 << 20
@@ -230,7 +231,8 @@ class _Run:
         self._cropped.put(None)
 
     def _add(self, batch: _Batch, frame: Frame) -> None:
-        box = self._roi(*frame.image.shape[:2])
+        height, width = frame.image.shape[:2]
+        box = self._roi(height, width, frame.index)
         batch.frames.append(frame)
         batch.boxes.append(box)
         batch.crops.append(self._landmarker.crop(frame.image, box))

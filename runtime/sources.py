@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmk.runtime.errors import UserError
-from lmk.runtime.images import IMAGE_SUFFIXES, Box, UnreadableImage, read_image
+from lmk.runtime.images import IMAGE_SUFFIXES, UnreadableImage, read_image
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"}
 )
-Roi = Callable[[int, int], Box]  # (height, width) of a frame -> the object's box in it
 _logger = logging.getLogger(__name__)
 
 
@@ -151,36 +150,3 @@ def _find_images(folder: Path) -> list[Path]:
 
 def _listing(suffixes: frozenset[str]) -> str:
     return " ".join(sorted(suffixes))
-
-
-def parse_roi(text: str) -> Roi:
-    """Where the object is: "full", "center" (largest centred square) or "x,y,w,h" in pixels.
-
-    Returns a function (height, width) -> Box; that function raises UserError when the box does
-    not lie in the frame. Raises UserError for any other text.
-    """
-    if text == "full":
-        return lambda height, width: (0.0, 0.0, float(width), float(height))
-    if text == "center":
-        return _centre
-    try:
-        x, y, box_width, box_height = (float(part) for part in text.split(","))
-    except ValueError:
-        raise UserError(f"roi: got '{text}', expected full, center or x,y,w,h in pixels") from None
-
-    def fixed(height: int, width: int) -> Box:
-        inside = x >= 0 and y >= 0 and x + box_width <= width and y + box_height <= height
-        if not inside:  # NaN is not
-            raise UserError(
-                f"roi: got {text}, expected x,y,w,h within the frame of {width}×{height} pixels"
-            )
-        return (x, y, box_width, box_height)
-
-    if not (box_width > 0 and box_height > 0):
-        raise UserError(f"roi: got {text}, expected x,y,w,h with a width and height above 0")
-    return fixed
-
-
-def _centre(height: int, width: int) -> Box:
-    side = min(height, width)
-    return ((width - side) / 2, (height - side) / 2, float(side), float(side))

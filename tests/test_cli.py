@@ -212,7 +212,7 @@ def test_too_few_landmarks(here, capsys, tmp_path, count):
         (["train-core", "--data", "builtin:puppet", "--device", "abacus"], ["abacus"]),
         (["export", "no.safetensors"], ["no.safetensors", "no such file"]),
         (["detect", "no.mp4"], ["no.mp4"]),
-        (["detect", ".", "--roi", "left"], ["left", "full, center or x,y,w,h"]),
+        (["detect", ".", "--roi", "left"], ["left", "full, center, x,y,w,h"]),
         (["info", "runs/butterfly/preview.png"], [".safetensors or .onnx"]),
         (["evaluate", "--data", "nowhere"], ["no such folder"]),
         (["fly"], ["fly"]),

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lmk.runtime.boxes import parse_roi
 from lmk.runtime.errors import UserError
 from lmk.runtime.pipeline import STAGES, Interrupted, detect
 from lmk.runtime.sinks import CsvSink, OverlayImageSink, OverlayVideoSink
-from lmk.runtime.sources import open_source, parse_roi
+from lmk.runtime.sources import open_source
 
 FULL = parse_roi("full")
 

@@ -3,10 +3,11 @@
 import pytest
 from PIL import Image
 
+from lmk.runtime.boxes import parse_roi
 from lmk.runtime.errors import UserError
 from lmk.runtime.pipeline import Interrupted, detect
 from lmk.runtime.results import make_sinks
-from lmk.runtime.sources import open_source, parse_roi
+from lmk.runtime.sources import open_source
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from lmk.runtime.errors import UserError
-from lmk.runtime.sources import open_source, parse_roi
+from lmk.runtime.sources import open_source
 
 
 def _save(path, value):
@@ -64,28 +64,3 @@ def test_unknown_suffix_lists_the_known(tmp_path):
     (tmp_path / "a.docx").write_bytes(b"x")
     with pytest.raises(UserError, match=r"got suffix '.docx', expected an image .*\.mp4"):
         open_source(tmp_path / "a.docx")
-
-
-def test_roi():
-    assert parse_roi("full")(480, 640) == (0, 0, 640, 480)
-    assert parse_roi("center")(480, 640) == (80, 0, 480, 480)
-    assert parse_roi("center")(640, 481) == (0, 79.5, 481, 481)
-    assert parse_roi("10, 20.5,30,40")(480, 640) == (10, 20.5, 30, 40)
-
-
-@pytest.mark.parametrize("text", ["", "middle", "1,2,3", "1,2,3,4,5", "a,b,c,d", "full,1,2,3"])
-def test_roi_that_is_none(text):
-    with pytest.raises(UserError, match="expected full, center or x,y,w,h"):
-        parse_roi(text)
-
-
-@pytest.mark.parametrize("text", ["1,2,0,4", "1,2,3,-4", "1,2,nan,4"])
-def test_roi_without_area(text):
-    with pytest.raises(UserError, match="width and height above 0"):
-        parse_roi(text)
-
-
-@pytest.mark.parametrize("text", ["0,0,101,10", "-1,0,10,10", "95,0,10,10", "nan,0,5,5"])
-def test_roi_outside_the_frame(text):
-    with pytest.raises(UserError, match="within the frame of 100×50 pixels"):
-        parse_roi(text)(50, 100)
