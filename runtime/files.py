@@ -36,7 +36,7 @@ def write_error(path: Path, error: OSError) -> UserError:
         for place in (path, *path.parents):
             if place.is_file():
                 return UserError(
-                    f"{place}: is a file, expected a folder; write elsewhere with --output"
+                    f"{place}: is a file, expected a folder; write elsewhere"
                 )
     return UserError(
         f"{path}: cannot be written ({error.strerror or error}); check the folder's permissions"

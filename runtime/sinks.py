@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     import av
 
 _ENCODER = "libx264"
-_BT709 = 1  # the number of this matrix, these primaries and this curve in H.264 and FFmpeg
-_LIMITED_RANGE = 1
+_BT709, _LIMITED_RANGE = 1, 1  # numbers of H.264 and FFmpeg: matrix, primaries and curve; range
 MARK = ("Software", "lmk")  # in our PNGs: only they are ever cleared away
 
 

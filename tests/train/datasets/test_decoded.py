@@ -261,7 +261,7 @@ def test_a_disk_that_fills_up(images, monkeypatch):
 def test_a_cache_that_cannot_be_written(images):
     folder, cache = images
     cache.write_text("a file in the way")
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match="is a file, expected a folder.*LMK_CACHE"):
         decode(open_folder(folder), SIZE, "image", cache)
 
 
