@@ -35,9 +35,7 @@ def write_error(path: Path, error: OSError) -> UserError:
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         for place in (path, *path.parents):
             if place.is_file():
-                return UserError(
-                    f"{place}: is a file, expected a folder; write elsewhere"
-                )
+                return UserError(f"{place}: is a file, expected a folder; write elsewhere")
     return UserError(
         f"{path}: cannot be written ({error.strerror or error}); check the folder's permissions"
     )
