@@ -98,6 +98,26 @@ def test_detect_takes_the_newest_model_and_writes_a_row_a_frame(here, video, cap
     assert (len(frames), frames[0].width, frames[0].height) == (10, 160, 120)
 
 
+def test_detect_and_info_need_no_torch(here, video):
+    code = """
+import sys
+for name in ("torch", "torchvision", "onnx", "onnxscript", "tensorboard"):
+    sys.modules[name] = None  # importing it fails
+from lmk.cli import main
+main(sys.argv[1:])
+"""
+    for arguments, expected in (
+        (["detect", str(video), "--output", "runs/no-torch"], 0),
+        (["info", "runs/core.safetensors"], 0),
+        (["info", "runs/butterfly.onnx"], 0),
+        (["adapt", "--data", "builtin:butterfly", "--output", "runs/y.safetensors"], 2),
+    ):
+        command = [sys.executable, "-c", code, *arguments]
+        done = subprocess.run(command, cwd=here, capture_output=True, text=True)
+        assert done.returncode == expected, done.stderr
+    assert "pip install torch" in done.stderr
+
+
 def test_detect_in_a_folder_of_images(here, tmp_path):
     for index in range(3):
         Image.fromarray(np.full((40, 60, 3), 80 * index, np.uint8)).save(tmp_path / f"{index}.png")
