@@ -271,8 +271,8 @@ class OverlayImageSink(Sink):
 
 
 def _add_stream(container: av.container.OutputContainer, rate: Fraction, pixels: int) -> Any:
-    # The model needs the cores more: half the work of "veryfast", and no thread without its worth.
-    options = {"preset": "superfast", "crf": "20", "threads": str(1 + pixels // 500_000)}
+    # The model needs the cores more: half the work of "superfast" for twice as many bytes.
+    options = {"preset": "ultrafast", "crf": "20", "threads": str(1 + pixels // 500_000)}
     return container.add_stream(_ENCODER, rate=rate, options=options)
 
 
