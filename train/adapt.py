@@ -70,14 +70,7 @@ def adapt(config: AdaptConfig, data: DecodedSet) -> Path:
             images, sources, between = batches(step)
             with autocast(device, dtype):
                 losses = pair_losses(detector, painter, looks, images, sources, between, config)
-            total = sum(losses.values())
-            for optimizer in optimizers.values():
-                optimizer.zero_grad(set_to_none=True)
-            total.backward()  # type: ignore[union-attr]
-            for name, optimizer in optimizers.items():
-                optimizer.param_groups[0]["lr"] = config.lr * factor
-                nn.utils.clip_grad_norm_(models[name].parameters(), config.clip)
-                optimizer.step()
+            _descend(losses, models, optimizers, config.lr * factor, config.clip)
             run.log(config.batch, {name: value.detach() for name, value in losses.items()})
             if (step + 1) % config.preview_every == 0 or run.due():
                 _look(run, detector, painter, seen, dtype, config)
@@ -90,6 +83,23 @@ def adapt(config: AdaptConfig, data: DecodedSet) -> Path:
     if run.interrupted:
         raise KeyboardInterrupt
     return config.output
+
+
+def _descend(
+    losses: dict[str, Tensor],
+    models: dict[str, nn.Module],
+    optimizers: dict[str, torch.optim.Adam],
+    lr: float,
+    clip: float,
+) -> None:
+    """One step of every optimiser down the sum of the losses, each network's gradient clipped."""
+    for optimizer in optimizers.values():
+        optimizer.zero_grad(set_to_none=True)
+    torch.stack(list(losses.values())).sum().backward()
+    for name, optimizer in optimizers.items():
+        optimizer.param_groups[0]["lr"] = lr
+        nn.utils.clip_grad_norm_(models[name].parameters(), clip)
+        optimizer.step()
 
 
 def _core(config: AdaptConfig) -> tuple[LandmarkNetwork, str]:
