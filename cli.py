@@ -22,12 +22,13 @@ from lmk.runtime.files import check_output, write_bytes
 from lmk.runtime.report import print_doctor, print_evaluation, print_info, print_summary, progress
 from lmk.runtime.weights import read_header
 from lmk.train.config import PRESETS, AdaptConfig, CoreConfig, EvaluateConfig, RunConfig
+from lmk.train.datasets.find import LAYOUTS
 from lmk.train.options import Command, config_options, make_config
 
 if TYPE_CHECKING:
     from lmk.train.datasets.decoded import CropMode, DecodedSet
 
-EXISTING = click.Path(path_type=Path)
+FILE_PATH = click.Path(path_type=Path)
 CROP = click.Choice(["image", "annotation"])
 
 
@@ -48,9 +49,7 @@ def _data_options(crop: str) -> Callable[[Command], Command]:
             show_default=True,
             help="What the crops are fitted to.",
         )(command)
-        return click.option("--layout", type=click.Choice(["csv", "folder"]), help="Of the data.")(
-            command
-        )
+        return click.option("--layout", type=click.Choice(LAYOUTS), help="Of the data.")(command)
 
     return add
 
@@ -125,11 +124,11 @@ def adapt_command(
 
 
 @cli.command("evaluate")
-@click.argument("pack", type=EXISTING, required=False)
+@click.argument("pack", type=FILE_PATH, required=False)
 @click.option("--data", required=True, help="A folder or a name; annotated points are used if any.")
 @_data_options("image")
-@click.option("--core", type=EXISTING, help="The pack's core, if it is not in runs/.")
-@click.option("--output", type=EXISTING, help="JSON to write besides the table.")
+@click.option("--core", type=FILE_PATH, help="The pack's core, if it is not in runs/.")
+@click.option("--output", type=FILE_PATH, help="JSON to write besides the table.")
 @click.option("--force", is_flag=True, help="Overwrite the output.")
 @config_options(EvaluateConfig)
 def evaluate_command(
@@ -154,9 +153,9 @@ def evaluate_command(
 
 
 @cli.command("export")
-@click.argument("pack", type=EXISTING, required=False)
-@click.option("--core", type=EXISTING, help="The pack's core, if it is not in runs/.")
-@click.option("--output", type=EXISTING, help="The ONNX file; default: beside the pack.")
+@click.argument("pack", type=FILE_PATH, required=False)
+@click.option("--core", type=FILE_PATH, help="The pack's core, if it is not in runs/.")
+@click.option("--output", type=FILE_PATH, help="The ONNX file; default: beside the pack.")
 @click.option("--data", help="Images to verify on; default: synthetic ones.")
 @click.option("--force", is_flag=True, help="Overwrite the output.")
 def export_command(
@@ -180,10 +179,10 @@ def export_command(
 
 @cli.command("detect")
 @click.argument("source")
-@click.option("--model", type=EXISTING, help="An ONNX file; default: the newest in runs/.")
+@click.option("--model", type=FILE_PATH, help="An ONNX file; default: the newest in runs/.")
 @click.option("--roi", default="full", show_default=True, help="full, center, x,y,w,h or a CSV.")
 @click.option(
-    "--output", type=EXISTING, help="Folder of the results; default: runs/NAME-landmarks."
+    "--output", type=FILE_PATH, help="Folder of the results; default: runs/NAME-landmarks."
 )
 @click.option("--overlay/--no-overlay", default=True, help="Draw the landmarks too.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
@@ -222,7 +221,7 @@ def detect_command(
 
 
 @cli.command("info")
-@click.argument("file", type=EXISTING)
+@click.argument("file", type=FILE_PATH)
 @click.option("--json", "as_json", is_flag=True, help="Everything, machine-readable.")
 def info_command(file: Path, as_json: bool) -> None:
     """Say what a core, pack or exported model holds."""
@@ -237,7 +236,7 @@ def doctor_command(as_json: bool) -> None:
 
 
 @cli.command("demo")
-@click.option("--output", type=EXISTING, default=Path("runs/demo"), show_default=True)
+@click.option("--output", type=FILE_PATH, default=Path("runs/demo"), show_default=True)
 @click.option("--minutes", type=float, default=4.0, show_default=True, help="For all training.")
 @click.option("--force", is_flag=True, help="Overwrite an earlier demo.")
 def demo_command(output: Path, minutes: float, force: bool) -> None:
