@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lmk.train.datasets.decoded import CropMode, DecodedSet
 
 FILE_PATH = click.Path(path_type=Path)
-CROP = click.Choice(["image", "annotation"])
+CROP = click.Choice(["image", "object", "annotation"])
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -49,7 +49,9 @@ def _data_options(crop: str) -> Callable[[Command], Command]:
             show_default=True,
             help="What the crops are fitted to.",
         )(command)
-        return click.option("--layout", type=click.Choice(LAYOUTS), help="Of the data.")(command)
+        return click.option("--layout", type=click.Choice(list(LAYOUTS)), help="Of the data.")(
+            command
+        )
 
     return add
 
@@ -258,7 +260,7 @@ def data_list_command() -> None:
     from lmk.train.datasets.find import BUILTIN, found, layout_of
 
     for name, root in found().items():
-        click.echo(f"{name:24} {layout_of(root):8} {root}")
+        click.echo(f"{name:24} {layout_of(root).name:8} {root}")
     for name in CATEGORIES:
         click.echo(f"{BUILTIN + name:24} {'builtin':8} drawn, with known points")
 

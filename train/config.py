@@ -78,7 +78,7 @@ class CoreConfig(RunConfig):
     """Supervised training of a core."""
 
     output: Path = option(Path("runs/core.safetensors"), "the core to write")
-    epochs: int = option(110, "passes over the data, unless --steps (the paper's 110)")
+    epochs: int | None = option(None, "passes over the data, unless --steps (paper: 110)")
     loss: Literal["softmax", "mse"] = option(
         # After two epochs of pose_lspet at width 128: PCK 0.22 against 0.04.
         "softmax",
@@ -88,6 +88,7 @@ class CoreConfig(RunConfig):
     rotation: float = option(30.0, "random rotation: ± degrees")
     scale: float = option(0.25, "random scale: up to this much larger or smaller")
     gain: float = option(0.2, "random gain of each colour channel: 1 ± this")
+    keep: tuple[int, ...] = option((), "epoch after which NAME-epochN.safetensors is written too")
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 _BY_DEVICE: dict[type, dict[str, dict[str, Any]]] = {
     CoreConfig: {
         "cpu": {"width": "medium", "batch": 32, "minutes": 20.0},
-        "cuda": {"width": "full", "batch": 32},
+        "cuda": {"width": "full", "batch": 32, "epochs": 110},
     },
     AdaptConfig: {
         "cpu": {"width": "medium", "batch": 16, "generator_width": 16, "minutes": 20.0},
@@ -160,8 +161,9 @@ def for_device(config: Config, device: str) -> Config:
     A budget that was given in any unit is never overridden.
     """
     defaults = dict(_BY_DEVICE[type(config)][device])
-    if config.steps or config.minutes:
-        defaults.pop("minutes", None), defaults.pop("steps", None)
+    if config.steps or config.minutes or getattr(config, "epochs", None):
+        for unit in ("steps", "minutes", "epochs"):
+            defaults.pop(unit, None)
     names = {f.name for f in fields(config)} & defaults.keys()
     return replace(config, **{n: defaults[n] for n in names if getattr(config, n) is None})
 

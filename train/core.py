@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from lmk.train.config import UNBOUNDED, CoreConfig, for_device
 from lmk.train.datasets.decoded import DecodedSet
 from lmk.train.device import autocast, on_device, pick_device, pick_dtype, to_float
 from lmk.train.hourglass import WIDTHS, HourglassConfig, LandmarkNetwork
-from lmk.train.metrics import flip_map, normaliser_for, pck
+from lmk.train.metrics import pck
 from lmk.train.run import Run, batch_indices, generator, warmup_cosine
 from lmk.train.split import split_for_training
 
@@ -28,7 +29,7 @@ def train_core(config: CoreConfig, data: DecodedSet) -> Path:
     """Train on the annotated points of `data`, validate each epoch, write `config.output`.
 
     Validation is the split named val or test, else a tenth of the images, and is never trained
-    on. Reported: PCK@0.2 of the torso (or inter-ocular distance, or box: see metrics.py).
+    on. Reported: PCK@0.2 of the torso (or what else the scheme of the landmarks divides by).
     Raises UserError for unlabelled data. Returns the path of the core.
     """
     if config.threads:
@@ -42,7 +43,7 @@ def train_core(config: CoreConfig, data: DecodedSet) -> Path:
     config = for_device(config, device.type)
     train, val = split_for_training(data.name, data.splits, config.seed)
     steps_per_epoch = max(1, len(train) // config.batch)
-    steps = config.steps or (UNBOUNDED if config.minutes else config.epochs * steps_per_epoch)
+    steps = config.steps or (config.epochs or 0) * steps_per_epoch or UNBOUNDED
 
     torch.manual_seed(config.seed)
     network = HourglassConfig(len(data.landmark_names), WIDTHS[config.width], config.input_size)
@@ -68,8 +69,12 @@ def train_core(config: CoreConfig, data: DecodedSet) -> Path:
             run.log(config.batch, {"loss": loss.detach()})
             if (step + 1) % steps_per_epoch == 0:
                 validate(run, model, data, val, dtype)
-            if run.due() or (step + 1) % steps_per_epoch == 0:
+            epoch, rest = divmod(step + 1, steps_per_epoch)
+            if run.due() or rest == 0:
                 _keep(config, run, model, optimizer, data)
+            if rest == 0 and epoch in config.keep:
+                path = config.output.with_stem(f"{config.output.stem}-epoch{epoch}")
+                checkpoint.save_core(path, model, _header(config, run, data))
         if run.step % steps_per_epoch and not run.interrupted:
             validate(run, model, data, val, dtype)
         _keep(config, run, model, optimizer, data)
@@ -86,7 +91,13 @@ def _keep(
     data: DecodedSet,
 ) -> None:
     """Write the core, then the state: on a nearly full disk the smaller is the more wanted."""
-    header = {
+    run.check_finite({"core": model})
+    checkpoint.save_core(config.output, model, _header(config, run, data))
+    run.save({"core": model}, {"core": optimizer})
+
+
+def _header(config: CoreConfig, run: Run, data: DecodedSet) -> dict[str, Any]:
+    return {
         "data": data.name,
         "landmark_names": data.landmark_names,
         "crop_scale": data.crop_scale,
@@ -96,9 +107,6 @@ def _keep(
         "seconds": round(run.elapsed, 1),
         "history": run.history,
     }
-    run.check_finite({"core": model})
-    checkpoint.save_core(config.output, model, header)
-    run.save({"core": model}, {"core": optimizer})
 
 
 class Batches:
@@ -110,7 +118,7 @@ class Batches:
         self.images = on_device(data.images, device)
         self.points = torch.from_numpy(data.points).to(device)
         self.indices = torch.from_numpy(indices)
-        self.flips = flip_map(data.landmark_names)
+        self.flips = data.scheme.flips and list(data.scheme.flips)
         self.config, self.device = config, device
         self.spec = augment.Similarity(
             config.rotation, config.scale, config.shift, flip=0.5 if self.flips else 0.0
@@ -160,8 +168,8 @@ def validate(
     """Record PCK@0.2 on the images of `indices`, in pixels of their crops."""
     points = find_points(model, data, indices, dtype)
     truth = data.crop_points(indices, model.config.input_size)
-    normaliser = normaliser_for(data.landmark_names)
-    overall, each = pck(points, truth, normaliser.lengths(truth))
+    normaliser = data.scheme.normaliser
+    overall, each = pck(points, truth, normaliser.lengths(truth, data.lengths[indices]))
     values = {"pck": overall}
     values |= {f"pck_{n}": float(v) for n, v in zip(data.landmark_names, each, strict=True)}
     text = f"step {run.step}: PCK@0.2 of the {normaliser.label} {overall:.4f}, {run.elapsed:.0f} s"

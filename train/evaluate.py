@@ -15,7 +15,6 @@ from lmk.train.config import EvaluateConfig
 from lmk.train.datasets.decoded import DecodedSet
 from lmk.train.device import to_float
 from lmk.train.hourglass import LandmarkNetwork
-from lmk.train.metrics import normaliser_for
 from lmk.train.run import generator
 from lmk.train.split import split_indices
 
@@ -66,7 +65,7 @@ def _regressions(
 ) -> dict[str, Any]:
     """Forward and backward errors in % of the normaliser, the mean shape's beside them."""
     size = model.config.input_size
-    normaliser = normaliser_for(data.landmark_names)
+    normaliser = data.scheme.normaliser
     truth_train, truth_test = (data.crop_points(part, size) for part in (train, test))
     whole_train = np.isfinite(truth_train).all(axis=(1, 2))
     whole_test = np.isfinite(truth_test).all(axis=(1, 2))
@@ -90,7 +89,7 @@ def _regressions(
             found[whole_test],
         ),
     }
-    lengths = normaliser.lengths(truth_test[whole_test])
+    lengths = normaliser.lengths(truth_test[whole_test], data.lengths[test][whole_test])
     report: dict[str, Any] = {
         "normaliser": normaliser.label,
         "regressor_images": int(whole_train.sum()),

@@ -27,7 +27,8 @@ def config_options(config: type) -> Callable[[Command], Command]:
                 kind = next(arg for arg in typing.get_args(kind) if arg is not NoneType)
             flag = "--" + item.name.replace("_", "-")
             text = item.metadata.get("help", "")
-            if item.default not in (None, MISSING, False, NAMED):
+            several = typing.get_origin(kind) is tuple
+            if item.default not in (None, MISSING, False, NAMED, ()):
                 text += f"  [default: {item.default}]"
             if kind is bool:
                 flag += f"/--no-{flag[2:]}"
@@ -35,7 +36,11 @@ def config_options(config: type) -> Callable[[Command], Command]:
                 kind = click.Choice(typing.get_args(kind))
             elif kind is Path:
                 kind = click.Path(path_type=Path)
-            command = click.option(flag, item.name, type=kind, default=None, help=text)(command)
+            elif several:
+                kind, text = typing.get_args(kind)[0], text + "; may be repeated"
+            command = click.option(
+                flag, item.name, type=kind, default=None, multiple=several, help=text
+            )(command)
         return command
 
     return add

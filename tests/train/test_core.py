@@ -16,8 +16,9 @@ from lmk.train.config import CoreConfig
 from lmk.train.core import Batches, find_points, heatmap_loss, train_core
 from lmk.train.datasets.builtin import builtin
 from lmk.train.datasets.decoded import decode
+from lmk.train.datasets.scheme import NO_SCHEME, scheme_of
 from lmk.train.hourglass import WIDTHS, HourglassConfig
-from lmk.train.metrics import flip_map, normaliser_for, pck
+from lmk.train.metrics import pck
 from lmk.train.run import STATE_NAME, batch_indices
 from lmk.train.split import split_for_training
 
@@ -104,7 +105,7 @@ def test_learns_the_puppet(core_config, tmp_path):
             loss = heatmap_loss(model(images), points, config)
         truth = data.crop_points(held_out, 64)
         found = find_points(model, data, held_out)
-        return float(loss), pck(found, truth, normaliser_for(data.landmark_names).lengths(truth))[0]
+        return float(loss), pck(found, truth, data.scheme.normaliser.lengths(truth))[0]
 
     untrained = load_core(train_core(replace(config, steps=1), data))[0]
     trained = load_core(train_core(config, data))[0]
@@ -120,7 +121,7 @@ def test_squared_error_as_in_the_paper(core_config, puppets):
 
 
 def test_unlabelled_data(core_config, butterflies):
-    unlabelled = replace(butterflies, landmark_names=(), points=butterflies.points[:, :0])
+    unlabelled = replace(butterflies, scheme=NO_SCHEME, points=butterflies.points[:, :0])
     with pytest.raises(UserError, match="no annotated points, .*`lmk adapt` needs none"):
         train_core(core_config(), unlabelled)
 
@@ -163,7 +164,7 @@ class TestBatches:
         before = _sample(source[order], torch.from_numpy(puppets.points)[order])
         after = _sample(images, pixels)
         # A mirrored image has its sides swapped.
-        twins = flip_map(puppets.landmark_names)
+        twins = list(puppets.scheme.flips)
         distance = (before - after).abs().mean(dim=(1, 2))
         swapped = (before[:, twins] - after).abs().mean(dim=(1, 2))
         near = torch.minimum(distance, swapped)
@@ -173,7 +174,7 @@ class TestBatches:
     def test_without_sides_nothing_is_mirrored(self, puppets, still):
         names = tuple(f"p{i}" for i in range(14))
         batches = Batches(
-            replace(puppets, landmark_names=names), np.arange(36), still, torch.device("cpu")
+            replace(puppets, scheme=scheme_of(names)), np.arange(36), still, torch.device("cpu")
         )
         images, points = batches(0)
         order = _order(still, 0)

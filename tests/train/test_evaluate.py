@@ -13,6 +13,7 @@ from lmk.runtime.errors import UserError
 from lmk.train.bottleneck import BETA
 from lmk.train.config import EvaluateConfig
 from lmk.train.datasets.decoded import DecodedSet
+from lmk.train.datasets.scheme import NO_SCHEME, scheme_of
 from lmk.train.evaluate import LinearRegressor, evaluate, find_landmarks
 from lmk.train.hourglass import HourglassConfig
 
@@ -68,7 +69,8 @@ def spots():
         points=points,
         names=tuple(f"{i}.png" for i in range(COUNT)),
         splits=("train",) * 20 + ("test",) * 10,
-        landmark_names=NAMES,
+        scheme=scheme_of(NAMES),
+        lengths=np.full(COUNT, np.nan, np.float32),
         skipped=(),
         crop_scale=1.0,
     )
@@ -139,7 +141,7 @@ def test_without_a_transform_everything_is_consistent(spots):
 
 
 def test_unlabelled_data_has_no_regression(spots):
-    report = measure(Perfect(), replace(spots, landmark_names=(), points=spots.points[:, :0]))
+    report = measure(Perfect(), replace(spots, scheme=NO_SCHEME, points=spots.points[:, :0]))
     assert "forward_percent" not in report and report["consistency_px"] < 0.1
 
 

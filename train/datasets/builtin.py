@@ -23,6 +23,7 @@ from lmk.train.datasets.builtin_render import (
     rotation,
 )
 from lmk.train.datasets.sample import Dataset, Sample
+from lmk.train.datasets.scheme import scheme_of
 
 CATEGORIES: tuple[str, ...] = tuple(FIGURES)
 RENDER_VERSION = 1  # raise it with every change of what is drawn: caches are keyed by it
@@ -48,7 +49,7 @@ def builtin(category: str, count: int, seed: int = 0) -> Dataset:
     )
     key = f"builtin:{category}:{count}:{seed}:{RENDER_VERSION}"
     fingerprint = hashlib.sha256(key.encode()).hexdigest()
-    return Dataset(f"builtin:{category}", samples, landmark_names(category), fingerprint)
+    return Dataset(f"builtin:{category}", samples, fingerprint, scheme_of(landmark_names(category)))
 
 
 def landmark_names(category: str) -> tuple[str, ...]:

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from lmk.runtime.errors import UserError
 from lmk.runtime.images import read_image
 from lmk.train.datasets.folder import fingerprint
-from lmk.train.datasets.sample import Dataset, Sample
+from lmk.train.datasets.sample import Dataset, Layout, Sample
+from lmk.train.datasets.scheme import scheme_of
 
 FILE_NAME = "annotations.csv"
 Row = dict[str, str]
@@ -53,7 +54,7 @@ def open_csv(root: Path) -> Dataset:
         for line, row in rows
     )
     key = fingerprint([table, *(root / sample.name for sample in samples)])
-    return Dataset(root.resolve().name, samples, names, key)
+    return Dataset(root.resolve().name, samples, key, scheme_of(names))
 
 
 def landmark_names(root: Path) -> tuple[str, ...]:
@@ -104,3 +105,11 @@ def _points(table: Path, line: int, row: Row, names: tuple[str, ...]) -> NDArray
         if x and y and point[2]:
             points[index] = point[:2]
     return points
+
+
+LAYOUT = Layout(
+    "csv",
+    f"{FILE_NAME} (file, NAME_x, NAME_y, …) and the images it names",
+    lambda root: (root / FILE_NAME).is_file(),
+    open_csv,
+)

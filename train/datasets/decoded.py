@@ -21,11 +21,12 @@ from lmk.runtime.errors import UserError
 from lmk.runtime.files import atomic_path, write_bytes
 from lmk.runtime.images import Box, UnreadableImage, crop, square_around, to_crop, whole
 from lmk.train.datasets.sample import Dataset, Sample
+from lmk.train.datasets.scheme import Scheme
 
 CONTEXT = 1.25  # cached side / crop side: room for rotation and shift without inventing pixels
-ANNOTATION_MARGIN = 1.5  # crop side / longer side of the box of the annotated points
-CropMode = Literal["image", "annotation"]
-LAYOUT_VERSION = 1
+CROP_MARGIN = 1.5  # crop side / longer side of the box of the annotated points
+CropMode = Literal["image", "object", "annotation"]
+LAYOUT_VERSION = 2
 log = logging.getLogger(__name__)
 
 
@@ -38,9 +39,15 @@ class DecodedSet:
     points: NDArray[np.float32]  # (N,P,2) pixels of `images`, NaN where missing
     names: tuple[str, ...]  # of the images
     splits: tuple[str, ...]
-    landmark_names: tuple[str, ...]
+    scheme: Scheme  # of the points
+    lengths: NDArray[np.float32]  # (N,) given with the images, pixels of `images`; else NaN
     skipped: tuple[str, ...]  # reasons, one an unreadable image
     crop_scale: float  # crop side / longer side of the object box, for the runtime
+
+    @property
+    def landmark_names(self) -> tuple[str, ...]:
+        """Of `points`; () for unlabelled data."""
+        return self.scheme.names
 
     def crop_points(self, indices: NDArray[np.intp], input_size: int) -> NDArray[np.float32]:
         """Annotated points (N,P,2) of `indices` in pixels of the central crop of `input_size`."""
@@ -60,13 +67,21 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lmk"
 
 
-def object_box(sample: Sample, image: NDArray[np.uint8], mode: CropMode) -> tuple[Box, float]:
-    """The box to crop about and its scale: the whole image, or the annotated points and room."""
+def object_box(
+    sample: Sample, image: NDArray[np.uint8], mode: CropMode, margin: float = CROP_MARGIN
+) -> tuple[Box, float]:
+    """The box to crop about and its scale.
+
+    image: the whole image; object: the box that the data set gives, else the whole image;
+    annotation: the annotated points and `margin`. Only the last one knows where the points are.
+    """
+    if mode == "object" and sample.box is not None:
+        return sample.box, 1.0
     seen = sample.points[np.isfinite(sample.points).all(axis=1)]
-    if mode == "image" or len(seen) < 2:
+    if mode != "annotation" or len(seen) < 2:
         return whole(image), 1.0
     (x0, y0), (x1, y1) = seen.min(axis=0), seen.max(axis=0)
-    return (x0 + 0.5, y0 + 0.5, max(x1 - x0, 1.0), max(y1 - y0, 1.0)), ANNOTATION_MARGIN
+    return (x0 + 0.5, y0 + 0.5, max(x1 - x0, 1.0), max(y1 - y0, 1.0)), margin
 
 
 def decode(
@@ -75,6 +90,7 @@ def decode(
     mode: CropMode,
     cache: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    margin: float = CROP_MARGIN,
 ) -> DecodedSet:
     """Return the decoded crops of `dataset` for networks of `input_size`, from `cache` if there.
 
@@ -82,11 +98,11 @@ def decode(
     when no image is readable or the disk is full.
     """
     size = round(input_size * CONTEXT / 2) * 2
-    key = f"{LAYOUT_VERSION} {dataset.fingerprint} {size} {mode}"
+    key = f"{LAYOUT_VERSION} {dataset.fingerprint} {size} {mode} {margin}"
     folder = cache / hashlib.sha256(key.encode()).hexdigest()[:20]
     if not (folder / "index.json").exists():
         try:
-            _fill(dataset, size, mode, folder, progress)
+            _fill(dataset, size, (mode, margin), folder, progress)
         except UserError as error:
             raise UserError(f"decoded images: {error}; LMK_CACHE names another folder") from error
     index = json.loads((folder / "index.json").read_text())
@@ -100,32 +116,39 @@ def decode(
     return DecodedSet(
         name=dataset.name,
         images=np.load(folder / "images.npy", mmap_mode="c")[: len(kept)],
-        points=np.load(folder / "points.npy")[: len(kept)],
+        points=np.load(folder / "points.npy"),
         names=tuple(dataset.samples[i].name for i in kept),
         splits=tuple(dataset.samples[i].split for i in kept),
-        landmark_names=dataset.landmark_names,
+        scheme=dataset.scheme,
+        lengths=np.load(folder / "lengths.npy"),
         skipped=skipped,
-        crop_scale=ANNOTATION_MARGIN if mode == "annotation" and dataset.landmark_names else 1.0,
+        crop_scale=margin if mode == "annotation" and dataset.landmark_names else 1.0,
     )
 
 
 def _fill(
-    dataset: Dataset, size: int, mode: CropMode, folder: Path, progress: Callable[[int, int], None]
+    dataset: Dataset,
+    size: int,
+    fit: tuple[CropMode, float],
+    folder: Path,
+    progress: Callable[[int, int], None],
 ) -> None:
     """Decode everything into `folder`; index.json comes last and marks it complete."""
     total = len(dataset.samples)
 
-    def one(sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.float32]] | str:
+    def one(sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.float32], float] | str:
         try:
             image = sample.read()
         except UnreadableImage as error:
             return str(error)
-        box, scale = object_box(sample, image, mode)
+        box, scale = object_box(sample, image, *fit)
         square = square_around(box, scale * CONTEXT)
-        return crop(image, square, size), to_crop(sample.points, square, size)
+        length = sample.length * size / square[2]
+        return crop(image, square, size), to_crop(sample.points, square, size), length
 
     kept: list[int] = []
     points: list[NDArray[np.float32]] = []
+    lengths: list[float] = []
     skipped: list[str] = []
     with (
         atomic_path(folder / "images.npy") as temporary,
@@ -137,14 +160,17 @@ def _fill(
             if isinstance(result, str):
                 skipped.append(result)
             else:
-                images[len(kept)], found = result
+                images[len(kept)], found, length = result
                 kept.append(index)
                 points.append(found)
+                lengths.append(length)
             progress(index + 1, total)
         images.flush()
     with atomic_path(folder / "points.npy") as temporary:
         count = len(dataset.landmark_names)
         np.save(temporary, np.array(points, np.float32).reshape(len(kept), count, 2))
+    with atomic_path(folder / "lengths.npy") as temporary:
+        np.save(temporary, np.array(lengths, np.float32))
     write_bytes(folder / "index.json", json.dumps({"kept": kept, "skipped": skipped}).encode())
 
 

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.images import IMAGE_SUFFIXES
-from lmk.train.datasets import builtin, csv
-from lmk.train.datasets.folder import open_folder
-from lmk.train.datasets.sample import Dataset
+from lmk.train.datasets import builtin, csv, folder
+from lmk.train.datasets.sample import Dataset, Layout
 
 BUILTIN = "builtin:"
 BUILTIN_COUNT = 2000
-LAYOUTS = ("csv", "folder")
+
+# The first that recognises a folder reads it.
+_READERS = (csv.LAYOUT, folder.LAYOUT)
+LAYOUTS = {layout.name: layout for layout in _READERS}
 
 
 def homes() -> list[Path]:
@@ -24,9 +26,9 @@ def homes() -> list[Path]:
     return [Path("data"), user / "lmk"]
 
 
-def layout_of(root: Path) -> str:
+def layout_of(root: Path) -> Layout:
     """The layout of a folder, by the files in it."""
-    return "csv" if (root / csv.FILE_NAME).is_file() else "folder"
+    return next(layout for layout in _READERS if layout.recognises(root))
 
 
 def found() -> dict[str, Path]:
@@ -40,11 +42,11 @@ def found() -> dict[str, Path]:
     return folders
 
 
-def _holds_data(folder: Path) -> bool:
-    if folder.name.startswith("."):
+def _holds_data(root: Path) -> bool:
+    if root.name.startswith("."):
         return False
-    images = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    return layout_of(folder) == "csv" or next(images, None) is not None
+    images = (path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    return layout_of(root) is not folder.LAYOUT or next(images, None) is not None
 
 
 def open_dataset(spec: str, layout: str | None = None) -> Dataset:
@@ -62,7 +64,7 @@ def open_dataset(spec: str, layout: str | None = None) -> Dataset:
         raise UserError(
             f"--data {spec}: no such folder, here or in {places}; give a folder, or one of {names}"
         )
-    return csv.open_csv(root) if (layout or layout_of(root)) == "csv" else open_folder(root)
+    return (LAYOUTS[layout] if layout else layout_of(root)).open(root)
 
 
 def category_name(spec: str) -> str:
@@ -77,7 +79,7 @@ def first_pose_set() -> str:
     """
     annotated = {}
     for name, root in found().items():
-        if layout_of(root) == "csv":
+        if layout_of(root) is csv.LAYOUT:
             names = csv.landmark_names(root)
             annotated[name] = {"l_hip", "r_shoulder"} <= set(names) if names else None
     for pose in (True, False):

@@ -11,7 +11,7 @@ import numpy as np
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.images import IMAGE_SUFFIXES, read_image
-from lmk.train.datasets.sample import Dataset, Sample
+from lmk.train.datasets.sample import Dataset, Layout, Sample
 
 NO_POINTS = np.zeros((0, 2), np.float32)
 
@@ -27,7 +27,7 @@ def open_folder(root: Path) -> Dataset:
     samples = tuple(
         Sample(str(path.relative_to(root)), partial(read_image, path), NO_POINTS) for path in paths
     )
-    return Dataset(root.resolve().name, samples, (), fingerprint(paths))
+    return Dataset(root.resolve().name, samples, fingerprint(paths))
 
 
 def fingerprint(paths: Iterable[Path]) -> str:
@@ -40,3 +40,7 @@ def fingerprint(paths: Iterable[Path]) -> str:
         except OSError:
             sha.update(f"{path}\0missing\n".encode())
     return sha.hexdigest()
+
+
+# The last resort: any folder with an image in it.
+LAYOUT = Layout("folder", "images, at any depth, without labels", lambda root: True, open_folder)

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lmk.runtime.images import Box
+from lmk.train.datasets.scheme import NO_SCHEME, Scheme
+
 
 @dataclass(frozen=True)
 class Sample:
-    """One image, decoded when asked for."""
+    """One object in one image, decoded when asked for."""
 
     name: str  # a path or an identifier that the user recognises
     read: Callable[[], NDArray[np.uint8]]  # HWC uint8 RGB; raises UnreadableImage
     points: NDArray[np.float32]  # (P,2) image pixels (x, y); NaN where missing; P = 0: no labels
     split: str = ""  # as the data set names it: train, val, test, …; "" where it has none
+    box: Box | None = (
+        None  # of the object, where the data set gives one that owes nothing to points
+    )
+    length: float = float("nan")  # pixels that errors are divided by, if the scheme asks for it
 
 
 @dataclass(frozen=True)
@@ -25,5 +33,21 @@ class Dataset:
 
     name: str
     samples: tuple[Sample, ...]
-    landmark_names: tuple[str, ...]  # of `points`; () for unlabelled data
     fingerprint: str  # changes when the files change; keys the decoded cache
+    scheme: Scheme = NO_SCHEME  # of the points
+    problems: tuple[str, ...] = ()  # what is missing or wrong and was left out, a line each
+
+    @property
+    def landmark_names(self) -> tuple[str, ...]:
+        """Of `points`; () for unlabelled data."""
+        return self.scheme.names
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one data set lies on the disk."""
+
+    name: str  # of --layout
+    looks_for: str  # what a folder must hold, in words, for error messages
+    recognises: Callable[[Path], bool]  # cheap: looks for a few names, reads nothing
+    open: Callable[[Path], Dataset]  # raises UserError: what was looked for, what was found

@@ -18,6 +18,7 @@ from lmk.train.datasets.csv import open_csv
 from lmk.train.datasets.decoded import cache_folder, decode
 from lmk.train.datasets.folder import open_folder
 from lmk.train.datasets.sample import Dataset, Sample
+from lmk.train.datasets.scheme import scheme_of
 
 SIZE = 64
 
@@ -72,7 +73,9 @@ def test_points_agree_with_pixels(tmp_path, mode, size):
         points[0] = np.array(size[::-1]) * 0.5 + rng.uniform(-9, 9, 2)
         image = spot(points, size)
         samples.append(Sample(f"{index}", lambda image=image: image, points))
-    data = decode(Dataset("spots", tuple(samples), ("a", "b", "c"), "x"), SIZE, mode, tmp_path)
+    data = decode(
+        Dataset("spots", tuple(samples), "x", scheme_of(("a", "b", "c"))), SIZE, mode, tmp_path
+    )
     assert data.images.shape == (4, 80, 80, 3) and data.points.shape == (4, 3, 2)
     for image, points in zip(data.images, data.points, strict=True):
         np.testing.assert_allclose(centroid(image), points[0], atol=0.2)
@@ -81,7 +84,7 @@ def test_points_agree_with_pixels(tmp_path, mode, size):
 def test_the_whole_image_fits_the_central_crop(tmp_path):
     corners = np.array([[-0.5, -0.5], [99.5, 49.5]], np.float32)  # the edges of the image
     sample = Sample("a", lambda: np.zeros((50, 100, 3), np.uint8), corners)
-    data = decode(Dataset("d", (sample,), ("a", "b"), "x"), SIZE, "image", tmp_path)
+    data = decode(Dataset("d", (sample,), "x", scheme_of(("a", "b"))), SIZE, "image", tmp_path)
     inside = data.crop_points(np.array([0]), SIZE)[0]
     np.testing.assert_allclose(inside, [[-0.5, 15.5], [63.5, 47.5]], atol=1e-4)
     assert data.crop_scale == 1.0
@@ -111,8 +114,8 @@ def test_central_crops_are_spread_over_the_set(tmp_path):
 def test_too_few_points_take_the_whole_image(tmp_path):
     points = np.array([[20, 20], [np.nan, np.nan]], np.float32)
     sample = Sample("a", lambda: np.zeros((50, 100, 3), np.uint8), points)
-    data = decode(Dataset("d", (sample,), ("a", "b"), "x"), SIZE, "annotation", tmp_path)
-    whole = decode(Dataset("d", (sample,), ("a", "b"), "x"), SIZE, "image", tmp_path)
+    data = decode(Dataset("d", (sample,), "x", scheme_of(("a", "b"))), SIZE, "annotation", tmp_path)
+    whole = decode(Dataset("d", (sample,), "x", scheme_of(("a", "b"))), SIZE, "image", tmp_path)
     np.testing.assert_array_equal(data.points, whole.points)
     assert np.isnan(data.points[0, 1]).all()
 

@@ -33,7 +33,7 @@ def home(tmp_path, monkeypatch):
 
 def test_sets_of_lmk_data(home):
     assert found() == {name: home / name for name in ("cats", "eyes", "people")}
-    assert layout_of(home / "cats") == "folder" and layout_of(home / "eyes") == "csv"
+    assert layout_of(home / "cats").name == "folder" and layout_of(home / "eyes").name == "csv"
 
 
 def test_by_name_and_by_path(home):
