@@ -21,9 +21,7 @@ class Sample:
     read: Callable[[], NDArray[np.uint8]]  # HWC uint8 RGB; raises UnreadableImage
     points: NDArray[np.float32]  # (P,2) image pixels (x, y); NaN where missing; P = 0: no labels
     split: str = ""  # as the data set names it: train, val, test, …; "" where it has none
-    box: Box | None = (
-        None  # of the object, where the data set gives one that owes nothing to points
-    )
+    box: Box | None = None  # of the object, where the data set gives one apart from the points
     length: float = float("nan")  # pixels that errors are divided by, if the scheme asks for it
 
 

@@ -1,4 +1,4 @@
-"""Landmark schemes: names, mirror twins and the length that errors are divided by, declared once."""
+"""Landmark schemes: names, mirror twins and the length that errors are divided by."""
 
 from __future__ import annotations
 
