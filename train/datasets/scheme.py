@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ class Normaliser:
     """
 
     label: str
-    pair: tuple[int, int] | str | None = None
+    pair: tuple[int, int] | Literal["sample"] | None = None
 
     def lengths(self, points: PointArray, given: PointArray | None = None) -> PointArray:
         """Points (N,P,2), NaN where missing -> lengths (N,), NaN where they cannot be had.
@@ -31,7 +32,7 @@ class Normaliser:
             lengths = np.full(len(points), np.nan) if given is None else np.asarray(given)
         elif self.pair is not None:
             first, second = self.pair
-            lengths = np.linalg.norm(points[:, int(first)] - points[:, int(second)], axis=1)
+            lengths = np.linalg.norm(points[:, first] - points[:, second], axis=1)
         else:
             seen = np.isfinite(points).all(axis=2).sum(axis=1) >= 2
             extent = np.full((len(points), 2), np.nan, np.float32)
