@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from lmk.runtime.errors import UserError
+from lmk.runtime.report import console
 from lmk.runtime.weights import read_header
 
 RUNS = Path("runs")
@@ -66,3 +67,18 @@ def _readable(paths: Iterable[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 def _age(path: Path) -> float:
     return -path.stat().st_mtime
+
+
+def pick(path: Path | None, kind: str) -> Path:
+    """`path`, else the newest of its kind, and say which on standard error."""
+    if path is None:
+        path = newest(kind)
+        console().print(f"{kind}: {path}")
+    return path
+
+
+def warn_unfinished(pack: Path, header: Mapping[str, Any]) -> None:
+    """Say on standard error that `pack` was written by a run that was stopped."""
+    if not header.get("finished", True):
+        step = header["step"]
+        console().print(f"warning: {pack} was stopped at step {step}; `--resume` goes on")

@@ -1,0 +1,28 @@
+"""A name on the command line -> decoded images, with progress."""
+
+from __future__ import annotations
+
+from lmk.runtime.report import progress
+from lmk.train.config import RunConfig
+from lmk.train.datasets.decoded import CROP_MARGIN, CropMode, DecodedSet, cache_folder, decode
+from lmk.train.datasets.find import open_dataset
+from lmk.train.device import pick_device, pick_dtype
+
+
+def training_set(data: str, layout: str | None, crop: CropMode, config: RunConfig) -> DecodedSet:
+    """The decoded images for a run; a device that is not there is told before they are decoded."""
+    pick_dtype(config.dtype, pick_device(config.device))
+    return load_decoded(data, layout, config.input_size, crop)
+
+
+def load_decoded(
+    spec: str,
+    layout: str | None,
+    input_size: int,
+    crop: CropMode = "image",
+    margin: float = CROP_MARGIN,
+) -> DecodedSet:
+    """The decoded images of what the user calls `spec`, from the cache if they are there."""
+    dataset = open_dataset(spec, layout)
+    with progress(f"decoding {dataset.name}") as report:
+        return decode(dataset, input_size, crop, cache_folder(), report, margin)
