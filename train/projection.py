@@ -94,6 +94,20 @@ def with_head(core: LandmarkNetwork, num_landmarks: int) -> LandmarkNetwork:
     return model
 
 
+def plain_state(model: LandmarkNetwork) -> dict[str, Tensor]:
+    """The state of the plain network that computes what `model` does: W·theta as weights."""
+    state = dict(model.state_dict())
+    for name, layer in model.named_modules():
+        if isinstance(layer, ProjectedConv2d):
+            weight, bias = layer.folded()
+            for part in ("projection", "theta", "theta_bias"):
+                state.pop(f"{name}.{part}", None)
+            state[f"{name}.weight"] = weight
+            if bias is not None:
+                state[f"{name}.bias"] = bias
+    return {name: value.detach() for name, value in state.items()}
+
+
 def category_state(model: LandmarkNetwork) -> dict[str, Tensor]:
     """What a category adds to its core: every trainable tensor and the batch-norm statistics.
 

@@ -34,3 +34,18 @@ def split_for_training(
             "change the column 'split'"
         )
     return train, held_out if len(held_out) else train
+
+
+def subset(indices: NDArray[np.intp], count: int | None, seed: int) -> NDArray[np.intp]:
+    """A seeded random `count` of `indices`; all of them for None. A larger set holds a smaller one.
+
+    Raises UserError if there are not so many.
+    """
+    if count is None:
+        return indices
+    if count > len(indices):
+        raise UserError(
+            f"--images: got {count}, expected at most the {len(indices)} images there are to "
+            "learn from; leave it out"
+        )
+    return np.sort(np.random.default_rng([seed, 1]).permutation(indices)[:count])

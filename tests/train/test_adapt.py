@@ -39,6 +39,8 @@ METHODS = {
     "blocks": {"scope": "blocks"},
     "released": {"scope": "blocks", "train_plain_convs": True},
     "finetune": {"method": "finetune"},
+    "finetune-last": {"method": "finetune-last"},
+    "projection+finetune": {"method": "projection+finetune"},
     "scratch": {"method": "scratch"},
     "scratch, no core": {"method": "scratch", "core": None, "perceptual": "none"},
 }
@@ -51,7 +53,8 @@ def test_every_method_writes_a_pack(adapt_config, butterflies, core_path, option
     model, header = load_pack(config.output, config.core)
     assert model.config == HourglassConfig(5, 16, 64)
     assert model(torch.rand(2, 3, 64, 64)).shape == (2, 5, 16, 16)
-    assert header["category"] == "shoes" and header["step"] == 2
+    last_phase = 1 if config.method == "projection+finetune" else 2
+    assert header["category"] == "shoes" and header["step"] == last_phase
     assert header["method"] == config.method and header["scope"] == config.scope
     assert header["landmark_names"] == ["p0", "p1", "p2", "p3", "p4"]
     sha256 = read_header(core_path)["sha256"] if config.core else ""

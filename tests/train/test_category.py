@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from lmk.runtime.errors import UserError
 from lmk.train import checkpoint
-from lmk.train.category import load_pack, new_category, save_pack
+from lmk.train.category import load_pack, new_category, save_pack, train_mode
 from lmk.train.checkpoint import halve, load_core, read_header, save_core
 from lmk.train.hourglass import HourglassConfig, LandmarkNetwork
 
@@ -17,6 +17,8 @@ VARIANTS = {
     "blocks": ("projection", "blocks", False),
     "released": ("projection", "blocks", True),
     "finetune": ("finetune", "all", False),
+    "finetune-last": ("finetune-last", "all", False),
+    "projection+finetune": ("projection+finetune", "all", False),
     "scratch": ("scratch", "all", False),
 }
 
@@ -80,7 +82,7 @@ def test_what_starts_from_the_core(core_path, name):
     assert same is (method != "scratch")
     share = sum(p.numel() for p in model.parameters() if p.requires_grad)
     everything = sum(p.numel() for p in core.parameters())
-    assert (share == everything) is (method != "projection")
+    assert (share == everything) is (method not in ("projection", "finetune-last"))
 
 
 def test_a_halved_pack_is_nearly_the_network(make_pack, core_path, tmp_path):
@@ -155,3 +157,18 @@ def test_truncated_pack(make_pack, core_path, share):
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(UserError, match="truncated or not safetensors"):
         load_pack(path, core_path)
+
+
+def test_finetune_last_moves_only_what_follows_the_hourglass(core):
+    model = new_category("finetune-last", core, 5)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    train_mode(model)
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    model(torch.rand(4, 3, 64, 64)).square().sum().backward()
+    optimizer.step()
+    moved = {
+        name.split(".")[0]
+        for name, value in model.state_dict().items()
+        if not torch.equal(value, before[name])
+    }
+    assert moved == {"top", "conv_last", "bn_last", "head"}

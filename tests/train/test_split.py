@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lmk.runtime.errors import UserError
-from lmk.train.split import split_for_training, split_indices
+from lmk.train.split import split_for_training, split_indices, subset
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation", "test", "Test"])
@@ -33,3 +33,13 @@ def test_a_lone_image_is_trained_on_and_watched():
 def test_nothing_to_train_on():
     with pytest.raises(UserError, match="shoes: got images of val and test splits only"):
         split_for_training("shoes", ("test", "val"), 0)
+
+
+def test_subsets_grow():
+    indices = np.arange(0, 40, 2)
+    small, large = subset(indices, 5, 0), subset(indices, 12, 0)
+    assert len(small) == 5 and len(large) == 12 and set(small) <= set(large) <= set(indices)
+    assert list(subset(indices, None, 0)) == list(indices)
+    assert list(subset(indices, 5, 1)) != list(small)
+    with pytest.raises(UserError, match="--images: got 21, expected at most the 20 images"):
+        subset(indices, 21, 0)

@@ -1,0 +1,57 @@
+"""The method projection+finetune: a projection is learnt first, and what it learnt is handed on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from lmk.runtime.weights import read_header
+from lmk.train import checkpoint
+from lmk.train.category import load_pack
+from lmk.train.config import AdaptConfig
+from lmk.train.projection import plain_state
+from lmk.train.run import STATE_NAME
+
+State = dict[str, Tensor]
+
+
+def projection_phase(config: AdaptConfig) -> AdaptConfig:
+    """The first half of the budget, as a run of its own inside the folder of the whole one."""
+    output = config.output.with_suffix("") / "projection.safetensors"
+    return replace(
+        config,
+        method="projection",
+        output=output,
+        steps=config.steps and max(1, config.steps // 2),
+        minutes=config.minutes and config.minutes / 2,
+        resume=config.resume and _has_state(output),
+    )
+
+
+def finetune_phase(config: AdaptConfig) -> AdaptConfig:
+    """The second half of the budget; it resumes only if it has begun."""
+    return replace(
+        config,
+        steps=config.steps and config.steps - config.steps // 2,
+        minutes=config.minutes and config.minutes / 2,
+        resume=config.resume and _has_state(config.output),
+    )
+
+
+def is_finished(pack: Path) -> bool:
+    """Whether the run that wrote `pack` came to its end."""
+    return pack.exists() and bool(read_header(pack).get("finished"))
+
+
+def handed_on(pack: Path, core: Path | None) -> dict[str, State]:
+    """Detector, its W·theta as plain weights, and generator of a finished projection."""
+    tensors, _ = checkpoint.load(pack.with_suffix("") / STATE_NAME, "run")
+    prefix = "model.generator."
+    painter = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    return {"detector": plain_state(load_pack(pack, core)[0]), "generator": painter}
+
+
+def _has_state(output: Path) -> bool:
+    return (output.with_suffix("") / STATE_NAME).exists()
