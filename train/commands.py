@@ -1,4 +1,4 @@
-"""Commands that train and judge: train-core, adapt, evaluate, data."""
+"""Commands that train and judge: train-core, adapt, evaluate, report, data."""
 
 from __future__ import annotations
 
@@ -13,13 +13,21 @@ import click
 from lmk.runtime import workspace
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import check_output, write_bytes
-from lmk.runtime.report import print_evaluation
-from lmk.train.config import PRESETS, AdaptConfig, CoreConfig, EvaluateConfig
+from lmk.runtime.report import console, progress
+from lmk.train.config import (
+    EVALUATE_PRESETS,
+    PRESETS,
+    AdaptConfig,
+    CoreConfig,
+    EvaluateConfig,
+)
 from lmk.train.datasets.find import LAYOUTS
 from lmk.train.options import Command, config_options, make_config
+from lmk.train.table import print_evaluation
 
 if TYPE_CHECKING:
     from lmk.train.datasets.decoded import CropMode
+    from lmk.train.hourglass import LandmarkNetwork
 
 FILE_PATH = click.Path(path_type=Path)
 CROP = click.Choice(["image", "object", "annotation"])
@@ -97,33 +105,108 @@ def adapt_command(
 
 
 @click.command("evaluate")
-@click.argument("pack", type=FILE_PATH, required=False)
+@click.argument("packs", type=FILE_PATH, nargs=-1, metavar="[PACK]...")
 @click.option("--data", required=True, help="A folder or a name; annotated points are used if any.")
+@click.option("--fit-data", help="Annotated alike: fit the regressors to its training images.")
 @_data_options("image")
-@click.option("--core", type=FILE_PATH, help="The pack's core, if it is not in runs/.")
+@click.option("--core", type=FILE_PATH, help="The packs' core, if it is not in runs/.")
+@click.option(
+    "--preset", type=click.Choice(list(EVALUATE_PRESETS)), default="default", show_default=True
+)
 @click.option("--output", type=FILE_PATH, help="JSON to write besides the table.")
 @click.option("--force", is_flag=True, help="Overwrite the output.")
 @config_options(EvaluateConfig)
 def evaluate_command(
-    pack: Path | None, data: str, layout: str, crop: CropMode, core: Path | None, **o: Any
+    packs: tuple[Path, ...], core: Path | None, output: Path | None, force: bool, **o: Any
 ) -> None:
-    """Measure a pack on images that were held out."""
+    """Measure packs on images that were held out.
+
+    With --crop annotation they are measured on crops that do not know the annotation too: of the
+    box that the data gives apart from it, else whole images. The JSON of one pack is its report,
+    of several a list.
+    """
     from lmk.train.category import load_pack
+    from lmk.train.device import pick_device
+
+    config = make_config(EvaluateConfig, o, **EVALUATE_PRESETS[o["preset"]])
+    if o["crop_margin"] is not None and o["crop"] != "annotation":
+        raise UserError(
+            f"--crop-margin: got {o['crop_margin']} with --crop {o['crop']}, expected --crop "
+            "annotation; leave one out"
+        )
+    if o["fit_data"] == o["data"]:
+        raise UserError(f"--fit-data: got the data itself, {o['data']}; leave it out")
+    if output:
+        check_output(output, force)
+    pick_device(config.device)  # told before images are decoded
+    reports = []
+    for pack in packs or (workspace.pick(None, "pack"),):
+        model, header = load_pack(pack, core or workspace.core_of(pack))
+        workspace.warn_unfinished(pack, header)
+        report = _evaluate_pack(model, header["config"]["seed"], config, o)
+        reports.append({"pack": pack.name, "pack_sha256": header["sha256"], **report})
+    if output:
+        result = reports if len(packs) > 1 else reports[0]
+        write_bytes(output, json.dumps(result, indent=1, allow_nan=False).encode())
+    print_evaluation(reports)
+
+
+def _evaluate_pack(
+    model: LandmarkNetwork, seed: int, config: EvaluateConfig, o: dict[str, Any]
+) -> dict[str, Any]:
+    """The report of one pack, with that of its leak-free variant if the crop is not one."""
+    from lmk.train.datasets.decoded import CROP_MARGIN
     from lmk.train.datasets.load import load_decoded
     from lmk.train.evaluate import evaluate
 
-    config = make_config(EvaluateConfig, o)
-    if o["output"]:
-        check_output(o["output"], o["force"])
+    def measure(crop: CropMode) -> dict[str, Any]:
+        size, margin = model.config.input_size, config.crop_margin or CROP_MARGIN
+        data = load_decoded(o["data"], o["layout"], size, crop, margin)
+        fit_on = load_decoded(o["fit_data"], None, size, crop, margin) if o["fit_data"] else None
+        return evaluate(model, data, config, seed, fit_on, crop)
+
+    report = measure(o["crop"])
+    if not report["leak_free"]:
+        report["leak_free_variant"] = measure("object")
+    return report
+
+
+@click.command("report")
+@click.argument("pack", type=FILE_PATH, required=False)
+@click.option("--data", required=True, help="A folder or a name; labels are not needed.")
+@_data_options("image")
+@click.option("--images", type=int, default=300, show_default=True, help="At most so many.")
+@click.option("--core", type=FILE_PATH, help="The pack's core, if it is not in runs/.")
+@click.option("--output", type=FILE_PATH, help="The page; default: the pack's name with .html.")
+@click.option("--force", is_flag=True, help="Overwrite the output.")
+@click.option("--threads", type=int, help="CPU threads; default: all cores.")
+def report_command(
+    pack: Path | None,
+    data: str,
+    layout: str,
+    crop: CropMode,
+    images: int,
+    core: Path | None,
+    output: Path | None,
+    force: bool,
+    threads: int | None,
+) -> None:
+    """Write a page that says which landmarks to trust, without labels."""
+    from lmk.train.category import load_pack
+    from lmk.train.datasets.load import load_decoded
+    from lmk.train.report import write_report
+
+    config = EvaluateConfig(images=images, threads=threads)
     pack = workspace.pick(pack, "pack")
+    output = output or pack.with_suffix(".html")
+    if output.suffix != ".html":
+        raise UserError(f"--output: got {output}, expected a name ending in .html; rename it")
+    check_output(output, force)
     model, header = load_pack(pack, core or workspace.core_of(pack))
-    decoded = load_decoded(data, layout, model.config.input_size, crop)
     workspace.warn_unfinished(pack, header)
-    report = evaluate(model, decoded, config, header["config"]["seed"])
-    report = {"pack": pack.name, "pack_sha256": header["sha256"], **report}
-    if o["output"]:
-        write_bytes(o["output"], json.dumps(report, indent=1).encode())
-    print_evaluation(report)
+    decoded = load_decoded(data, layout, model.config.input_size, crop)
+    console().print(write_report(output, model, header, decoded, config).headline)
+    click.echo(output)
 
 
 @click.group("data")
@@ -141,3 +224,17 @@ def data_list_command() -> None:
         click.echo(f"{name:24} {layout_of(root).name:8} {root}")
     for name in CATEGORIES:
         click.echo(f"{BUILTIN + name:24} {'builtin':8} drawn, with known points")
+
+
+@data_group.command("check")
+@click.argument("layout", type=click.Choice(list(LAYOUTS)))
+@click.argument("folder")
+@click.option("--decode/--no-decode", default=True, help="Decode every image.")
+def data_check_command(layout: str, folder: str, decode: bool) -> int:
+    """Count what a data set of LAYOUT holds and say what is missing or corrupt (exit code 1)."""
+    from lmk.train.datasets.check import check, format_check
+
+    with progress(f"checking {folder}") as report:
+        found = check(layout, folder, decode, report)
+    click.echo(format_check(found))
+    return int(bool(found.problems))

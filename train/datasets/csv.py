@@ -112,4 +112,5 @@ LAYOUT = Layout(
     f"{FILE_NAME} (file, NAME_x, NAME_y, …) and the images it names",
     lambda root: (root / FILE_NAME).is_file(),
     open_csv,
+    landmark_names,
 )

@@ -7,14 +7,45 @@ from pathlib import Path
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.images import IMAGE_SUFFIXES
-from lmk.train.datasets import builtin, csv, folder
+from lmk.train.datasets import (
+    aflw,
+    bbcpose,
+    builtin,
+    cats,
+    celeba,
+    coco,
+    csv,
+    folder,
+    ls3d,
+    lsp,
+    mpii,
+    w300lp,
+    zappos,
+)
+from lmk.train.datasets.listing import mismatch
 from lmk.train.datasets.sample import Dataset, Layout
 
 BUILTIN = "builtin:"
 BUILTIN_COUNT = 2000
 
-# The first that recognises a folder reads it.
-_READERS = (csv.LAYOUT, folder.LAYOUT)
+# The first that recognises a folder reads it; CelebA's folder is MAFL's too, if that is asked for.
+_READERS = (
+    mpii.LAYOUT,
+    lsp.LAYOUT,
+    bbcpose.LAYOUT,
+    w300lp.LAYOUT,
+    ls3d.LAYOUT,
+    celeba.CELEBA,
+    celeba.MAFL,
+    aflw.AFLW,
+    aflw.MTFL,
+    cats.LAYOUT,
+    zappos.LAYOUT,
+    coco.LAYOUT,
+    csv.LAYOUT,
+    folder.LAYOUT,
+)
+_PERSON = ({"l_hip", "r_shoulder"}, {"left_hip", "right_shoulder"})  # tell people's landmarks
 LAYOUTS = {layout.name: layout for layout in _READERS}
 
 
@@ -52,9 +83,12 @@ def _holds_data(root: Path) -> bool:
 def open_dataset(spec: str, layout: str | None = None) -> Dataset:
     """Open `spec`: "builtin:NAME", a folder, or the name of a folder in `homes`.
 
-    The layout is recognised unless given. Raises UserError listing what there is.
+    The layout is recognised unless given. Raises UserError listing what there is, and for a folder
+    that is not of the layout that was given, what was looked for and what was found.
     """
     if spec.startswith(BUILTIN):
+        if layout:
+            raise UserError(f"--layout {layout}: got {spec}, expected a folder; leave it out")
         return builtin.builtin(spec.removeprefix(BUILTIN), BUILTIN_COUNT)
     candidates = (Path(spec), *(home / spec for home in homes()))
     root = next((path for path in candidates if path.is_dir()), None)
@@ -64,7 +98,10 @@ def open_dataset(spec: str, layout: str | None = None) -> Dataset:
         raise UserError(
             f"--data {spec}: no such folder, here or in {places}; give a folder, or one of {names}"
         )
-    return (LAYOUTS[layout] if layout else layout_of(root)).open(root)
+    chosen = LAYOUTS[layout] if layout else layout_of(root)
+    if not chosen.recognises(root):
+        raise mismatch(root, f"{chosen.looks_for} (layout {chosen.name})")
+    return chosen.open(root)
 
 
 def category_name(spec: str) -> str:
@@ -79,15 +116,16 @@ def first_pose_set() -> str:
     """
     annotated = {}
     for name, root in found().items():
-        if layout_of(root) is csv.LAYOUT:
-            names = csv.landmark_names(root)
-            annotated[name] = {"l_hip", "r_shoulder"} <= set(names) if names else None
+        names = set(layout_of(root).names(root))
+        if names:
+            annotated[name] = any(some <= names for some in _PERSON)
     for pose in (True, False):
         for name, is_pose in annotated.items():
             if is_pose is pose:
                 return name
     places = " or ".join(str(home) for home in homes())
     raise UserError(
-        f"no annotated data set in {places}, expected a folder with {csv.FILE_NAME}; give one by "
-        f"--data, set LMK_DATA, or try --data {BUILTIN}{builtin.CATEGORIES[0]}"
+        f"no annotated data set in {places}, expected a folder with {csv.FILE_NAME} or of "
+        "another annotated layout; give one by --data, set LMK_DATA, or "
+        f"try --data {BUILTIN}{builtin.CATEGORIES[0]}"
     )

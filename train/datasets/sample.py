@@ -34,11 +34,17 @@ class Dataset:
     fingerprint: str  # changes when the files change; keys the decoded cache
     scheme: Scheme = NO_SCHEME  # of the points
     problems: tuple[str, ...] = ()  # what is missing or wrong and was left out, a line each
+    notes: tuple[str, ...] = ()  # what is left out by design or good to know, a line each
 
     @property
     def landmark_names(self) -> tuple[str, ...]:
         """Of `points`; () for unlabelled data."""
         return self.scheme.names
+
+
+def unlabelled(root: Path) -> tuple[str, ...]:
+    """The landmark names of a layout without labels: none."""
+    return ()
 
 
 @dataclass(frozen=True)
@@ -47,5 +53,6 @@ class Layout:
 
     name: str  # of --layout
     looks_for: str  # what a folder must hold, in words, for error messages
-    recognises: Callable[[Path], bool]  # cheap: looks for a few names, reads nothing
+    recognises: Callable[[Path], bool]  # cheap: a few names, or the ends of a file
     open: Callable[[Path], Dataset]  # raises UserError: what was looked for, what was found
+    names: Callable[[Path], tuple[str, ...]] = unlabelled  # of the landmarks, reading little

@@ -51,21 +51,30 @@ class Scheme:
 
 
 BOX = Normaliser("box")
+_CAT = ("l_eye", "r_eye", "mouth")
+_CAT += ("l_ear1", "l_ear2", "l_ear3", "r_ear1", "r_ear2", "r_ear3")
+# Not by the numbers in the names: the twin of the left ear's first point is the right ear's last.
+CAT = Scheme(_CAT, Normaliser("inter-ocular", (0, 1)), (1, 0, 2, 8, 7, 6, 5, 4, 3))
 NO_SCHEME = Scheme((), BOX)
 _PAIRS = (
     ("torso", "l_shoulder", "r_hip"),  # PCK of the Leeds Sports Pose literature
+    ("torso", "left_shoulder", "right_hip"),
     ("inter-ocular", "l_eye", "r_eye"),
+    ("inter-ocular", "left_eye", "right_eye"),
 )
 
 
 def scheme_of(names: Sequence[str]) -> Scheme:
-    """The scheme of a list of names: 68 are iBUG's; sides are read off `l_…`/`r_…` or `left_…`.
+    """The scheme of a list of names: 68 are iBUG's, those of CAT are known.
 
+    Otherwise the sides are read off names that begin with `l_` and `r_`, or `left_` and `right_`.
     Errors are divided by the torso (l_shoulder to r_hip), the inter-ocular distance, else the box.
     """
     names = tuple(names)
     if not names:
         return NO_SCHEME
+    if names == CAT.names:
+        return CAT
     if len(names) == 68:
         return Scheme(names, _IBUG_NORMALISER, _IBUG_FLIPS)
     for label, first, second in _PAIRS:

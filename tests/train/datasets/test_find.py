@@ -1,11 +1,14 @@
 """What the user calls the data: a folder, a name in LMK_DATA, or builtin:NAME."""
 
+import json
+
 import pytest
 from PIL import Image
 
 from lmk.runtime.errors import UserError
 from lmk.train.datasets import find
 from lmk.train.datasets.find import (
+    LAYOUTS,
     category_name,
     first_pose_set,
     found,
@@ -44,8 +47,11 @@ def test_by_name_and_by_path(home):
 
 def test_a_layout_that_is_asked_for(home):
     assert open_dataset("eyes", "folder").landmark_names == ()
-    with pytest.raises(UserError, match=r"annotations\.csv: cannot be read"):
+    with pytest.raises(UserError) as caught:
         open_dataset("cats", "csv")
+    message = str(caught.value)
+    assert message.startswith(f"{home / 'cats'}: got a.png, expected annotations.csv (file, NAME_x")
+    assert "(layout csv); check the folder and --layout" in message and "\n" not in message
 
 
 def test_a_folder_here_wins_over_a_name(home, tmp_path):
@@ -59,6 +65,8 @@ def test_builtin(home):
     assert data.name == "builtin:puppet" and len(data.samples) == find.BUILTIN_COUNT
     with pytest.raises(UserError, match="expected one of puppet, butterfly"):
         open_dataset("builtin:cats")
+    with pytest.raises(UserError, match="--layout lsp: got builtin:puppet, expected a folder"):
+        open_dataset("builtin:puppet", "lsp")
 
 
 def test_unknown_names_list_what_exists(home):
@@ -91,6 +99,30 @@ def test_people_come_first(home):
     (home / "eyes" / "annotations.csv").unlink()
     with pytest.raises(UserError, match="no annotated data set in .*--data builtin:puppet"):
         first_pose_set()
+
+
+def test_people_of_any_layout_come_first(home):
+    """Its landmarks are known by the layout, or by a look into the file."""
+    (home / "people" / "annotations.csv").unlink()
+    (home / "people" / "joints.mat").write_bytes(b"not read")
+    assert first_pose_set() == "people"
+    (home / "people" / "joints.mat").unlink()
+    names = ["left_hip", "right_shoulder"]
+    values = {"images": [], "categories": [{"id": 1, "keypoints": names}]}
+    (home / "people" / "keypoints.json").write_text(json.dumps(values))
+    assert layout_of(home / "people").name == "coco" and first_pose_set() == "people"
+
+
+def test_every_layout_says_what_it_looks_for(tmp_path):
+    """And none but `folder` claims an empty folder, or one of pictures only."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "images").mkdir()
+    for name, layout in LAYOUTS.items():
+        assert layout.name == name and layout.looks_for
+        assert layout.recognises(tmp_path) == (name == "folder")
+        if name != "folder":
+            with pytest.raises(UserError, match=r"got a\.png, images, expected .*\(layout"):
+                open_dataset(str(tmp_path), name)
 
 
 def test_category_names(home, tmp_path):

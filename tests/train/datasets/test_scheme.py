@@ -73,3 +73,10 @@ def test_lengths_that_come_with_the_images():
     head = Normaliser("head", "sample")
     np.testing.assert_allclose(head.lengths(points, array(5, 0, NAN)), [5, NAN, NAN])
     assert np.isnan(head.lengths(points)).all()
+
+
+def test_the_twin_of_an_ear_of_cat_is_the_other_ear_read_backwards():
+    scheme = scheme_of(
+        ("l_eye", "r_eye", "mouth", *(f"{s}_ear{i}" for s in "lr" for i in (1, 2, 3)))
+    )
+    assert scheme.flips == (1, 0, 2, 8, 7, 6, 5, 4, 3) and scheme.normaliser.pair == (0, 1)

@@ -1,0 +1,122 @@
+"""Folder and layout -> what is there, what is missing, what is corrupt."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from lmk.runtime.images import UnreadableImage
+from lmk.train.datasets.find import open_dataset
+from lmk.train.datasets.listing import told
+from lmk.train.datasets.sample import Sample
+
+# Annotations do lie a little outside, where a limb is cut off; pixels of another image, or
+# coordinates in other units, lie far outside.
+_FAR = 0.5  # of the longer side of the image
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What a folder holds as a data set of one layout."""
+
+    layout: str
+    name: str
+    images: int  # different ones
+    samples: int  # objects: several an image in some layouts
+    annotated: int  # samples with at least one point
+    splits: Mapping[str, int]  # samples of each; "" for those without a split
+    landmarks: int
+    normaliser: str  # what errors are divided by
+    decoded: bool  # whether every image was decoded
+    problems: tuple[str, ...]  # what is missing or wrong, a line each
+    notes: tuple[str, ...]  # what is left out by design, a line each
+
+
+def check(
+    layout: str,
+    spec: str,
+    decode: bool = True,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> CheckReport:
+    """Read `spec`, a folder or the name of a data set, as `layout` and count what it holds.
+
+    With `decode` every image is decoded, so that corrupt ones are found, and points far outside
+    their image. `progress` gets images done and images in all. Raises UserError if the folder is
+    not of that layout or holds nothing that can be used.
+    """
+    dataset = open_dataset(spec, layout)
+    images: dict[str, list[Sample]] = {}
+    for sample in dataset.samples:
+        images.setdefault(sample.name, []).append(sample)
+    found = _decode_all(images, progress) if decode else iter(())
+    return CheckReport(
+        layout=layout,
+        name=dataset.name,
+        images=len(images),
+        samples=len(dataset.samples),
+        annotated=sum(bool(np.isfinite(each.points).any()) for each in dataset.samples),
+        splits=Counter(each.split for each in dataset.samples),
+        landmarks=len(dataset.landmark_names),
+        normaliser=dataset.scheme.normaliser.label,
+        decoded=decode,
+        problems=(*dataset.problems, *_grouped(found)),
+        notes=dataset.notes,
+    )
+
+
+def format_check(report: CheckReport) -> str:
+    """The report as lines to print; the last one is the verdict."""
+    splits = ", ".join(f"{name or 'none'} {count:,}" for name, count in report.splits.items())
+    rows = [
+        ("layout", report.layout),
+        ("images", f"{report.images:,}" + ("" if report.decoded else ", not decoded")),
+        ("annotated", f"{report.annotated:,} of {report.samples:,} samples"),
+        ("splits", splits),
+    ]
+    if report.landmarks:
+        rows.append(("landmarks", f"{report.landmarks}, errors in % of the {report.normaliser}"))
+    rows += [("note", note) for note in report.notes]
+    rows += [("problem", problem) for problem in report.problems]
+    count = len(report.problems)
+    rows.append((report.name, f"{count} problem{'s' * (count > 1)}" if count else "all is well"))
+    return "\n".join(f"{name:16} {value}" for name, value in rows)
+
+
+def _decode_all(
+    images: Mapping[str, list[Sample]], progress: Callable[[int, int], None]
+) -> Iterator[tuple[str, str]]:
+    """What is wrong, as kind and example, image by image."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for done, troubles in enumerate(pool.map(_troubles, images.values()), 1):
+            yield from troubles
+            progress(done, len(images))
+
+
+def _troubles(samples: list[Sample]) -> list[tuple[str, str]]:
+    """What is wrong with the objects of one image."""
+    try:
+        height, width = samples[0].read().shape[:2]
+    except UnreadableImage as error:
+        return [("images that cannot be read", str(error))]
+    margin = _FAR * max(height, width)
+    kind = "objects with a point far outside their image"
+    return [(kind, each.name) for each in samples if _is_far(each, (height, width), margin)]
+
+
+def _is_far(sample: Sample, size: tuple[int, int], margin: float) -> bool:
+    last = np.array([size[1] - 1, size[0] - 1], np.float32)
+    beyond = np.maximum(-sample.points, sample.points - last)
+    return bool((beyond > margin).any())  # NaN compares as not beyond
+
+
+def _grouped(found: Iterator[tuple[str, str]]) -> tuple[str, ...]:
+    counts: dict[str, tuple[int, str]] = {}
+    for kind, example in found:
+        count, first = counts.get(kind, (0, example))
+        counts[kind] = count + 1, first
+    return told(counts)
