@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,14 +16,18 @@ from lmk.train.bottleneck import gaussian_maps, soft_argmax
 from lmk.train.category import new_category, save_pack, train_mode
 from lmk.train.config import UNBOUNDED, AdaptConfig, for_device
 from lmk.train.datasets.decoded import DecodedSet
+from lmk.train.descend import Descent, Losses
 from lmk.train.device import autocast, on_device, pick_device, pick_dtype, to_float
+from lmk.train.draws import batch_indices, generator
 from lmk.train.generator import Generator
 from lmk.train.hourglass import WIDTHS, HourglassConfig, LandmarkNetwork
 from lmk.train.objective import pair_losses
 from lmk.train.phases import finetune_phase, handed_on, is_finished, projection_phase
 from lmk.train.preview import write_preview
-from lmk.train.run import Run, batch_indices, generator, step_decay, warmup_cosine
+from lmk.train.run import Run
+from lmk.train.schedule import step_decay, warmup_cosine
 from lmk.train.split import split_for_training, subset
+from lmk.train.state import Models, Optimizers
 
 COLLAPSED_CELLS = 1.5  # landmarks of an image closer than this (rms about their mean) are one blob
 
@@ -34,72 +37,131 @@ def adapt(config: AdaptConfig, data: DecodedSet) -> Path:
 
     Images of a split named val or test are left out, and without splits a seeded tenth, so that
     `evaluate` has images that were never seen. Raises UserError for a missing core or a loss
-    that is not finite; KeyboardInterrupt after Ctrl-C, with everything saved.
+    that stays not finite; KeyboardInterrupt after Ctrl-C, with everything saved.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
     device = pick_device(config.device)
-    dtype = pick_dtype(config.dtype, device)
     config = for_device(config, device.type)
-    train, held_out = split_for_training(data.name, data.splits, config.seed)
-    train = subset(train, config.images, config.seed)
-
     torch.manual_seed(config.seed)
     core, core_sha256 = _core(config)
     width = next((name for name, w in WIDTHS.items() if w == core.config.width), config.width)
     config = replace(config, input_size=core.config.input_size, width=width)
     phase = finetune_phase(config) if config.method == "projection+finetune" else config
-    detector, painter = _networks(config, core, data)
-    models: dict[str, nn.Module] = {"detector": detector, "generator": painter}
-    for model in models.values():
-        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    looks = _features(config, core, device)
-    optimizers = {name: _adam(model, config) for name, model in models.items()}
-    write_pack = partial(_write_pack, config, data.name, len(train), data.crop_scale, detector)
-    batches = Pairs(data, torch.from_numpy(train), config, device)
-    seen = batches.fixed(torch.from_numpy(held_out[:8]))
-
-    steps, folder = phase.steps or UNBOUNDED, config.output.with_suffix("")
-    run = Run(folder, config, steps, phase.minutes, console(), origin=core_sha256)
-    if phase.resume:
-        run.resume(models, optimizers)
-    with run:
-        for step in run:
-            factor = (warmup_cosine if config.schedule == "cosine" else step_decay)(run.progress)
-            train_mode(detector), painter.train()
-            images, sources, between = batches(step)
-            with autocast(device, dtype):
-                losses = pair_losses(detector, painter, looks, images, sources, between, config)
-            _descend(losses, models, optimizers, config.lr * factor, config.clip)
-            run.log(config.batch, {name: value.detach() for name, value in losses.items()})
-            if (step + 1) % config.preview_every == 0 or run.due():
-                _look(run, detector, painter, seen, dtype, config)
-                write_pack(run)  # before the state: on a nearly full disk it is the more wanted
-                run.save(models, optimizers)
-        if not run.history or run.history[-1]["step"] != run.step:
-            _look(run, detector, painter, seen, dtype, config)
-        write_pack(run)
-        run.save(models, optimizers)
-    if run.interrupted:
-        raise KeyboardInterrupt
+    run = Run(
+        folder=config.output.with_suffix(""),
+        config=config,
+        steps=phase.steps or UNBOUNDED,
+        minutes=phase.minutes,
+        console=console(),
+        origin=core_sha256,
+    )
+    run.train(Adaptation(config, core, data, device, run), phase.resume)
     return config.output
 
 
-def _descend(
-    losses: dict[str, Tensor],
-    models: dict[str, nn.Module],
-    optimizers: dict[str, torch.optim.Adam],
-    lr: float,
-    clip: float,
-) -> None:
-    """One step of every optimiser down the sum of the losses, each network's gradient clipped."""
-    for optimizer in optimizers.values():
-        optimizer.zero_grad(set_to_none=True)
-    torch.stack(list(losses.values())).sum().backward()
-    for name, optimizer in optimizers.items():
-        optimizer.param_groups[0]["lr"] = lr
-        nn.utils.clip_grad_norm_(models[name].parameters(), clip)
-        optimizer.step()
+class Adaptation:
+    """What a run of adaptation repeats, and what it shows and writes."""
+
+    def __init__(
+        self,
+        config: AdaptConfig,
+        core: LandmarkNetwork,
+        data: DecodedSet,
+        device: torch.device,
+        run: Run,
+    ) -> None:
+        self.config, self.data, self.device, self.run = config, data, device, run
+        self.dtype = pick_dtype(config.dtype, device)
+        self.images = config.batch
+        train, held_out = split_for_training(data.name, data.splits, config.seed)
+        self.trained_on = subset(train, config.images, config.seed)
+        self.detector, self.painter = _networks(config, core, data)
+        self.models: Models = {"detector": self.detector, "generator": self.painter}
+        for model in self.models.values():
+            model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizers: Optimizers = {
+            name: _adam(model, config) for name, model in self.models.items()
+        }
+        self.descend = Descent(self.models, self.optimizers, config.clip, run.monitor.say)
+        self.looks = _features(config, core, device)
+        self.pairs = Pairs(data, torch.from_numpy(self.trained_on), config, device)
+        self.seen = self.pairs.fixed(torch.from_numpy(held_out[:8]))
+        self.schedule = warmup_cosine if config.schedule == "cosine" else step_decay
+
+    def step(self, step: int) -> Losses:
+        """One step down the losses of a new batch of pairs."""
+        train_mode(self.detector)
+        self.painter.train()
+        rate = self.config.lr * self.schedule(self.run.progress) * self.run.caution
+        return self.descend(self.pairs(step), self._losses, rate)
+
+    def _losses(self, images: Tensor, sources: Tensor, between: Tensor) -> Losses:
+        with autocast(self.device, self.dtype):
+            return pair_losses(
+                self.detector, self.painter, self.looks, images, sources, between, self.config
+            )
+
+    def after_step(self) -> None:
+        """Look and save, now and then."""
+        if self.run.step % self.config.preview_every == 0 or self.run.due():
+            self._look()
+            self._save()
+
+    def finish(self) -> None:
+        """Look at the end, unless that was just done, and save."""
+        if not self.run.history or self.run.history[-1]["step"] != self.run.step:
+            self._look()
+        self._save()
+
+    def _save(self) -> None:
+        self._write_pack()  # before the state: on a nearly full disk it is the more wanted
+        self.run.save(self.models, self.optimizers)
+
+    @torch.no_grad()
+    def _look(self) -> None:
+        """Write the preview sheet of a fixed batch and warn when its landmarks have collapsed."""
+        images, sources, _ = self.seen
+        self.detector.eval(), self.painter.eval()
+        with autocast(self.device, self.dtype):
+            points = soft_argmax(self.detector(images))
+            maps = gaussian_maps(points, images.shape[-1] // augment.STRIDE, self.config.sigma)
+            painted = self.painter(sources, maps).float()
+        spread = float((points - points.mean(dim=1, keepdim=True)).square().sum(2).mean().sqrt())
+        sheet = self.run.folder / "preview.png"
+        write_preview(sheet, images, sources, painted, augment.to_pixels(points))
+        text = f"step {self.run.step}: preview written, spread {spread:.1f} cells"
+        self.run.record({"spread": spread}, text)
+        if spread < COLLAPSED_CELLS:
+            self.run.monitor.say(
+                f"warning: the landmarks have collapsed (spread {spread:.2f} cells, expected over "
+                f"{COLLAPSED_CELLS}); raise --separation, lower --lr or give more varied images"
+            )
+
+    def _write_pack(self) -> None:
+        config, run = self.config, self.run
+        header = {
+            "category": config.output.stem,
+            "method": config.method,
+            "scope": config.scope,
+            "train_plain_convs": config.train_plain_convs,
+            "core_sha256": run.origin,
+            "crop_scale": self.data.crop_scale,
+            "landmark_names": default_names(config.landmarks),
+            "data": self.data.name,
+            "images": len(self.trained_on),
+            "step": run.step,
+            "finished": run.finished,
+            "seconds": round(run.elapsed, 1),
+            "config": {
+                **asdict(config),
+                "output": config.output.name,
+                "core": config.core and config.core.name,
+                "vgg": config.vgg and config.vgg.name,
+            },
+        }
+        run.check_finite({"detector": self.detector})
+        save_pack(config.output, self.detector, header)
 
 
 def _core(config: AdaptConfig) -> tuple[LandmarkNetwork, str]:
@@ -190,61 +252,3 @@ class Pairs:
             augment.warp(images, second, size, self.config.border),
             between.to(self.device),
         )
-
-
-@torch.no_grad()
-def _look(
-    run: Run,
-    detector: LandmarkNetwork,
-    painter: Generator,
-    pairs: tuple[Tensor, Tensor, Tensor],
-    dtype: torch.dtype,
-    config: AdaptConfig,
-) -> None:
-    """Write the preview sheet of a fixed batch and warn when its landmarks have collapsed."""
-    images, sources, _ = pairs
-    detector.eval(), painter.eval()
-    with autocast(images.device, dtype):
-        points = soft_argmax(detector(images))
-        maps = gaussian_maps(points, images.shape[-1] // augment.STRIDE, config.sigma)
-        painted = painter(sources, maps).float()
-    spread = float((points - points.mean(dim=1, keepdim=True)).square().sum(2).mean().sqrt())
-    write_preview(run.folder / "preview.png", images, sources, painted, augment.to_pixels(points))
-    run.record({"spread": spread}, f"step {run.step}: preview written, spread {spread:.1f} cells")
-    if spread < COLLAPSED_CELLS:
-        run.console.print(
-            f"warning: the landmarks have collapsed (spread {spread:.2f} cells, expected over "
-            f"{COLLAPSED_CELLS}); raise --separation, lower --lr or give more varied images"
-        )
-
-
-def _write_pack(
-    config: AdaptConfig,
-    data: str,
-    images: int,
-    crop_scale: float,
-    detector: LandmarkNetwork,
-    run: Run,
-) -> None:
-    header = {
-        "category": config.output.stem,
-        "method": config.method,
-        "scope": config.scope,
-        "train_plain_convs": config.train_plain_convs,
-        "core_sha256": run.origin,
-        "crop_scale": crop_scale,
-        "landmark_names": default_names(config.landmarks),
-        "data": data,
-        "images": images,
-        "step": run.step,
-        "finished": run.finished,
-        "seconds": round(run.elapsed, 1),
-        "config": {
-            **asdict(config),
-            "output": config.output.name,
-            "core": config.core and config.core.name,
-            "vgg": config.vgg and config.vgg.name,
-        },
-    }
-    run.check_finite({"detector": detector})
-    save_pack(config.output, detector, header)

@@ -18,11 +18,15 @@ from lmk.train import augment, checkpoint
 from lmk.train.bottleneck import BETA, gaussian_maps, local_argmax
 from lmk.train.config import UNBOUNDED, CoreConfig, for_device
 from lmk.train.datasets.decoded import DecodedSet
+from lmk.train.descend import Descent, Losses
 from lmk.train.device import autocast, on_device, pick_device, pick_dtype, to_float
+from lmk.train.draws import batch_indices, generator
 from lmk.train.hourglass import WIDTHS, HourglassConfig, LandmarkNetwork
 from lmk.train.metrics import pck
-from lmk.train.run import Run, batch_indices, generator, warmup_cosine
+from lmk.train.run import Run
+from lmk.train.schedule import warmup_cosine
 from lmk.train.split import split_for_training
+from lmk.train.state import Models, Optimizers
 
 
 def train_core(config: CoreConfig, data: DecodedSet) -> Path:
@@ -39,61 +43,75 @@ def train_core(config: CoreConfig, data: DecodedSet) -> Path:
     if not np.isfinite(data.points).all(axis=2).any():
         raise UserError(f"{data.name}: got no visible point in any image, expected some; annotate")
     device = pick_device(config.device)
-    dtype = pick_dtype(config.dtype, device)
     config = for_device(config, device.type)
     train, val = split_for_training(data.name, data.splits, config.seed)
-    steps_per_epoch = max(1, len(train) // config.batch)
-    steps = config.steps or (config.epochs or 0) * steps_per_epoch or UNBOUNDED
-
-    torch.manual_seed(config.seed)
-    network = HourglassConfig(len(data.landmark_names), WIDTHS[config.width], config.input_size)
-    model = LandmarkNetwork(network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
-    batches = Batches(data, train, config, device)
-
+    epoch = max(1, len(train) // config.batch)
+    steps = config.steps or (config.epochs or 0) * epoch or UNBOUNDED
     run = Run(config.output.with_suffix(""), config, steps, config.minutes, console())
-    if config.resume:
-        run.resume({"core": model}, {"core": optimizer})
-    with run:
-        for step in run:
-            for group in optimizer.param_groups:
-                group["lr"] = config.lr * warmup_cosine(run.progress)
-            images, points = batches(step)
-            model.train()
-            with autocast(device, dtype):
-                heatmaps = model(images)
-            loss = heatmap_loss(heatmaps.float(), points, config)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            run.log(config.batch, {"loss": loss.detach()})
-            if (step + 1) % steps_per_epoch == 0:
-                validate(run, model, data, val, dtype)
-            epoch, rest = divmod(step + 1, steps_per_epoch)
-            if run.due() or rest == 0:
-                _keep(config, run, model, optimizer, data)
-            if rest == 0 and epoch in config.keep:
-                path = config.output.with_stem(f"{config.output.stem}-epoch{epoch}")
-                checkpoint.save_core(path, model, _header(config, run, data))
-        if run.step % steps_per_epoch and not run.interrupted:
-            validate(run, model, data, val, dtype)
-        _keep(config, run, model, optimizer, data)
-    if run.interrupted:
-        raise KeyboardInterrupt
+    run.train(Supervision(config, data, train, val, device, run), config.resume)
     return config.output
 
 
-def _keep(
-    config: CoreConfig,
-    run: Run,
-    model: LandmarkNetwork,
-    optimizer: torch.optim.Optimizer,
-    data: DecodedSet,
-) -> None:
-    """Write the core, then the state: on a nearly full disk the smaller is the more wanted."""
-    run.check_finite({"core": model})
-    checkpoint.save_core(config.output, model, _header(config, run, data))
-    run.save({"core": model}, {"core": optimizer})
+class Supervision:
+    """What a run of supervised training repeats, and what it measures and writes."""
+
+    def __init__(
+        self,
+        config: CoreConfig,
+        data: DecodedSet,
+        train: NDArray[np.intp],
+        val: NDArray[np.intp],
+        device: torch.device,
+        run: Run,
+    ) -> None:
+        self.config, self.data, self.val, self.device, self.run = config, data, val, device, run
+        self.dtype = pick_dtype(config.dtype, device)
+        self.images = config.batch
+        self.epoch = max(1, len(train) // config.batch)  # steps
+        torch.manual_seed(config.seed)
+        network = HourglassConfig(len(data.landmark_names), WIDTHS[config.width], config.input_size)
+        self.model = LandmarkNetwork(network)
+        self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.models: Models = {"core": self.model}
+        adam = torch.optim.Adam(self.model.parameters(), lr=config.lr, fused=True)
+        self.optimizers: Optimizers = {"core": adam}
+        self.descend = Descent(self.models, self.optimizers, None, run.monitor.say)
+        self.batches = Batches(data, train, config, device)
+
+    def step(self, step: int) -> Losses:
+        """One step down the loss of a new batch."""
+        self.model.train()
+        rate = self.config.lr * warmup_cosine(self.run.progress) * self.run.caution
+        return self.descend(self.batches(step), self._losses, rate)
+
+    def _losses(self, images: Tensor, points: Tensor) -> Losses:
+        with autocast(self.device, self.dtype):
+            heatmaps = self.model(images)
+        return {"loss": heatmap_loss(heatmaps.float(), points, self.config)}
+
+    def after_step(self) -> None:
+        """Validate and save after every epoch; save now and then within one."""
+        epoch, rest = divmod(self.run.step, self.epoch)
+        if not rest:
+            validate(self.run, self.model, self.data, self.val, self.dtype)
+        if not rest or self.run.due():
+            self._save()
+        if not rest and epoch in self.config.keep:
+            path = self.config.output.with_stem(f"{self.config.output.stem}-epoch{epoch}")
+            checkpoint.save_core(path, self.model, _header(self.config, self.run, self.data))
+
+    def finish(self) -> None:
+        """Validate what is left of an epoch, and save."""
+        if self.run.step % self.epoch and not self.run.interrupted:
+            validate(self.run, self.model, self.data, self.val, self.dtype)
+        self._save()
+
+    def _save(self) -> None:
+        """Write the core, then the state: on a nearly full disk the smaller is the more wanted."""
+        self.run.check_finite(self.models)
+        header = _header(self.config, self.run, self.data)
+        checkpoint.save_core(self.config.output, self.model, header)
+        self.run.save(self.models, self.optimizers)
 
 
 def _header(config: CoreConfig, run: Run, data: DecodedSet) -> dict[str, Any]:

@@ -17,9 +17,10 @@ from lmk.train.core import Batches, find_points, heatmap_loss, train_core
 from lmk.train.datasets.builtin import builtin
 from lmk.train.datasets.decoded import decode
 from lmk.train.datasets.scheme import NO_SCHEME, scheme_of
+from lmk.train.draws import batch_indices
 from lmk.train.hourglass import WIDTHS, HourglassConfig
 from lmk.train.metrics import pck
-from lmk.train.run import STATE_NAME, batch_indices
+from lmk.train.run import STATE_NAME
 from lmk.train.split import split_for_training
 
 

@@ -8,8 +8,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
@@ -17,20 +15,13 @@ from torch import nn
 from lmk.runtime.errors import UserError
 from lmk.train import run as module
 from lmk.train.config import CoreConfig
-from lmk.train.run import (
-    LOG_EVERY,
-    STATE_NAME,
-    Run,
-    batch_indices,
-    generator,
-    step_decay,
-    warmup_cosine,
-)
+from lmk.train.draws import generator
+from lmk.train.run import LOG_EVERY, STATE_NAME, Run
 
 
 @pytest.fixture
 def start(tmp_path):
-    """Return a function that makes a run; its console writes to `run.console.file`."""
+    """Return a function that makes a run; its console writes to `run.monitor.console.file`."""
 
     def make(steps=10, minutes=None, origin="", **options):
         config = CoreConfig(output=tmp_path / "core.safetensors", **options)
@@ -60,37 +51,6 @@ def train_step(model, optimizer, step):
 
 def state(run):
     return run.folder / STATE_NAME
-
-
-@given(count=st.integers(1, 40), batch=st.integers(1, 12), seed=st.integers(0, 1000))
-def test_every_epoch_sees_each_image_once(count, batch, seed):
-    steps = count // batch
-    epochs = [
-        [batch_indices(count, batch, epoch * steps + step, seed) for step in range(steps)]
-        for epoch in range(3)
-    ]
-    for epoch in epochs if steps else ():
-        seen = torch.cat(epoch).tolist()
-        assert len(seen) == len(set(seen)) == steps * batch  # only a partial batch is left out
-        assert min(seen) >= 0 and max(seen) < count
-
-
-def test_epochs_and_seeds_differ_and_a_step_does_not():
-    assert torch.equal(batch_indices(50, 50, 3, 7), batch_indices(50, 50, 3, 7))
-    assert not torch.equal(batch_indices(50, 50, 3, 7), batch_indices(50, 50, 4, 7))
-    assert not torch.equal(batch_indices(50, 50, 3, 7), batch_indices(50, 50, 3, 8))
-
-
-def test_a_small_set_is_repeated():
-    drawn = torch.cat([batch_indices(3, 8, step, 0) for step in range(20)])
-    assert drawn.shape == (160,) and set(drawn.tolist()) == {0, 1, 2}
-
-
-def test_random_draws_depend_on_every_counter():
-    keys = [(0,), (1,), (0, 0), (0, 1), (0, 1, 2), (0, 2, 1), (5, 1, 2)]
-    draws = {tuple(torch.rand(3, generator=generator(*key)).tolist()) for key in keys}
-    assert len(draws) == len(keys)
-    assert torch.equal(*(torch.rand(3, generator=generator(4, 2)) for _ in "ab"))
 
 
 def test_budget_of_steps(start):
@@ -147,7 +107,7 @@ def test_lines_when_piped(start):
     with run:
         for _ in run:
             run.log(4, {"loss": 1.5})
-    lines = run.console.file.getvalue().splitlines()
+    lines = run.monitor.console.file.getvalue().splitlines()
     assert len(lines) == 3
     for line, step in zip(lines, (1, LOG_EVERY + 1, LOG_EVERY + 5), strict=True):
         assert line.startswith(f"step {step}/{LOG_EVERY + 5}  loss 1.5  ")
@@ -310,7 +270,7 @@ def test_ctrl_c_ends_after_the_step_under_way(start):
                 signal.raise_signal(signal.SIGINT)
             after.append(step)
     assert after == [0, 1, 2] and run.interrupted and run.step == 3
-    assert "stopped after step 3" in run.console.file.getvalue()
+    assert "stopped after step 3" in run.monitor.console.file.getvalue()
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -323,21 +283,6 @@ def test_a_second_ctrl_c_ends_at_once(start):
             signal.raise_signal(signal.SIGINT)
             pytest.fail("went on")
     assert signal.getsignal(signal.SIGINT) is before
-
-
-def test_warmup_then_half_a_cosine():
-    factors = [warmup_cosine(i / 1000) for i in range(1001)]
-    peak = factors.index(max(factors))
-    assert factors[0] < 0.05 and factors[peak] == pytest.approx(1, abs=1e-3)
-    assert peak == 30 and factors[-1] == pytest.approx(0.01)
-    assert factors[:peak] == sorted(factors[:peak])
-    assert factors[peak:] == sorted(factors[peak:], reverse=True)
-    assert max(abs(a - b) for a, b in zip(factors, factors[1:], strict=False)) < 0.04
-
-
-def test_the_authors_decay():
-    decay = [step_decay(epoch / 80) for epoch in (0, 29, 30.1, 59, 60.1, 80)]
-    assert decay == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
 def test_output_is_left_out_of_the_comparison(start, tmp_path):
