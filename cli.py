@@ -10,11 +10,17 @@ import traceback
 import click
 
 from lmk import __version__
-from lmk.benchmarks.commands import demo_command
+from lmk.benchmarks.commands import demo_command, reproduce_command
 from lmk.export.commands import export_command
 from lmk.runtime.commands import detect_command, doctor_command, info_command
 from lmk.runtime.exits import explain
-from lmk.train.commands import adapt_command, data_group, evaluate_command, train_core_command
+from lmk.train.commands import (
+    adapt_command,
+    data_group,
+    evaluate_command,
+    report_command,
+    train_core_command,
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -29,11 +35,13 @@ for _command in (
     train_core_command,
     adapt_command,
     evaluate_command,
+    report_command,
     export_command,
     detect_command,
     info_command,
     doctor_command,
     demo_command,
+    reproduce_command,
     data_group,
 ):
     cli.add_command(_command)

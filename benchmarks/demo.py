@@ -24,10 +24,11 @@ from lmk.runtime.sources import open_source
 from lmk.train.adapt import adapt
 from lmk.train.category import load_pack
 from lmk.train.config import AdaptConfig, CoreConfig
+from lmk.train.consistency import find_landmarks
 from lmk.train.core import train_core
 from lmk.train.datasets.builtin import builtin, clip
 from lmk.train.datasets.decoded import DecodedSet, decode
-from lmk.train.evaluate import LinearRegressor, find_landmarks
+from lmk.train.regression import LinearRegressor
 
 CORE, CATEGORY = "puppet", "butterfly"
 IMAGES = 1200

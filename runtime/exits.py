@@ -10,7 +10,7 @@ import click
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import write_error
 
-_TRAIN_MODULES = ("torch", "torchvision", "onnx", "onnxscript", "tensorboard")
+_TRAIN_MODULES = ("torch", "torchvision", "onnx", "onnxscript", "tensorboard", "jinja2", "scipy")
 
 
 def explain(error: BaseException) -> tuple[str | None, int]:

@@ -9,12 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.pipeline import Summary
@@ -32,7 +29,8 @@ def console() -> Console:
     return Console(file=sys.stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
-def _output() -> Console:
+def output() -> Console:
+    """Standard output, for results: as `console`, 120 columns wide whatever the terminal."""
     return Console(width=120, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
@@ -76,26 +74,6 @@ def print_summary(summary: Summary) -> None:
         screen.print(f"skipped: {reason}")
 
 
-def print_evaluation(report: Mapping[str, Any]) -> None:
-    """A table of the measures, on standard output."""
-    title = f"{report['pack']} on {report['data']}: {report['test_images']} images"
-    table = Table(title=Text(title))
-    for column in ("measure", "value", "mean shape"):
-        table.add_column(column, justify="left" if column == "measure" else "right")
-    table.add_row("consistency, px of the crop", f"{report['consistency_px']:.2f}", "")
-    each = "  ".join(f"{value:.1f}" for value in report["consistency_px_each"])
-    table.add_row("  each landmark", each, "")
-    table.add_row("spread, px", f"{report['spread_px']:.1f}", "")
-    for name in ("forward", "backward"):
-        if f"{name}_percent" in report:
-            label = f"{name}, % of the {report['normaliser']}"
-            baseline = report[f"{name}_mean_shape_percent"]
-            table.add_row(label, f"{report[f'{name}_percent']:.2f}", f"{baseline:.2f}")
-    _output().print(table, soft_wrap=False)
-    if report["collapsed"]:
-        console().print("collapsed: the landmarks sit on one blob, the other figures mean nothing")
-
-
 def print_info(path: Path, as_json: bool = False) -> None:
     """What a core, a pack, a run's state or an exported model holds, on standard output.
 
@@ -114,7 +92,7 @@ def print_info(path: Path, as_json: bool = False) -> None:
     if as_json:
         print(json.dumps(values, indent=1))
         return
-    screen = _output()
+    screen = output()
     for name, value in values.items():
         screen.print(f"{name:16} {_brief(value)}")
 
@@ -150,7 +128,7 @@ def print_doctor(as_json: bool) -> None:
         found = {"best_device": best_device(), "checks": [asdict(check) for check in checks]}
         print(json.dumps(found, indent=1))
         return
-    screen = _output()
+    screen = output()
     for check in checks:
         screen.print(f"{check.state:8} {check.name:16} {check.detail}")
         if check.cure:

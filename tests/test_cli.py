@@ -128,14 +128,45 @@ def test_detect_in_a_folder_of_images(here, tmp_path):
         assert [row["source"] for row in csv.DictReader(file)] == ["0.png", "1.png", "2.png"]
 
 
+def evaluate(path, *options):
+    """What `lmk evaluate` writes of a few butterflies."""
+    common = ["--data", "builtin:butterfly", "--images", 6, "--regressor-images", 12]
+    assert run("evaluate", *common, *options, "--threads", 1, "--output", path) == 0
+    return json.loads(path.read_text())
+
+
 def test_evaluate_prints_a_table_and_writes_json(here, capsys, tmp_path):
-    arguments = ["--data", "builtin:butterfly", "--images", 20, "--output", tmp_path / "r.json"]
-    assert run("evaluate", *arguments) == 0
-    report = json.loads((tmp_path / "r.json").read_text())
+    report = evaluate(tmp_path / "r.json")
     table = capsys.readouterr().out
     assert f"{report['forward_mean_shape_percent']:.2f}" in table
-    assert report["test_images"] == 20
-    assert len(report["consistency_px_each"]) == 10
+    assert (report["test_images"], report["regressor_images"]) == (6, 12)
+    assert len(report["consistency_px_landmarks"]) == 10
+    assert report["leak_free"] and "leak_free_variant" not in report
+
+
+def test_evaluate_on_fitted_crops_shows_the_leak_free_ones_too(here, capsys, tmp_path):
+    report = evaluate(tmp_path / "r.json", "--crop", "annotation", "--crop-margin", 1.8)
+    table = capsys.readouterr().out
+    other = report["leak_free_variant"]
+    assert (report["crop"], report["leak_free"]) == ("annotation", False)
+    assert (other["crop"], other["leak_free"]) == ("object", True)
+    for each in (report, other):
+        assert f"{each['forward_percent']:.2f}" in table
+    assert report["forward_mean_shape_percent"] != other["forward_mean_shape_percent"]
+
+
+def test_evaluate_takes_several_packs(here, capsys, tmp_path):
+    pack = "runs/butterfly.safetensors"
+    reports = evaluate(tmp_path / "r.json", pack, pack)
+    assert [report["pack"] for report in reports] == ["butterfly.safetensors"] * 2
+    assert reports[0] == reports[1]
+
+
+def test_evaluate_as_the_released_code_does(here, tmp_path):
+    report = evaluate(tmp_path / "r.json", "--preset", "released")
+    assert report["batch_norm"] == "batch"
+    learnt = evaluate(tmp_path / "s.json", "--preset", "released", "--batch-norm", "eval")
+    assert learnt["batch_norm"] == "eval" and learnt["spread_px"] != report["spread_px"]
 
 
 def test_info_tells_the_kind_of_each_file(here, capsys):
@@ -292,10 +323,27 @@ def test_a_report_is_not_overwritten_unasked(here, capsys, tmp_path):
     assert report.read_text() == "mine"
 
 
-@pytest.mark.parametrize("options", [["--batch", "0"], ["--images", "-1"], ["--ridge", "nan"]])
-def test_measures_need_sensible_numbers(here, capsys, options):
-    line = fails(capsys, "evaluate", "--data", "builtin:butterfly", *options)
-    assert options[0] in line and options[1] in line
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--batch", "0"],
+        ["--images", "-1"],
+        ["--ridge", "nan"],
+        ["--regressor-images", "0"],
+        ["--repeats", "0"],
+        ["--crop-margin", "0.5"],
+        ["--crop-margin", "2", "--crop", "image"],
+        ["--device", "abacus"],
+        ["--device", "cuda:9"],
+        ["--fit-data", "builtin:butterfly"],
+        ["--fit-data", "builtin:puppet"],
+    ],
+)
+def test_measures_need_sensible_options(here, capsys, options, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    few = ["--images", "2", "--threads", "1"] if "--images" not in options else []
+    line = fails(capsys, "evaluate", "--data", "builtin:butterfly", *few, *options)
+    assert all(word.removeprefix("builtin:") in line for word in options[1:])
 
 
 @pytest.mark.parametrize("option", [["--width", "full"], ["--input-size", "128"]])

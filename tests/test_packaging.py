@@ -82,7 +82,8 @@ def test_wheel_holds_the_package_and_nothing_else(wheel_names):
     assert python == {f"lmk/{_name(path)}" for path in SHIPPED}
     others = {name for name in wheel_names if name.startswith("lmk/")} - python
     weights = {f"lmk/{_name(path)}" for path in (ROOT / "zoo").iterdir()}
-    assert others == {"lmk/py.typed"} | weights
+    pages = {f"lmk/{_name(path)}" for path in ROOT.glob("*/*.jinja")}
+    assert pages and others == {"lmk/py.typed"} | weights | pages
 
 
 def test_wheel_has_licence_and_command(wheel_names):

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from lmk.runtime.contract import default_names
 from lmk.runtime.errors import UserError
 from lmk.runtime.report import console
+from lmk.runtime.weights import read_header
 from lmk.train import augment, checkpoint, perceptual
 from lmk.train.bottleneck import gaussian_maps, soft_argmax
 from lmk.train.category import new_category, save_pack, train_mode
-from lmk.train.config import UNBOUNDED, AdaptConfig, for_device
+from lmk.train.config import UNBOUNDED, AdaptConfig, EvaluateConfig, for_device
 from lmk.train.datasets.decoded import DecodedSet
 from lmk.train.descend import Descent, Losses
 from lmk.train.device import autocast, on_device, pick_device, pick_dtype, to_float
@@ -24,11 +25,13 @@ from lmk.train.hourglass import WIDTHS, HourglassConfig, LandmarkNetwork
 from lmk.train.objective import pair_losses
 from lmk.train.phases import finetune_phase, handed_on, is_finished, projection_phase
 from lmk.train.preview import write_preview
+from lmk.train.report import write_report
 from lmk.train.run import Run
 from lmk.train.schedule import step_decay, warmup_cosine
 from lmk.train.split import split_for_training, subset
 from lmk.train.state import Models, Optimizers
 
+REPORT_IMAGES, REPORT_VIEWS = 100, 2  # a few seconds without a GPU
 COLLAPSED_CELLS = 1.5  # landmarks of an image closer than this (rms about their mean) are one blob
 
 
@@ -113,10 +116,19 @@ class Adaptation:
         if not self.run.history or self.run.history[-1]["step"] != self.run.step:
             self._look()
         self._save()
+        if self.config.report and not self.run.interrupted:
+            self._report()
 
     def _save(self) -> None:
         self._write_pack()  # before the state: on a nearly full disk it is the more wanted
         self.run.save(self.models, self.optimizers)
+
+    def _report(self) -> None:
+        """Write the page for people, on images that were held out."""
+        page, header = self.config.output.with_suffix(".html"), read_header(self.config.output)
+        judging = EvaluateConfig(images=REPORT_IMAGES, device=str(self.device))
+        judged = write_report(page, self.detector, header, self.data, judging, REPORT_VIEWS)
+        self.run.monitor.say(f"{judged.headline} See {page}")
 
     @torch.no_grad()
     def _look(self) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -21,16 +22,17 @@ from lmk.train.config import (
     CoreConfig,
     EvaluateConfig,
 )
+from lmk.train.datasets.decoded import CropMode
 from lmk.train.datasets.find import LAYOUTS
 from lmk.train.options import Command, config_options, make_config
 from lmk.train.table import print_evaluation
 
 if TYPE_CHECKING:
-    from lmk.train.datasets.decoded import CropMode
+    from lmk.train.datasets.decoded import DecodedSet
     from lmk.train.hourglass import LandmarkNetwork
 
 FILE_PATH = click.Path(path_type=Path)
-CROP = click.Choice(["image", "object", "annotation"])
+CROP = click.Choice(get_args(CropMode))
 
 
 def _data_options(crop: str) -> Callable[[Command], Command]:
@@ -126,6 +128,7 @@ def evaluate_command(
     of several a list.
     """
     from lmk.train.category import load_pack
+    from lmk.train.datasets.load import load_decoded
     from lmk.train.device import pick_device
 
     config = make_config(EvaluateConfig, o, **EVALUATE_PRESETS[o["preset"]])
@@ -139,11 +142,11 @@ def evaluate_command(
     if output:
         check_output(output, force)
     pick_device(config.device)  # told before images are decoded
-    reports = []
+    reports, load = [], functools.cache(load_decoded)  # once for all packs
     for pack in packs or (workspace.pick(None, "pack"),):
         model, header = load_pack(pack, core or workspace.core_of(pack))
         workspace.warn_unfinished(pack, header)
-        report = _evaluate_pack(model, header["config"]["seed"], config, o)
+        report = _evaluate_pack(model, header["config"]["seed"], config, o, load)
         reports.append({"pack": pack.name, "pack_sha256": header["sha256"], **report})
     if output:
         result = reports if len(packs) > 1 else reports[0]
@@ -152,17 +155,20 @@ def evaluate_command(
 
 
 def _evaluate_pack(
-    model: LandmarkNetwork, seed: int, config: EvaluateConfig, o: dict[str, Any]
+    model: LandmarkNetwork,
+    seed: int,
+    config: EvaluateConfig,
+    o: dict[str, Any],
+    load: Callable[..., DecodedSet],
 ) -> dict[str, Any]:
     """The report of one pack, with that of its leak-free variant if the crop is not one."""
     from lmk.train.datasets.decoded import CROP_MARGIN
-    from lmk.train.datasets.load import load_decoded
     from lmk.train.evaluate import evaluate
 
     def measure(crop: CropMode) -> dict[str, Any]:
         size, margin = model.config.input_size, config.crop_margin or CROP_MARGIN
-        data = load_decoded(o["data"], o["layout"], size, crop, margin)
-        fit_on = load_decoded(o["fit_data"], None, size, crop, margin) if o["fit_data"] else None
+        data = load(o["data"], o["layout"], size, crop, margin)
+        fit_on = load(o["fit_data"], None, size, crop, margin) if o["fit_data"] else None
         return evaluate(model, data, config, seed, fit_on, crop)
 
     report = measure(o["crop"])

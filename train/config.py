@@ -128,6 +128,7 @@ class AdaptConfig(RunConfig):
     clip: float = option(1.0, "largest gradient norm of each of the two networks")
     schedule: Literal["cosine", "step"] = option("cosine", "of the learning rate (paper: step)")
     preview_every: int = option(250, "steps between two preview sheets")
+    report: bool = option(True, "at the end, write a page that judges every landmark")
 
 
 _WITHOUT_OURS = {"relative": False, "equivariance": 0.0, "separation": 0.0, "schedule": "step"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -9,163 +10,178 @@ import torch
 from numpy.typing import NDArray
 
 from lmk.runtime.errors import UserError
-from lmk.train import augment
-from lmk.train.bottleneck import soft_argmax
+from lmk.train import consistency
 from lmk.train.config import EvaluateConfig
-from lmk.train.datasets.decoded import DecodedSet
-from lmk.train.device import to_float
+from lmk.train.datasets.decoded import CropMode, DecodedSet
 from lmk.train.hourglass import LandmarkNetwork
-from lmk.train.run import generator
+from lmk.train.regression import regress
 from lmk.train.split import split_indices
 
 Points = NDArray[np.float32]
-IDENTITY = torch.eye(3)[None]  # the transform that changes nothing
+Indices = NDArray[np.intp]
+REFERENCE = 128  # pixels; networks of another input are compared at this one
 COLLAPSED_SPREAD = 6.0  # pixels: under it the landmarks sit on one blob and mean nothing
+COLLAPSED_FOLLOWING = 0.2  # under it they stay where they are, whatever the image shows
 
 
 def evaluate(
-    model: LandmarkNetwork, data: DecodedSet, config: EvaluateConfig, split_seed: int = 0
+    model: LandmarkNetwork,
+    data: DecodedSet,
+    config: EvaluateConfig,
+    split_seed: int = 0,
+    fit_on: DecodedSet | None = None,
+    crop: CropMode = "image",
 ) -> dict[str, Any]:
-    """Measure `model` (eval mode) on the images of `data` that were held out.
+    """Measure `model` on the images of `data` that were held out; the result is fit for JSON.
 
-    consistency: mean |Δ| in pixels of the crop between the landmarks of a transformed image and
-    the transformed landmarks, per landmark, ascending. forward, backward (with annotated points
-    only): error in % of the normaliser of a linear regressor from found to annotated points and
-    back, fitted on the training images, beside that of the mean shape. spread: rms distance in
-    pixels of the landmarks from their centre; small means collapsed, and nothing else counts.
-    Raises UserError for too few images.
+    Pixels are those of crops of 128, whatever the network's input; a crop that is fitted to the
+    annotation (`crop`, for the report) tells where points are, hence leak_free. consistency_px:
+    mean distance between the landmarks of a transformed image and the transformed landmarks; _each
+    ascending, _landmarks in their order with None for one that never was in sight, _still_px what
+    landmarks that never move would get. following: 1 if they move as the image does, 0 if they
+    stay. spread_px: rms distance of the landmarks from their centre. collapsed: the landmarks sit
+    on one blob or stay, collapsed_because in words, and no other number means anything.
+
+    With annotated points also what `regression.regress` gives for forward (found to annotated) and
+    backward, in % of the normaliser. Regressors are fitted to the training images of `fit_on`, else
+    of `data`; where `data` has no split, with `fit_on` all its images are tested. Left out and
+    counted: images_incomplete (a point is missing), images_without_length (no normaliser).
+    Raises UserError for too few images, another scheme in `fit_on`, or a device that is not there.
     """
-    train, test = split_indices(data.splits, split_seed)
-    test = test[: config.images]
-    if len(test) < 1:
-        raise UserError(f"{data.name}: got no image to evaluate on, expected 2 or more images")
-    found, errors = _found_and_errors(model, data, test, config)
-    spread = float(np.sqrt(((found - found.mean(1, keepdims=True)) ** 2).sum(2).mean()))
-    each = np.sort(np.nanmean(errors, axis=0))
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    train, test = _split(data, split_seed, fit_on)
+    test = spread_over(test, config.images)
+    ready, size = consistency.prepared(model, config), model.config.input_size
+    found = consistency.find_landmarks(ready, data, test, config.batch)
+    moves = consistency.transforms(test, size, config)
+    again = consistency.find_landmarks(ready, data, test, config.batch, moves)
     report: dict[str, Any] = {
         "data": data.name,
+        "crop": crop,
+        "leak_free": crop != "annotation",
         "test_images": len(test),
-        "consistency_px": float(each.mean()),
-        "consistency_px_each": [float(v) for v in each],
-        "spread_px": spread,
-        "collapsed": spread < COLLAPSED_SPREAD,
+        "batch_norm": config.batch_norm,
+        "options": asdict(config),
+        **_steadiness(found, again, consistency.moved(found, moves), size),
     }
     if data.landmark_names:
-        report |= _regressions(model, data, train, test, found, config)
+        source = _Annotated(fit_on or data, spread_over(train, config.regressor_images), size)
+        target = _Annotated(data, test, size)
+        report |= _regressions(ready, source, target, found, config)
     return report
+
+
+def spread_over(indices: Indices, count: int | None) -> Indices:
+    """At most `count` of `indices`, evenly spaced: sets are often sorted by person or kind."""
+    if count is None or count >= len(indices):
+        return indices
+    return indices[np.arange(count) * len(indices) // count]
+
+
+def _split(data: DecodedSet, seed: int, fit_on: DecodedSet | None) -> tuple[Indices, Indices]:
+    """Training images, of `fit_on` if given, and test images."""
+    train, test = split_indices(data.splits, seed)
+    if fit_on is not None:
+        if fit_on.landmark_names != data.landmark_names:
+            got, expected = (_named(s.landmark_names) for s in (fit_on, data))
+            raise UserError(
+                f"{fit_on.name}: got landmarks {got}, expected those of {data.name}: {expected}; "
+                "fit the regressors to a set annotated alike"
+            )
+        train = split_indices(fit_on.splits, seed)[0]
+        if not any(data.splits):
+            test = np.arange(len(data.splits))
+    if not len(test):
+        raise UserError(f"{data.name}: got no image to evaluate on, expected 2 or more images")
+    return train, test
+
+
+def _named(landmarks: tuple[str, ...]) -> str:
+    """How many and the first of them: 68 do not fit in a line."""
+    more = ", …" if len(landmarks) > 5 else ""
+    return f"{len(landmarks)} ({', '.join(landmarks[:5])}{more})"
+
+
+def _steadiness(found: Points, again: Points, expected: Points, size: int) -> dict[str, Any]:
+    """Consistency, spread and collapse, of points (N,K,2) in pixels of crops of `size`."""
+    scale = REFERENCE / size
+    errors = consistency.consistency_errors(again, expected, size)
+    still = consistency.consistency_errors(found, expected, size)
+    seen = np.isfinite(errors).any(axis=0)
+    each = scale * np.nanmean(errors[:, seen], axis=0)
+    landmarks: list[float | None] = [None] * found.shape[1]
+    for index, value in zip(np.flatnonzero(seen), each, strict=True):
+        landmarks[index] = float(value)
+    spread = scale * float(np.sqrt(((found - found.mean(1, keepdims=True)) ** 2).sum(2).mean()))
+    following = consistency.following(found, again, expected)
+    because = ""
+    if spread < COLLAPSED_SPREAD:
+        because = f"the landmarks sit on one blob, within {spread:.1f} px"
+    elif following is not None and following < COLLAPSED_FOLLOWING:
+        because = f"the landmarks stay where they are: they follow the image by {following:.0%}"
+    return {
+        "consistency_px": float(each.mean()) if len(each) else None,
+        "consistency_px_each": sorted(float(value) for value in each),
+        "consistency_px_landmarks": landmarks,
+        "consistency_still_px": float(scale * np.nanmean(still)) if seen.any() else None,
+        "following": following,
+        "spread_px": spread,
+        "collapsed": bool(because),
+        "collapsed_because": because,
+    }
+
+
+@dataclass
+class _Annotated:
+    """The images of a set whose points are all there, in pixels of the network's crop."""
+
+    data: DecodedSet
+    indices: Indices
+    size: int
+
+    def __post_init__(self) -> None:
+        self.points = self.data.crop_points(self.indices, self.size)
+        self.whole = np.isfinite(self.points).all(axis=(1, 2))
+        normaliser, given = self.data.scheme.normaliser, self.data.lengths[self.indices]
+        self.lengths = normaliser.lengths(self.points, given)
 
 
 def _regressions(
     model: LandmarkNetwork,
-    data: DecodedSet,
-    train: NDArray[np.intp],
-    test: NDArray[np.intp],
+    source: _Annotated,
+    target: _Annotated,
     found: Points,
     config: EvaluateConfig,
 ) -> dict[str, Any]:
-    """Forward and backward errors in % of the normaliser, the mean shape's beside them."""
-    size = model.config.input_size
-    normaliser = data.scheme.normaliser
-    truth_train, truth_test = (data.crop_points(part, size) for part in (train, test))
-    whole_train = np.isfinite(truth_train).all(axis=(1, 2))
-    whole_test = np.isfinite(truth_test).all(axis=(1, 2))
-    if whole_train.sum() < 2 or not whole_test.any():
+    """Forward and backward, fitted to the images of `source`; `found` are those of `target`."""
+    normaliser = target.data.scheme.normaliser
+    measured = target.whole & np.isfinite(target.lengths)
+    fitted = source.indices[source.whole]
+    if len(fitted) < 2 or not target.whole.any():
         raise UserError(
-            f"{data.name}: got {whole_train.sum()} training and {whole_test.sum()} test images "
-            "with every point annotated, expected at least 2 and 1; annotate more"
+            f"{target.data.name}: got {len(fitted)} training images of {source.data.name} and "
+            f"{target.whole.sum()} test images with every point annotated, expected at least 2 "
+            "and 1; annotate more, or name a set to fit the regressors to by --fit-data"
         )
-    found_train = find_landmarks(model, data, train[whole_train], config.batch)
-    pairs = {
-        "forward": (
-            found_train,
-            truth_train[whole_train],
-            found[whole_test],
-            truth_test[whole_test],
-        ),
-        "backward": (
-            truth_train[whole_train],
-            found_train,
-            truth_test[whole_test],
-            found[whole_test],
-        ),
-    }
-    lengths = normaliser.lengths(truth_test[whole_test], data.lengths[test][whole_test])
-    report: dict[str, Any] = {
+    if not measured.any():
+        raise UserError(
+            f"{target.data.name}: got no test image whose length to divide by "
+            f"({normaliser.label}) is over 0, expected 1 or more; correct the annotation"
+        )
+    # About the centre of the crop, for regressors without a constant term.
+    centre = np.float32((source.size - 1) / 2)
+    found_source = consistency.find_landmarks(model, source.data, fitted, config.batch) - centre
+    truth_source = source.points[source.whole] - centre
+    found, truth = found[measured] - centre, target.points[measured] - centre
+    lengths = target.lengths[measured]
+    return {
         "normaliser": normaliser.label,
-        "regressor_images": int(whole_train.sum()),
-        "regressor_test_images": int(whole_test.sum()),
+        "fitted_on": source.data.name,
+        "regressor_images": len(fitted),
+        "regressor_test_images": int(measured.sum()),
+        "images_incomplete": int((~source.whole).sum() + (~target.whole).sum()),
+        "images_without_length": int((target.whole & ~measured).sum()),
+        **regress("forward", (found_source, truth_source), (found, truth), lengths, config),
+        **regress("backward", (truth_source, found_source), (truth, found), lengths, config),
     }
-    for name, (x, y, x_test, y_test) in pairs.items():
-        predicted = LinearRegressor(x, y, config.ridge)(x_test)
-        mean_shape = np.broadcast_to(y.mean(axis=0), y_test.shape)
-        report[f"{name}_percent"] = _percent(predicted, y_test, lengths)
-        report[f"{name}_mean_shape_percent"] = _percent(mean_shape, y_test, lengths)
-    return report
-
-
-def _percent(predicted: Points, truth: Points, lengths: Points) -> float:
-    errors = np.linalg.norm(predicted - truth, axis=2).mean(axis=1) / lengths
-    return float(np.nanmean(errors) * 100)
-
-
-class LinearRegressor:
-    """Ridge regression with bias from points (N,P,2) to points (N,Q,2)."""
-
-    def __init__(self, x: Points, y: Points, ridge: float) -> None:
-        self.shape = y.shape[1:]
-        self.x_mean, self.y_mean = x.mean(axis=0), y.mean(axis=0)
-        a = (x - self.x_mean).reshape(len(x), -1).astype(np.float64)
-        b = (y - self.y_mean).reshape(len(y), -1).astype(np.float64)
-        gram = a.T @ a
-        gram += np.eye(len(gram)) * (ridge * max(float(gram.max()), 1e-12))
-        self.weight = np.linalg.solve(gram, a.T @ b)
-
-    def __call__(self, x: Points) -> Points:
-        flat = (x - self.x_mean).reshape(len(x), -1) @ self.weight
-        return (flat.reshape(len(x), *self.shape) + self.y_mean).astype(np.float32)
-
-
-@torch.no_grad()
-def find_landmarks(
-    model: LandmarkNetwork, data: DecodedSet, indices: NDArray[np.intp], batch: int = 32
-) -> Points:
-    """Landmarks (N,K,2) in pixels of the central crops, batch-norm in eval mode."""
-    identity = torch.eye(3)
-    parts = torch.from_numpy(indices).split(batch)
-    return np.concatenate(
-        [_locate(model, data, part, identity.expand(len(part), 3, 3)) for part in parts]
-    )
-
-
-def _locate(
-    model: LandmarkNetwork, data: DecodedSet, chosen: torch.Tensor, transforms: torch.Tensor
-) -> Points:
-    """Landmarks of crops that are seen through `transforms`, as `augment` has them."""
-    device = next(model.parameters()).device
-    size, source = model.config.input_size, data.images.shape[1]
-    images = to_float(torch.from_numpy(data.images), chosen, device)
-    matrices = augment.centred(len(chosen), source, size) @ transforms
-    points = soft_argmax(model(augment.warp(images, matrices, size)))
-    return augment.to_pixels(points).cpu().numpy()
-
-
-@torch.no_grad()
-def _found_and_errors(
-    model: LandmarkNetwork, data: DecodedSet, indices: NDArray[np.intp], config: EvaluateConfig
-) -> tuple[Points, Points]:
-    """Landmarks (N,K,2) and their consistency errors (N,K) in pixels, NaN where out of sight."""
-    size = model.config.input_size
-    spec = augment.Similarity(config.rotation, config.scale, config.shift)
-    found, errors = [], []
-    for number, part in enumerate(torch.from_numpy(indices).split(config.batch)):
-        draw = generator(config.seed, 3, number)
-        transforms = augment.random_similarity(len(part), size, size, spec, draw)
-        still = _locate(model, data, part, IDENTITY)
-        moved = _locate(model, data, part, transforms)
-        inverse = torch.linalg.inv(transforms)
-        expected = augment.move_points(torch.from_numpy(still), inverse).numpy()
-        inside = ((expected > -0.5) & (expected < size - 0.5)).all(axis=2)
-        error = np.linalg.norm(moved - expected, axis=2)
-        found.append(still)
-        errors.append(np.where(inside, error, np.nan))
-    return np.concatenate(found), np.concatenate(errors)

@@ -23,6 +23,7 @@ def projection_phase(config: AdaptConfig) -> AdaptConfig:
     return replace(
         config,
         method="projection",
+        report=False,
         output=output,
         steps=config.steps and max(1, config.steps // 2),
         minutes=config.minutes and config.minutes / 2,

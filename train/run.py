@@ -264,7 +264,7 @@ class Run:
     def _check_same_config(self, saved: dict[str, Any]) -> None:
         """The budget, the rate, the place and the machine may change; nothing else may."""
         free = {"resume", "epochs", "steps", "minutes", "lr", "output", "device", "threads"}
-        free |= {"preview_every"}
+        free |= {"preview_every", "report"}
         now = json.loads(json.dumps(asdict(self.config), default=str))
         for name in now.keys() - free:
             if now[name] != saved.get(name):

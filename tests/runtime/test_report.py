@@ -43,13 +43,6 @@ def test_summary_counts_and_lists(capsys):
     assert capsys.readouterr().err.startswith("2 frames in")
 
 
-def test_evaluation_takes_any_name(capsys):
-    values = {"pack": ODD, "data": "[/x]", "test_images": 3, "consistency_px": 1.0}
-    values |= {"consistency_px_each": [1.0], "spread_px": 9.0, "collapsed": False}
-    report.print_evaluation(values)
-    assert f"{ODD} on [/x]: 3 images" in capsys.readouterr().out
-
-
 @pytest.fixture
 def pack(tmp_path):
     header = {

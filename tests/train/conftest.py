@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from torch import nn
 
 from lmk.train import hourglass
+from lmk.train.bottleneck import BETA
 from lmk.train.checkpoint import save_core
 from lmk.train.config import AdaptConfig, CoreConfig
 from lmk.train.datasets.builtin import builtin
-from lmk.train.datasets.decoded import decode
+from lmk.train.datasets.decoded import DecodedSet, decode
+from lmk.train.datasets.scheme import scheme_of
 from lmk.train.hourglass import HourglassConfig, LandmarkNetwork
 from lmk.train.run import Run
 
@@ -93,6 +98,7 @@ def adapt_config(tmp_path, core_path):
 
     def make(**options) -> AdaptConfig:
         defaults = {"core": core_path, "landmarks": 5, "batch": 4, "steps": 6, "generator_width": 8}
+        defaults |= {"report": False}
         return AdaptConfig(**{**_common(tmp_path / "shoes.safetensors"), **defaults, **options})
 
     return make
@@ -116,3 +122,63 @@ def press_ctrl_c(monkeypatch):
         monkeypatch.setattr(Run, "log", interrupting)
 
     return at
+
+
+class Fake(nn.Module):
+    """A detector of three landmarks whose answers are known, for crops of 64 pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.config = HourglassConfig(3, WIDTH, SIZE)
+        self.device_of = nn.Parameter(torch.zeros(1))
+
+
+class Perfect(Fake):
+    """Finds the middle of the red, the green and the blue spot."""
+
+    def forward(self, images):
+        pooled = nn.functional.avg_pool2d(images, 4)
+        return torch.log(pooled + 1e-12) / BETA
+
+
+class Constant(Fake):
+    """Sees nothing; `cells` (K,2) is all it ever says."""
+
+    def __init__(self, *cells):
+        super().__init__()
+        self.maps = torch.full((3, SIZE // 4, SIZE // 4), -10.0)
+        for one, (x, y) in zip(self.maps, cells, strict=True):
+            one[y, x] = 10.0
+
+    def forward(self, images):
+        return self.maps.expand(len(images), *self.maps.shape)
+
+
+@pytest.fixture(scope="session")
+def detectors():
+    """Perfect(), and Constant(cell, cell, cell)."""
+    return SimpleNamespace(Perfect=Perfect, Constant=Constant)
+
+
+@pytest.fixture(scope="session")
+def spots():
+    """Images of a red, a green and a blue spot, whose middles are the annotated points."""
+    count, source = 30, 80
+    rng = np.random.default_rng(0)
+    nominal = np.array([[30, 32], [50, 32], [40, 48]], np.float32)
+    points = (nominal + rng.uniform(-5, 5, (count, 3, 2))).astype(np.float32)
+    steps = np.arange(source)
+    across = np.exp(-((steps - points[..., :1]) ** 2) / 8)  # (N,3,S)
+    down = np.exp(-((steps - points[..., 1:]) ** 2) / 8)
+    images = np.einsum("nky,nkx->nyxk", down, across)
+    return DecodedSet(
+        name="spots",
+        images=(images * 255).round().astype(np.uint8),
+        points=points,
+        names=tuple(f"{i}.png" for i in range(count)),
+        splits=("train",) * 20 + ("test",) * 10,
+        scheme=scheme_of(("l_eye", "r_eye", "nose")),
+        lengths=np.full(count, np.nan, np.float32),
+        skipped=(),
+        crop_scale=1.0,
+    )

@@ -62,6 +62,14 @@ def test_every_method_writes_a_pack(adapt_config, butterflies, core_path, option
     assert header["config"]["seed"] == 0 and header["config"]["output"] == "shoes.safetensors"
 
 
+def test_the_end_is_a_page_that_judges(adapt_config, butterflies, capsys):
+    config = adapt_config(report=True)
+    adapt(config, butterflies)
+    page = config.output.with_suffix(".html")
+    assert f"See {page}" in capsys.readouterr().err
+    assert "p4" in page.read_text()
+
+
 @pytest.mark.parametrize("scope", ["all", "blocks"])
 def test_theta_is_what_the_core_has(adapt_config, butterflies, core_path, scope):
     config = adapt_config(scope=scope)

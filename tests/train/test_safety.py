@@ -56,7 +56,7 @@ else:
     Descent._accumulate = deadly(Descent._accumulate)
 data = decode(builtin("butterfly", 40), 64, "image", Path(cache))
 adapt(AdaptConfig(output=Path(output), core=Path(core), landmarks=5, batch=4, steps=6,
-                  generator_width=8, device="cpu", dtype="fp32", threads=1), data)
+                  generator_width=8, device="cpu", dtype="fp32", threads=1, report=False), data)
 """
 
 

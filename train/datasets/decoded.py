@@ -25,7 +25,7 @@ from lmk.train.datasets.scheme import Scheme
 
 CONTEXT = 1.25  # cached side / crop side: room for rotation and shift without inventing pixels
 CROP_MARGIN = 1.5  # crop side / longer side of the box of the annotated points
-CropMode = Literal["image", "object", "annotation"]
+CropMode = Literal["image", "center", "object", "annotation"]
 LAYOUT_VERSION = 2
 log = logging.getLogger(__name__)
 
@@ -72,9 +72,14 @@ def object_box(
 ) -> tuple[Box, float]:
     """The box to crop about and its scale.
 
-    image: the whole image; object: the box that the data set gives, else the whole image;
-    annotation: the annotated points and `margin`. Only the last one knows where the points are.
+    image: the whole image; center: the largest square in its middle; object: the box that the data
+    set gives, else the whole image; annotation: the annotated points and `margin`. Only the last
+    one knows where the points are.
     """
+    if mode == "center":
+        height, width = image.shape[:2]
+        side = min(height, width)
+        return ((width - side) / 2, (height - side) / 2, side, side), 1.0
     if mode == "object" and sample.box is not None:
         return sample.box, 1.0
     seen = sample.points[np.isfinite(sample.points).all(axis=1)]

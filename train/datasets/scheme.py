@@ -51,10 +51,13 @@ class Scheme:
 
 
 BOX = Normaliser("box")
-_CAT = ("l_eye", "r_eye", "mouth")
-_CAT += ("l_ear1", "l_ear2", "l_ear3", "r_ear1", "r_ear2", "r_ear3")
+_EARS = tuple(f"{side}_ear{i}" for side in "lr" for i in (1, 2, 3))
 # Not by the numbers in the names: the twin of the left ear's first point is the right ear's last.
-CAT = Scheme(_CAT, Normaliser("inter-ocular", (0, 1)), (1, 0, 2, 8, 7, 6, 5, 4, 3))
+CAT = Scheme(
+    ("l_eye", "r_eye", "mouth", *_EARS),
+    Normaliser("inter-ocular", (0, 1)),
+    (1, 0, 2, 8, 7, 6, 5, 4, 3),
+)
 NO_SCHEME = Scheme((), BOX)
 _PAIRS = (
     ("torso", "l_shoulder", "r_hip"),  # PCK of the Leeds Sports Pose literature

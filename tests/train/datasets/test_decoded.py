@@ -63,7 +63,7 @@ def centroid(image):
     return np.array([(columns * mass).sum(), (rows * mass).sum()]) / mass.sum()
 
 
-@pytest.mark.parametrize("mode", ["image", "annotation"])
+@pytest.mark.parametrize("mode", ["image", "center", "annotation"])
 @pytest.mark.parametrize("size", [(90, 150), (150, 90), (300, 310)])
 def test_points_agree_with_pixels(tmp_path, mode, size):
     rng = np.random.default_rng(1)
@@ -88,6 +88,14 @@ def test_the_whole_image_fits_the_central_crop(tmp_path):
     inside = data.crop_points(np.array([0]), SIZE)[0]
     np.testing.assert_allclose(inside, [[-0.5, 15.5], [63.5, 47.5]], atol=1e-4)
     assert data.crop_scale == 1.0
+
+
+def test_the_middle_square_fills_the_central_crop(tmp_path):
+    edges = np.array([[24.5, -0.5], [74.5, 49.5]], np.float32)  # of the square
+    sample = Sample("a", lambda: np.zeros((50, 100, 3), np.uint8), edges)
+    data = decode(Dataset("d", (sample,), "x", scheme_of(("a", "b"))), SIZE, "center", tmp_path)
+    inside = data.crop_points(np.array([0]), SIZE)[0]
+    np.testing.assert_allclose(inside, [[-0.5, -0.5], [63.5, 63.5]], atol=1e-4)
 
 
 def test_annotated_points_fill_two_thirds_of_the_crop(tmp_path):

@@ -1,0 +1,116 @@
+"""Reports of evaluations -> tables on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from lmk.runtime.report import console, output
+
+
+def print_evaluation(reports: Sequence[Mapping[str, Any]]) -> None:
+    """Tables of the measures of packs on one data set, on standard output; warnings on the other.
+
+    Backward errors of a pack that has collapsed are crossed out: they come out close to nothing.
+    """
+    rows = [row for report in reports for row in _variants(report)]
+    screen = output()
+    screen.print(_measures(rows), soft_wrap=False)
+    for row in rows:
+        screen.print(f"{row['label']}, px of each landmark: {_landmarks(row)}")
+    for row in rows:
+        if max(len(row.get(f"{name}_by_images", ())) for name in ("forward", "backward")) > 1:
+            screen.print(_by_images(row), soft_wrap=False)
+    for row in rows:
+        for line in _warnings(row):
+            console().print(f"{row['label']}: {line}")
+
+
+def _variants(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A report and, beside it, that of its crops that do not know the annotation."""
+    label, other = report["pack"].removesuffix(".safetensors"), report.get("leak_free_variant")
+    if other is None:
+        return [{**report, "label": label}]
+    return [{**row, "label": f"{label}, crop {row['crop']}"} for row in (report, other)]
+
+
+def _measures(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """A line for each pack and crop; beside each number what says how much it is worth."""
+    first = rows[0]
+    columns = ["consistency\npx", "not\nmoving", "spread\npx"]
+    caption = "px: of crops of 128"
+    for row in rows:
+        if "normaliser" in row:
+            columns += ["forward\n%", "mean\nshape", "backward\n%", "mean\nshape"]
+            caption += f"; %: of the {row['normaliser']}"
+            break
+    if not all(row["leak_free"] for row in rows):
+        caption += "; crop annotation: tells where the points are, and so flatters"
+    title = f"{first['data']}: {first['test_images']} test images"
+    table = Table(title=Text(title), caption=Text(caption))
+    table.add_column("pack")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for row in rows:
+        cells = [_px(row[name]) for name in ("consistency_px", "consistency_still_px", "spread_px")]
+        for name in ("forward", "backward"):
+            if f"{name}_percent" in row:
+                value = f"{row[f'{name}_percent']:.2f}"
+                cells += [_backward(row, value) if name == "backward" else Text(value)]
+                cells += [Text(f"{row[f'{name}_mean_shape_percent']:.2f}")]
+        table.add_row(Text(row["label"]), *cells)
+    return table
+
+
+def _by_images(row: Mapping[str, Any]) -> Table:
+    """The errors of regressors that were fitted to fewer images."""
+    table = Table(title=Text(f"{row['label']}, fitted to fewer images"))
+    for column in ("images", "forward %", "mean shape", "backward %", "mean shape"):
+        table.add_column(column, justify="right")
+    errors = {
+        name: {entry["images"]: entry for entry in row[f"{name}_by_images"]}
+        for name in ("forward", "backward")
+    }
+    for images in sorted(errors["forward"].keys() | errors["backward"].keys()):
+        cells = []
+        for name, entries in errors.items():
+            entry = entries.get(images)  # one direction may be solvable, the other not
+            value = f"{entry['mean_percent']:.2f} ± {entry['std_percent']:.2f}" if entry else "-"
+            cells += [_backward(row, value) if name == "backward" else Text(value)]
+            cells += [Text(f"{entry['mean_shape_percent']:.2f}" if entry else "-")]
+        table.add_row(str(images), *cells)
+    return table
+
+
+def _backward(row: Mapping[str, Any], value: str) -> Text:
+    """Crossed out if the pack has collapsed, in brackets for where there are no styles."""
+    return Text(f"({value})", style="strike") if row["collapsed"] else Text(value)
+
+
+def _px(value: float | None) -> Text:
+    return Text("-" if value is None else f"{value:.2f}")
+
+
+def _landmarks(row: Mapping[str, Any]) -> str:
+    """Consistency of each landmark, ascending; those that were never in sight are counted."""
+    lost = sum(value is None for value in row["consistency_px_landmarks"])
+    words = [f"{value:.1f}" for value in row["consistency_px_each"]]
+    return "  ".join(words) + (f"  and {lost} always out of sight" if lost else "")
+
+
+def _warnings(row: Mapping[str, Any]) -> Iterator[str]:
+    """What takes the worth from the numbers, or was left out of them."""
+    if row["collapsed"]:
+        yield f"collapsed: {row['collapsed_because']}; its errors, in brackets, mean nothing"
+    for key, why in (
+        ("images_incomplete", "a point is missing"),
+        ("images_without_length", "the length to divide by is 0 or missing"),
+    ):
+        if row.get(key):
+            yield f"{row[key]} images left out of the regressors: {why}"
+    for name in ("forward", "backward"):
+        if row.get(f"{name}_images_needed", 1) > 1:
+            yield f"{name}: without ridge {row[f'{name}_images_needed']} training images are needed"
