@@ -1,0 +1,144 @@
+"""Packs and test images -> the paper's figures: consistency sheets (2) and galleries (3)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from lmk.benchmarks.grids import label_of, name_of
+from lmk.benchmarks.jobs import decoded, read_evaluation
+from lmk.benchmarks.plan import EvaluationJob, Plan
+from lmk.benchmarks.tables import METHODS, Category, Row
+from lmk.runtime.draw import draw
+from lmk.runtime.files import atomic_path
+from lmk.runtime.images import whole
+from lmk.runtime.landmarker import Detection
+from lmk.train.category import load_pack
+from lmk.train.consistency import Views, views
+from lmk.train.evaluate import REFERENCE, spread_over
+from lmk.train.split import split_indices
+
+CAPTION = "comment"  # of a JPEG: what it shows
+SIDE = 144  # pixels of a crop in a figure
+TRANSFORMS = 5  # of each image in a consistency sheet
+SHEET_IMAGES, GALLERY_IMAGES, GALLERY_COLUMNS = 3, 24, 8
+_LABEL_WIDTH, _TEXT = 156, 15  # pixels
+
+Entry = tuple[Category, Row, EvaluationJob]
+
+
+def write(plan: Plan, folder: Path) -> list[Path]:
+    """Draw what the finished evaluations of `plan` have to show, into figures/ of `folder`.
+
+    A figure that is newer than its packs stays as it is. Returns the paths of all of them.
+    """
+    paths = []
+    for table in plan.tables:
+        made = [entry for entry in plan.of(table) if read_evaluation(entry[2]) is not None]
+        by_method = all(row == Row(row.method) for row in table.rows)
+        for category, group in groupby(made, key=lambda entry: entry[0]):
+            entries = list(group)
+            stem = f"{category.adapted.label}-on-{category.test.label}.jpg"
+            kind = "" if by_method else f"{table.name}-"
+            jobs = {
+                folder / "figures" / f"consistency-{kind}{stem}": (write_sheet, entries),
+                folder / "figures" / f"gallery-{stem}": (write_gallery, [_best(entries)]),
+            }
+            for path, (picture, shown) in jobs.items():
+                if path not in paths:
+                    paths.append(path)
+                    if _stale(path, shown):
+                        picture(path, shown)
+    return paths
+
+
+def write_sheet(path: Path, entries: list[Entry]) -> None:
+    """The same test images under the same transforms, a row a pack: the paper's Fig. 2."""
+    seen = [_views(job, SHEET_IMAGES, TRANSFORMS) for _, _, job in entries]
+    rows = []
+    for index in range(seen[0].images.shape[1]):
+        for (_, row, _), found in zip(entries, seen, strict=True):
+            scale = REFERENCE / found.images.shape[2]
+            error = scale * float(np.nanmean(found.errors[1:, index]))
+            crops = [
+                _marked(found.images[view, index], found.found[view, index])
+                for view in range(len(found.images))
+            ]
+            label = f"{_label(row)}\n{error:.1f} px off"
+            rows.append(np.concatenate([_text(label), *crops], axis=1))
+        rows.append(np.full((12, rows[0].shape[1], 3), 255, np.uint8))
+    caption = (
+        f"{name_of(entries[0][0])}: test images as they are (first column) and under random "
+        "similarities. A steady landmark keeps its place on the object; its colour is its number. "
+        "Beside each row: mean distance from where the landmarks should have gone."
+    )
+    _save(path, np.concatenate(rows[:-1]), caption)
+
+
+def write_gallery(path: Path, entries: list[Entry]) -> None:
+    """Landmarks of one pack on many test images: the paper's Fig. 3."""
+    ((category, row, job),) = entries
+    found = _views(job, GALLERY_IMAGES, 0)
+    crops = [_marked(*pair) for pair in zip(found.images[0], found.found[0], strict=True)]
+    blank = np.full_like(crops[0], 255)
+    crops += [blank] * (-len(crops) % min(GALLERY_COLUMNS, len(crops)))
+    columns = min(GALLERY_COLUMNS, len(crops))
+    rows = [np.concatenate(crops[i : i + columns], axis=1) for i in range(0, len(crops), columns)]
+    caption = f"{name_of(category)}: test images, {_label(row)}, none chosen by hand"
+    _save(path, np.concatenate(rows), caption)
+
+
+def _best(entries: list[Entry]) -> Entry:
+    """The pack to show: the paper's method where it is there."""
+    order = {method: index for index, method in enumerate(METHODS)}
+    plain = [entry for entry in entries if entry[1] == Row(entry[1].method)]
+    return max(plain or entries, key=lambda entry: order.get(entry[1].method, -1))
+
+
+def _stale(path: Path, entries: list[Entry]) -> bool:
+    if not path.exists():
+        return True
+    return any(path.stat().st_mtime < job.output.stat().st_mtime for _, _, job in entries)
+
+
+def _views(job: EvaluationJob, count: int, transforms: int) -> Views:
+    """`count` test images, spread over the set, and as many random views of each."""
+    model, header = load_pack(job.pack.config.output, job.pack.config.core)
+    data = decoded(job.category.test, model.config.input_size, job.pack.crop)
+    _, test = split_indices(data.splits, header["config"]["seed"])
+    chosen = spread_over(test, count)
+    return views(model, data, chosen, replace(job.config, batch=count), transforms)
+
+
+def _marked(image: NDArray[np.uint8], points: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A crop (S,S,3) with its landmarks (K,2), enlarged to SIDE pixels."""
+    factor = SIDE / image.shape[0]
+    large = np.array(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+    moved = ((points + 0.5) * factor - 0.5).astype(np.float32)
+    return draw(large, Detection(moved, np.ones(len(points), np.float32), whole(large)))
+
+
+def _label(row: Row) -> str:
+    return label_of({"method": row.method, "core_epoch": row.core_epoch, "images": row.images})
+
+
+def _text(text: str) -> NDArray[np.uint8]:
+    """Black on white, (SIDE, _LABEL_WIDTH, 3)."""
+    image = Image.new("RGB", (_LABEL_WIDTH, SIDE), "white")
+    place = (8, SIDE // 2)
+    font = ImageFont.load_default(_TEXT)
+    lines = text.replace(", ", ",\n")
+    ImageDraw.Draw(image).multiline_text(place, lines, "black", font, anchor="lm", spacing=6)
+    return np.array(image)
+
+
+def _save(path: Path, image: NDArray[np.uint8], caption: str) -> None:
+    # Photographs: a tenth of the bytes of a PNG, which the page would have to carry. The discs are
+    # small and coloured, so colours are kept at full resolution.
+    with atomic_path(path) as temporary:
+        Image.fromarray(image).save(temporary, quality=90, subsampling=0, comment=caption)

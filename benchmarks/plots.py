@@ -1,0 +1,88 @@
+"""Series of numbers -> a small line plot as inline SVG, which scales with the page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+
+WIDTH, HEIGHT = 560, 280  # units of the drawing, without the names
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 28, 12, 44
+_NAMES_A_ROW, _NAME_HEIGHT = 3, 22
+_DASHES = ("", "7 4", "2 3", "9 3 2 3", "4 4")  # so that lines differ without colour
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#7a6a00")  # told apart by all eyes
+Series = Mapping[str, Sequence[tuple[float, float]]]
+
+
+def line_plot(title: str, x_label: str, y_label: str, series: Series, log_x: bool = False) -> str:
+    """An <svg> of the lines (x, y) in `series`, their names below; `title` is for who hears it.
+
+    The y axis begins at 0. Raises ValueError without a point, or for x of 0 or less with `log_x`.
+    """
+    points = [point for line in series.values() for point in line]
+    if not points:
+        raise ValueError("no point to plot")
+    if log_x and min(x for x, _ in points) <= 0:
+        raise ValueError("a logarithmic axis needs x over 0")
+    x_ticks = _decades(points) if log_x else _ticks(max(x for x, _ in points))
+    y_ticks = _ticks(max(y for _, y in points))
+    low, high = (math.log10(x_ticks[i]) if log_x else x_ticks[i] for i in (0, -1))
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        share = ((math.log10(x) if log_x else x) - low) / ((high - low) or 1)
+        across = _LEFT + share * (WIDTH - _LEFT - _RIGHT)
+        return across, HEIGHT - _BOTTOM - y / y_ticks[-1] * (HEIGHT - _TOP - _BOTTOM)
+
+    height = HEIGHT + _NAME_HEIGHT * math.ceil(len(series) / _NAMES_A_ROW)
+    parts = [
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}" '
+        'class="plot" xmlns="http://www.w3.org/2000/svg">'
+    ]
+    for tick in x_ticks:
+        x, y = place(tick, 0)
+        parts += [_line((x, _TOP), (x, y), "grid"), _text(x, y + 17, f"{tick:g}", "middle")]
+    for tick in y_ticks:
+        x, y = place(x_ticks[0], tick)
+        parts += [
+            _line((x, y), (WIDTH - _RIGHT, y), "grid"),
+            _text(x - 6, y + 5, f"{tick:g}", "end"),
+        ]
+    parts.append(_text((WIDTH + _LEFT) / 2, HEIGHT - 6, escape(x_label), "middle"))
+    middle = (HEIGHT - _BOTTOM) / 2
+    parts.append(_text(15, middle, escape(y_label), "middle", f"rotate(-90 15 {middle})"))
+    for index, (name, line) in enumerate(series.items()):
+        style = f'stroke="{_COLOURS[index % 5]}" stroke-dasharray="{_DASHES[index % 5]}"'
+        joined = " ".join("{:.1f},{:.1f}".format(*place(*point)) for point in line)
+        parts.append(f'<polyline points="{joined}" {style}/>')
+        row, column = divmod(index, _NAMES_A_ROW)
+        x = _LEFT + column * (WIDTH - _LEFT) / _NAMES_A_ROW
+        y = HEIGHT + _NAME_HEIGHT * (row + 0.5)
+        parts.append(f'<polyline points="{x:.1f},{y} {x + 26:.1f},{y}" {style}/>')
+        parts.append(_text(x + 32, y + 5, escape(name), "start"))
+    return "".join([*parts, "</svg>"])
+
+
+def _line(start: tuple[float, float], end: tuple[float, float], kind: str) -> str:
+    (x1, y1), (x2, y2) = start, end
+    return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
+
+
+def _text(x: float, y: float, text: str, anchor: str, transform: str = "") -> str:
+    turned = f' transform="{transform}"' if transform else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{turned}>{text}</text>'
+
+
+def _ticks(most: float) -> list[float]:
+    """0 and up to six more, evenly, the last one `most` or over it."""
+    if most <= 0:
+        return [0.0, 1.0]
+    power = 10.0 ** math.floor(math.log10(most))
+    step = next(power * s for s in (0.2, 0.5, 1.0, 2.0) if power * s * 6 >= most)
+    return [step * i for i in range(math.ceil(most / step - 1e-9) + 1)]
+
+
+def _decades(points: Sequence[tuple[float, float]]) -> list[float]:
+    """Powers of ten around the x of `points`."""
+    low = math.floor(math.log10(min(x for x, _ in points)))
+    high = math.ceil(math.log10(max(x for x, _ in points)))
+    return [10.0**power for power in range(low, max(high, low + 1) + 1)]

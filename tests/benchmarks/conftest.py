@@ -1,0 +1,80 @@
+"""A whole reproduction of the tables, tiny: 40 drawings, 64-pixel crops, a width of 16 channels."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from lmk.benchmarks.plan import Options
+from lmk.benchmarks.reproduce import reproduce
+from lmk.train import hourglass
+from lmk.train.datasets import find
+from lmk.train.run import Run
+
+PUPPET, BUTTERFLY = "builtin:puppet", "builtin:butterfly"
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """Decoded drawings."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def make_small(patched, cache):
+    patched.setitem(hourglass.WIDTHS, "small", 16)
+    patched.setattr(find, "BUILTIN_COUNT", 40)
+    patched.setenv("LMK_CACHE", str(cache))
+
+
+@pytest.fixture
+def tiny(monkeypatch, cache):
+    """Networks of 16 channels, 40 drawings of each category."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums are taken in one order
+    make_small(monkeypatch, cache)
+    yield
+    torch.set_num_threads(before)
+
+
+def make_options(folder: Path, **more) -> Options:
+    """Three steps of four images on drawings; the core has two epochs of one step."""
+    values = {"core_data": PUPPET, "data": (BUTTERFLY,), "images": (10,), "steps": 3, "batch": 4}
+    values |= {"width": "small", "input_size": 64, "core_epochs": 2, "landmarks": 5}
+    values |= {"device": "cpu", "threads": 1}
+    return Options(**{**values, "folder": folder, **more})
+
+
+@pytest.fixture(scope="session")
+def options():
+    """Return a function: folder and what differs -> options of a tiny reproduction."""
+    return make_options
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory, cache):
+    """The folder of a reproduction of tables 1 to 5; nobody may write to it."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patched:
+        make_small(patched, cache)
+        outcome = reproduce("all", make_options(folder))
+    assert (outcome.failed, outcome.left) == ({}, [])
+    return folder
+
+
+@pytest.fixture
+def press_ctrl_c(monkeypatch):
+    """Return a function after whose call a SIGINT reaches the process in that step of any run."""
+    log = Run.log
+
+    def at(step: int) -> None:
+        def interrupting(self, *values):
+            log(self, *values)
+            if self.step == step:
+                signal.raise_signal(signal.SIGINT)
+
+        monkeypatch.setattr(Run, "log", interrupting)
+
+    return at

@@ -1,0 +1,69 @@
+"""Figures of finished packs: what they show, how large, and when they are drawn again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lmk.benchmarks import figures
+from lmk.benchmarks.figures import GALLERY_IMAGES, SHEET_IMAGES, SIDE, TRANSFORMS, write
+from lmk.benchmarks.plan import plan
+
+pytestmark = pytest.mark.usefixtures("tiny")
+
+
+def of_table(folder, name, options, **more):
+    return plan(name, options(folder, **more).for_device("cpu"))
+
+
+def test_sheet_has_a_row_for_each_method_and_image(made):
+    with Image.open(made / "figures/consistency-butterfly-on-butterfly.jpg") as sheet:
+        width, height = sheet.size
+        caption = sheet.info[figures.CAPTION].decode()
+    assert (width - (TRANSFORMS + 1) * SIDE) in range(100, 200)  # what is left is the names
+    assert height == SHEET_IMAGES * 3 * SIDE + (SHEET_IMAGES - 1) * 12
+    assert caption.startswith("butterfly: test images as they are")
+
+
+def test_methods_see_the_same_image(made):
+    with Image.open(made / "figures/consistency-butterfly-on-butterfly.jpg") as sheet:
+        pixels = np.array(sheet).astype(int)
+    left = pixels.shape[1] - (TRANSFORMS + 1) * SIDE
+    rows = [pixels[row * SIDE : (row + 1) * SIDE, left:] for row in range(3)]
+    for other in rows[1:]:  # but for the landmarks
+        assert np.median(np.abs(rows[0] - other)) <= 2
+
+
+def test_gallery_shows_the_papers_method_on_whole_rows(made):
+    with Image.open(made / "figures/gallery-butterfly-on-butterfly.jpg") as gallery:
+        assert gallery.size == (4 * SIDE, SIDE)  # 40 drawings have 4 test images
+        assert "projection" in gallery.info[figures.CAPTION].decode()
+    assert GALLERY_IMAGES > 4
+
+
+def test_ablations_have_sheets_of_their_own(made):
+    names = {path.name for path in (made / "figures").iterdir()}
+    assert {f"consistency-table{n}-butterfly-on-butterfly.jpg" for n in (4, 5)} <= names
+
+
+def test_only_what_is_older_than_its_evaluation_is_drawn_again(made, tmp_path, options):
+    folder = shutil.copytree(made, tmp_path / "copied")
+    wanted = of_table(folder, "table1", options)
+    paths = write(wanted, folder)
+    assert len(paths) == 2
+    before = {path: path.stat().st_mtime_ns for path in paths}
+    assert {path: path.stat().st_mtime_ns for path in write(wanted, folder)} == before
+    later = paths[0].stat().st_mtime + 60
+    os.utime(folder / "evaluations/puppet-butterfly-scratch-on-butterfly.json", (later, later))
+    write(wanted, folder)
+    changed = [path for path in paths if path.stat().st_mtime_ns != before[path]]
+    assert changed == [folder / "figures/consistency-butterfly-on-butterfly.jpg"]
+
+
+def test_without_evaluations_there_is_nothing_to_show(tmp_path, options):
+    assert write(of_table(tmp_path, "all", options), tmp_path) == []
+    assert not (tmp_path / "figures").exists()
