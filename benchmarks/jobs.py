@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lmk.benchmarks.machine import machine
-from lmk.benchmarks.plan import CoreJob, Crop, EvaluationJob, Job, PackJob
+from lmk.benchmarks.plan import CoreJob, EvaluationJob, Job, PackJob
 from lmk.benchmarks.tables import DataSet
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import write_bytes
@@ -20,16 +20,17 @@ from lmk.train.category import load_pack
 from lmk.train.checkpoint import load_core
 from lmk.train.config import RunConfig, for_device
 from lmk.train.core import train_core
-from lmk.train.datasets.decoded import DecodedSet
+from lmk.train.datasets.decoded import CropMode, DecodedSet
 from lmk.train.datasets.load import load_decoded
 from lmk.train.device import pick_device
 from lmk.train.evaluate import evaluate
 from lmk.train.hourglass import WIDTHS
-from lmk.train.run import STATE_NAME
+from lmk.train.phases import has_begun
 
 DONE, RESUME, START = "done", "to be gone on with", "to do"
 # What says where and how a run was made, and not what it is. The core is known by its sha256.
-_FREE = {"output", "resume", "device", "threads", "minutes", "preview_every", "core", "vgg"}
+_FREE = {"output", "resume", "device", "threads", "minutes", "core", "vgg"}
+_FREE |= {"preview_every", "report"}
 _FREE_OF_EVALUATION = {"device", "threads", "batch"}
 
 
@@ -63,7 +64,7 @@ def run(job: Job, force: bool = False) -> None:
 
 
 @functools.cache
-def decoded(data: DataSet, input_size: int, crop: Crop) -> DecodedSet:
+def decoded(data: DataSet, input_size: int, crop: CropMode) -> DecodedSet:
     """The images of `data`, kept open: several jobs look at the same."""
     return load_decoded(data.spec, data.layout, input_size, crop)
 
@@ -110,7 +111,7 @@ def _pack_state(job: PackJob) -> str:
 def _run_state(config: RunConfig, wanted: Mapping[str, Any]) -> str:
     """Whether the run of `config` is finished, interrupted or not begun; UserError if another."""
     path = config.output
-    has_state = (path.with_suffix("") / STATE_NAME).exists()
+    has_state = has_begun(path)
     if not path.exists():
         return RESUME if has_state else START
     header = read_header(path)

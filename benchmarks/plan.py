@@ -13,9 +13,10 @@ from typing import Any, Literal, get_args
 from lmk.benchmarks.tables import KEPT_EPOCHS, METHODS, TABLES, Category, DataSet, Row, Table
 from lmk.runtime.errors import UserError
 from lmk.train.config import PRESETS, AdaptConfig, CoreConfig, EvaluateConfig, Method, Width, option
+from lmk.train.datasets.decoded import CropMode
 
-Crop = Literal["image", "object", "annotation"]
 ALL = "all"
+_GIVEN = ("batch", "rotation", "scale", "shift")  # over what the preset says
 # Where nothing is said: with a GPU the paper's, without one what some hours of it can do.
 _BUDGETS: dict[str, dict[str, Any]] = {
     "cpu": {"steps": 1000, "core_epochs": 30, "width": "small"},
@@ -46,7 +47,10 @@ class Options:
     landmarks: int = option(10, "number K of landmarks to discover")
     batch: int | None = option(None, "images a step of adaptation  [default: 16, with CUDA 48]")
     vgg: Path | None = option(None, "safetensors with VGG's convolutions, for --preset paper")
-    crop: Crop = option("image", "what crops of adaptation and evaluation are fitted to")
+    crop: CropMode = option("image", "what crops of adaptation and evaluation are fitted to")
+    rotation: float | None = option(None, "of the images of a pair: ± degrees")
+    scale: float | None = option(None, "of the images of a pair: up to this much")
+    shift: float | None = option(None, "of the images of a pair: ± this share of the crop")
     test_images: int | None = option(None, "at most this many test images")
     seed: int = option(0, "of everything random")
     device: str = option("auto", "auto, cpu, cuda, cuda:1, …")
@@ -101,7 +105,7 @@ class PackJob:
     core: CoreJob
     row: Row
     data: DataSet
-    crop: Crop
+    crop: CropMode
     config: AdaptConfig
 
     @property
@@ -223,7 +227,7 @@ def _pack_job(core: CoreJob, category: Category, row: Row, options: Options) -> 
     parts += [f"core{row.core_epoch}"] * (row.core_epoch is not None)
     parts += [f"{row.images}images"] * (row.images is not None)
     parts += [options.crop] * (options.crop != "image")
-    given = {"batch": options.batch} if options.batch else {}
+    given = {n: v for n in _GIVEN if (v := getattr(options, n)) is not None}
     config = AdaptConfig(
         **{**PRESETS[options.preset], **given},
         output=options.folder / "packs" / f"{'-'.join(parts)}.safetensors",
@@ -236,6 +240,7 @@ def _pack_job(core: CoreJob, category: Category, row: Row, options: Options) -> 
         seed=options.seed,
         device=options.device,
         threads=options.threads,
+        report=False,  # the page of tables judges them all
     )
     return PackJob(core, row, category.adapted, options.crop, config)
 

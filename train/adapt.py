@@ -25,6 +25,7 @@ from lmk.train.hourglass import WIDTHS, HourglassConfig, LandmarkNetwork
 from lmk.train.objective import pair_losses
 from lmk.train.phases import finetune_phase, handed_on, is_finished, projection_phase
 from lmk.train.preview import write_preview
+from lmk.train.projection import ProjectedConv2d
 from lmk.train.report import write_report
 from lmk.train.run import Run
 from lmk.train.schedule import step_decay, warmup_cosine
@@ -220,9 +221,16 @@ def _features(
 
 
 def _adam(model: nn.Module, config: AdaptConfig) -> torch.optim.Adam:
+    # W is near the identity and theta of the order of a hundredth: Adam, whose steps are of one
+    # size, moves what a projected convolution computes far less than what a trained one does.
+    own = {id(m.projection) for m in model.modules() if isinstance(m, ProjectedConv2d)}
     trainable = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if id(p) not in own], "factor": 1.0},
+        {"params": [p for p in trainable if id(p) in own], "factor": config.projection_rate},
+    ]
     return torch.optim.Adam(
-        trainable,
+        [group for group in groups if group["params"]],
         lr=config.lr,
         betas=(config.beta1, 0.9),
         weight_decay=config.weight_decay,

@@ -27,7 +27,7 @@ def option(default: Any, help: str) -> Any:
 NAMED = Path("runs/category.safetensors")  # where the command line has the name of the data
 
 _POSITIVE = {"steps", "minutes", "lr", "threads", "epochs", "preview_every", "clip"}
-_POSITIVE |= {"images", "sigma", "target_sigma", "generator_width"}
+_POSITIVE |= {"images", "sigma", "projection_rate", "target_sigma", "generator_width"}
 _NOT_NEGATIVE = {"rotation", "scale", "shift", "gain", "equivariance", "separation", "seed"}
 
 
@@ -123,6 +123,7 @@ class AdaptConfig(RunConfig):
     rotation: float = option(20.0, "random rotation of both images of a pair: ± degrees")
     scale: float = option(0.1, "random scale of both: up to this much larger or smaller")
     border: Literal["border", "reflection"] = option("border", "what surrounds images: replicate …")
+    projection_rate: float = option(1.0, "rate of W over that of the rest (paper: 1)")
     beta1: float = option(0.0, "of Adam")
     weight_decay: float = option(5e-4, "L2 penalty")
     clip: float = option(1.0, "largest gradient norm of each of the two networks")

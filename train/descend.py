@@ -46,7 +46,7 @@ class Descent:
             self._halve(len(batch[0]))
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = lr * group.get("factor", 1.0)
             if self.clip is not None:
                 nn.utils.clip_grad_norm_(self.models[name].parameters(), self.clip)
             optimizer.step()

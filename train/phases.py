@@ -19,7 +19,7 @@ State = dict[str, Tensor]
 
 def projection_phase(config: AdaptConfig) -> AdaptConfig:
     """The first half of the budget, as a run of its own inside the folder of the whole one."""
-    output = config.output.with_suffix("") / "projection.safetensors"
+    output = _first(config.output)
     return replace(
         config,
         method="projection",
@@ -46,12 +46,21 @@ def is_finished(pack: Path) -> bool:
     return pack.exists() and bool(read_header(pack).get("finished"))
 
 
+def has_begun(output: Path) -> bool:
+    """Whether there is a run to go on with, in its first phase or its only one."""
+    return _has_state(output) or _has_state(_first(output))
+
+
 def handed_on(pack: Path, core: Path | None) -> dict[str, State]:
     """Detector, its W·theta as plain weights, and generator of a finished projection."""
     tensors, _ = checkpoint.load(pack.with_suffix("") / STATE_NAME, "run")
     prefix = "model.generator."
     painter = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     return {"detector": plain_state(load_pack(pack, core)[0]), "generator": painter}
+
+
+def _first(output: Path) -> Path:
+    return output.with_suffix("") / "projection.safetensors"
 
 
 def _has_state(output: Path) -> bool:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 from lmk.runtime.report import progress
 from lmk.train.config import RunConfig
 from lmk.train.datasets.decoded import CROP_MARGIN, CropMode, DecodedSet, cache_folder, decode
 from lmk.train.datasets.find import open_dataset
 from lmk.train.device import pick_device, pick_dtype
+
+log = logging.getLogger(__name__)
 
 
 def training_set(data: str, layout: str | None, crop: CropMode, config: RunConfig) -> DecodedSet:
@@ -24,5 +28,7 @@ def load_decoded(
 ) -> DecodedSet:
     """The decoded images of what the user calls `spec`, from the cache if they are there."""
     dataset = open_dataset(spec, layout)
+    for problem in dataset.problems:
+        log.warning("%s: left out, %s", dataset.name, problem)
     with progress(f"decoding {dataset.name}") as report:
         return decode(dataset, input_size, crop, cache_folder(), report, margin)
