@@ -123,7 +123,12 @@ class AdaptConfig(RunConfig):
     rotation: float = option(20.0, "random rotation of both images of a pair: ± degrees")
     scale: float = option(0.1, "random scale of both: up to this much larger or smaller")
     border: Literal["border", "reflection"] = option("border", "what surrounds images: replicate …")
-    projection_rate: float = option(1.0, "rate of W over that of the rest (paper: 1)")
+    projection_rate: float = option(
+        # After 300 steps on faces at width 64, judged on two other sets: forward 14.5 against 22.8 %,
+        # consistency 2.5 against 4.2 px (rate 5 against 1); 5 and 15 differ little.
+        10.0,
+        "rate of W over that of the rest (paper: 1)",
+    )
     beta1: float = option(0.0, "of Adam")
     weight_decay: float = option(5e-4, "L2 penalty")
     clip: float = option(1.0, "largest gradient norm of each of the two networks")
@@ -133,6 +138,7 @@ class AdaptConfig(RunConfig):
 
 
 _WITHOUT_OURS = {"relative": False, "equivariance": 0.0, "separation": 0.0, "schedule": "step"}
+_WITHOUT_OURS |= {"projection_rate": 1.0}
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "paper": {**_WITHOUT_OURS, "perceptual": "vgg19", "generator_width": 64},
