@@ -124,7 +124,7 @@ class AdaptConfig(RunConfig):
     scale: float = option(0.1, "random scale of both: up to this much larger or smaller")
     border: Literal["border", "reflection"] = option("border", "what surrounds images: replicate …")
     projection_rate: float = option(
-        # After 300 steps on faces at width 64, judged on two other sets: forward 14.5 against 22.8 %,
+        # 300 steps on faces at width 64, judged on another set: forward 14.5 against 22.8 %,
         # consistency 2.5 against 4.2 px (rate 5 against 1); 5 and 15 differ little.
         10.0,
         "rate of W over that of the rest (paper: 1)",
