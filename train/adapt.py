@@ -12,7 +12,7 @@ from lmk.runtime.contract import default_names
 from lmk.runtime.errors import UserError
 from lmk.runtime.report import console
 from lmk.runtime.weights import read_header
-from lmk.train import augment, checkpoint, perceptual
+from lmk.train import augment, checkpoint, distributed, perceptual
 from lmk.train.bottleneck import gaussian_maps, soft_argmax
 from lmk.train.category import new_category, save_pack, train_mode
 from lmk.train.config import UNBOUNDED, AdaptConfig, EvaluateConfig, for_device
@@ -84,6 +84,7 @@ class Adaptation:
         self.models: Models = {"detector": self.detector, "generator": self.painter}
         for model in self.models.values():
             model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            distributed.synchronise(model)
         self.optimizers: Optimizers = {
             name: _adam(model, config) for name, model in self.models.items()
         }
@@ -117,7 +118,7 @@ class Adaptation:
         if not self.run.history or self.run.history[-1]["step"] != self.run.step:
             self._look()
         self._save()
-        if self.config.report and not self.run.interrupted:
+        if self.config.report and not self.run.interrupted and distributed.leads():
             self._report()
 
     def _save(self) -> None:
@@ -134,6 +135,8 @@ class Adaptation:
     @torch.no_grad()
     def _look(self) -> None:
         """Write the preview sheet of a fixed batch and warn when its landmarks have collapsed."""
+        if not distributed.leads():
+            return
         images, sources, _ = self.seen
         self.detector.eval(), self.painter.eval()
         with autocast(self.device, self.dtype):
@@ -174,7 +177,8 @@ class Adaptation:
             },
         }
         run.check_finite({"detector": self.detector})
-        save_pack(config.output, self.detector, header)
+        if distributed.leads():
+            save_pack(config.output, self.detector, header)
 
 
 def _core(config: AdaptConfig) -> tuple[LandmarkNetwork, str]:
@@ -254,17 +258,22 @@ class Pairs:
     def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         config = self.config
         order = batch_indices(len(self.indices), config.batch, step, config.seed)
-        return self._pairs(self.indices[order], generator(config.seed, 1, step))
+        mine = distributed.share(config.batch)
+        return self._pairs(self.indices[order], generator(config.seed, 1, step), mine)
 
     def fixed(self, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The pairs of `chosen` images by which a run is watched: the same at every call."""
-        return self._pairs(chosen, generator(self.config.seed, 2))
+        return self._pairs(chosen, generator(self.config.seed, 2), slice(None))
 
-    def _pairs(self, chosen: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def _pairs(
+        self, chosen: Tensor, draw: torch.Generator, mine: slice
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the pairs that are drawn for `chosen` images, those in `mine`."""
         size, source = self.config.input_size, self.images.shape[1]
-        images = to_float(self.images, chosen, self.device)
+        images = to_float(self.images, chosen[mine], self.device)
         first, second = (
-            augment.random_similarity(len(chosen), source, size, self.spec, draw) for _ in "ab"
+            augment.random_similarity(len(chosen), source, size, self.spec, draw)[mine]
+            for _ in "ab"
         )
         between = torch.linalg.inv(second) @ first
         return (

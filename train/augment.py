@@ -92,9 +92,13 @@ def mirrored(matrices: Tensor) -> Tensor:
     return torch.linalg.det(matrices[:, :2, :2]) < 0
 
 
-def gain(images: Tensor, limit: float, generator: torch.Generator) -> Tensor:
-    """Multiply each channel by a random factor in 1 ± `limit`; clipped to [0, 1]."""
-    factors = 1 + (torch.rand(len(images), 3, 1, 1, generator=generator) * 2 - 1) * limit
+def random_gain(batch: int, limit: float, generator: torch.Generator) -> Tensor:
+    """Random factors (B,3,1,1) of the channels in 1 ± `limit`, on the CPU."""
+    return 1 + (torch.rand(batch, 3, 1, 1, generator=generator) * 2 - 1) * limit
+
+
+def gain(images: Tensor, factors: Tensor) -> Tensor:
+    """Multiply each channel (B,3,H,W) by its factor (B,3,1,1); clipped to [0, 1]."""
     return (images * factors.to(images.device)).clamp(0, 1)
 
 

@@ -63,6 +63,8 @@ def train_core_command(
     from lmk.train.core import train_core
     from lmk.train.datasets.find import first_pose_set
     from lmk.train.datasets.load import training_set
+    from lmk.train.device import pick_device
+    from lmk.train.distributed import joined, leader_first, leads
 
     config = make_config(CoreConfig, o)
     if not config.resume:
@@ -70,7 +72,12 @@ def train_core_command(
     if data is None:
         data = first_pose_set()
         click.echo(f"data: {data}", err=True)
-    click.echo(train_core(config, training_set(data, layout, crop, config)))
+    with joined(pick_device(config.device)):
+        with leader_first():
+            images = training_set(data, layout, crop, config)
+        core = train_core(config, images)
+        if leads():
+            click.echo(core)
 
 
 @click.command("adapt")
@@ -87,6 +94,8 @@ def adapt_command(
     from lmk.train.checkpoint import load_core
     from lmk.train.datasets.find import category_name
     from lmk.train.datasets.load import training_set
+    from lmk.train.device import pick_device
+    from lmk.train.distributed import joined, leader_first, leads
 
     scratch = o["method"] == "scratch"
     if o["core"] is None and not (scratch and o["perceptual"] not in (None, "core")):
@@ -103,7 +112,12 @@ def adapt_command(
         raise UserError(f"{config.output}: lies inside the data {data}; give another --output")
     size = load_core(config.core)[0].config.input_size if config.core else config.input_size
     config = replace(config, input_size=size)
-    click.echo(adapt(config, training_set(data, layout, crop, config)))
+    with joined(pick_device(config.device)):
+        with leader_first():
+            images = training_set(data, layout, crop, config)
+        pack = adapt(config, images)
+        if leads():
+            click.echo(pack)
 
 
 @click.command("evaluate")

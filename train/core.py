@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.report import console
-from lmk.train import augment, checkpoint
+from lmk.train import augment, checkpoint, distributed
 from lmk.train.bottleneck import BETA, gaussian_maps, local_argmax
 from lmk.train.config import UNBOUNDED, CoreConfig, for_device
 from lmk.train.datasets.decoded import DecodedSet
@@ -72,6 +72,7 @@ class Supervision:
         network = HourglassConfig(len(data.landmark_names), WIDTHS[config.width], config.input_size)
         self.model = LandmarkNetwork(network)
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        distributed.synchronise(self.model)
         self.models: Models = {"core": self.model}
         adam = torch.optim.Adam(self.model.parameters(), lr=config.lr, fused=True)
         self.optimizers: Optimizers = {"core": adam}
@@ -96,7 +97,7 @@ class Supervision:
             validate(self.run, self.model, self.data, self.val, self.dtype)
         if not rest or self.run.due():
             self._save()
-        if not rest and epoch in self.config.keep:
+        if not rest and epoch in self.config.keep and distributed.leads():
             path = self.config.output.with_stem(f"{self.config.output.stem}-epoch{epoch}")
             checkpoint.save_core(path, self.model, _header(self.config, self.run, self.data))
 
@@ -109,8 +110,9 @@ class Supervision:
     def _save(self) -> None:
         """Write the core, then the state: on a nearly full disk the smaller is the more wanted."""
         self.run.check_finite(self.models)
-        header = _header(self.config, self.run, self.data)
-        checkpoint.save_core(self.config.output, self.model, header)
+        if distributed.leads():
+            header = _header(self.config, self.run, self.data)
+            checkpoint.save_core(self.config.output, self.model, header)
         self.run.save(self.models, self.optimizers)
 
 
@@ -148,12 +150,15 @@ class Batches:
         draw = generator(config.seed, 1, step)
         source, size = self.images.shape[1], config.input_size
         matrices = augment.random_similarity(len(chosen), source, size, self.spec, draw)
+        gains = augment.random_gain(len(chosen), config.gain, draw)
+        mine = distributed.share(config.batch)  # of what was drawn for all
+        chosen, matrices, gains = chosen[mine], matrices[mine], gains[mine]
         images = augment.warp(to_float(self.images, chosen, self.device), matrices, size)
         points = augment.move_points(self.points[chosen], torch.linalg.inv(matrices))
         if self.flips:
             mirrored = augment.mirrored(matrices).to(self.device)[:, None, None]
             points = torch.where(mirrored, points[:, self.flips], points)
-        return augment.gain(images, config.gain, draw), augment.to_cells(points)
+        return augment.gain(images, gains), augment.to_cells(points)
 
 
 def heatmap_loss(heatmaps: Tensor, points: Tensor, config: CoreConfig) -> Tensor:
@@ -172,7 +177,7 @@ def heatmap_loss(heatmaps: Tensor, points: Tensor, config: CoreConfig) -> Tensor
         each = -(target.flatten(2) * log_probability).sum(dim=2)
     else:
         each = (heatmaps - target).square().mean(dim=(2, 3))
-    return (each * known).sum() / known.sum().clamp(min=1)
+    return distributed.mean_where(each, known)
 
 
 @torch.no_grad()
@@ -184,6 +189,8 @@ def validate(
     dtype: torch.dtype,
 ) -> None:
     """Record PCK@0.2 on the images of `indices`, in pixels of their crops."""
+    if not distributed.leads():
+        return
     points = find_points(model, data, indices, dtype)
     truth = data.crop_points(indices, model.config.input_size)
     normaliser = data.scheme.normaliser

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lmk.runtime.errors import UserError
+from lmk.train import distributed
 
 Losses = dict[str, Tensor]
 Batch = tuple[Tensor, ...]
@@ -41,10 +42,11 @@ class Descent:
                 losses = self._accumulate(batch, losses_of)
                 break
             except RuntimeError as error:
-                if not _out_of_memory(error):
+                if not _out_of_memory(error) or distributed.size() > 1:
                     raise
             self._halve(len(batch[0]))
         for name, optimizer in self.optimizers.items():
+            distributed.average_gradients(self.models[name].parameters())
             for group in optimizer.param_groups:
                 group["lr"] = lr * group.get("factor", 1.0)
             if self.clip is not None:

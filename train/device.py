@@ -10,12 +10,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lmk.runtime.errors import UserError
+from lmk.train import distributed
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """ "auto" is CUDA where it works, else the CPU; a device asked for and absent is an error."""
+    """ "auto" is CUDA where it works, else the CPU; a device asked for and absent is an error.
+
+    Of several processes on one machine each gets a GPU of its own, unless one is named.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and distributed.local_rank() is not None:
+        name = f"cuda:{distributed.local_rank()}"
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(

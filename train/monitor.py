@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
+from lmk.train import distributed
 from lmk.train.config import UNBOUNDED
 
 
@@ -20,7 +21,7 @@ class Monitor:
 
     def start(self) -> None:
         """Show the bar and open the events file; raises OSError if that cannot be written."""
-        self._events = SummaryWriter(str(self.folder))
+        self._events = SummaryWriter(str(self.folder)) if distributed.leads() else None
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
@@ -35,7 +36,8 @@ class Monitor:
     def close(self) -> None:
         """Take the bar away and finish the events file."""
         self._bar.stop()
-        self._events.close()
+        if self._events:
+            self._events.close()
 
     def say(self, text: str) -> None:
         """A line that stays."""
@@ -43,8 +45,9 @@ class Monitor:
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
         """Scalars for TensorBoard."""
-        for name, value in values.items():
-            self._events.add_scalar(name, value, step)
+        if self._events:
+            for name, value in values.items():
+                self._events.add_scalar(name, value, step)
 
     def show(
         self,

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from lmk.train import augment, perceptual
+from lmk.train import augment, distributed, perceptual
 from lmk.train.bottleneck import gaussian_maps, soft_argmax
 
 
@@ -62,7 +62,7 @@ def equivariance(points: Tensor, between: Tensor, size: int) -> Tensor:
     first, second = points.chunk(2)
     moved = augment.to_cells(augment.move_points(augment.to_pixels(first), between))
     inside = ((moved >= 0) & (moved <= size - 1)).all(dim=2, keepdim=True)
-    return ((moved - second).abs() * inside).sum() / (2 * inside.sum()).clamp(min=1)
+    return distributed.mean_where((moved - second).abs().mean(dim=2, keepdim=True), inside)
 
 
 def separation(points: Tensor, sigma: float = 1.0) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchvision.models import vgg
 
 from lmk.runtime.errors import UserError
+from lmk.train import distributed
 from lmk.train.hourglass import LandmarkNetwork
 
 Features = Callable[[Tensor], list[Tensor]]
@@ -116,7 +117,9 @@ def distance(
     total = images.new_zeros(())
     for got, want in zip(features(images), wanted, strict=True):
         term = _magnitude(got - want, norm)
-        total = total + (term / (_magnitude(want, norm) + 1e-6) if relative else term)
+        if relative:
+            term = term / (distributed.mean(_magnitude(want, norm)) + 1e-6)
+        total = total + term
     return total
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from lmk.runtime.weights import read_header
-from lmk.train import checkpoint
+from lmk.train import checkpoint, distributed
 from lmk.train.category import load_pack
 from lmk.train.config import AdaptConfig
 from lmk.train.projection import plain_state
@@ -43,7 +43,8 @@ def finetune_phase(config: AdaptConfig) -> AdaptConfig:
 
 def is_finished(pack: Path) -> bool:
     """Whether the run that wrote `pack` came to its end."""
-    return pack.exists() and bool(read_header(pack).get("finished"))
+    finished = pack.exists() and bool(read_header(pack).get("finished"))
+    return bool(distributed.agreed([finished])[0])
 
 
 def has_begun(output: Path) -> bool:
@@ -64,4 +65,5 @@ def _first(output: Path) -> Path:
 
 
 def _has_state(output: Path) -> bool:
-    return (output.with_suffix("") / STATE_NAME).exists()
+    there = (output.with_suffix("") / STATE_NAME).exists()
+    return bool(distributed.agreed([there])[0])  # while the leader may be about to write it

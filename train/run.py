@@ -14,12 +14,14 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Protocol
 
+import torch
 from rich.console import Console
 from torch import Tensor
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import write_bytes
 from lmk.runtime.weights import read_header
+from lmk.train import distributed
 from lmk.train.monitor import Monitor
 from lmk.train.state import Models, Optimizers, load_state, save_state
 
@@ -74,13 +76,13 @@ class Run:
     ) -> None:
         self.folder, self.config, self.origin = folder, config, origin
         self.steps, self.minutes = steps, minutes
-        self.monitor = Monitor(folder, console)
+        self.monitor = Monitor(folder, console if distributed.leads() else Console(quiet=True))
         self.step = 0  # steps taken, the one under way included
         self.interrupted = False
         self.retreats = 0  # how often the run has diverged
         self.history: list[dict[str, float]] = []
         self._lowest = math.inf
-        self._elapsed_before = 0.0
+        self._elapsed_before = self._clock = 0.0
         self._started = self._saved = time.monotonic()
         self._first_step, self._first_progress = 0, 0.0
 
@@ -92,7 +94,8 @@ class Run:
     @property
     def progress(self) -> float:
         """Share of the budget that is used, 0 … 1."""
-        of_time = self.elapsed / (self.minutes * 60) if self.minutes else 0.0
+        elapsed = self.elapsed if distributed.size() == 1 else self._clock
+        of_time = elapsed / (self.minutes * 60) if self.minutes else 0.0
         return min(1.0, max(self.step / self.steps, of_time))
 
     @property
@@ -125,16 +128,16 @@ class Run:
                     break
                 except Diverged as error:
                     self._go_back(error, job)
+        distributed.wait()
         if self.interrupted:
             raise KeyboardInterrupt
 
     def __enter__(self) -> Run:
-        write_bytes(
-            self.folder / "config.json",
-            json.dumps(asdict(self.config), indent=2, default=str).encode(),
-        )
-        if not self.step:  # not resumed: what an earlier run left is not this one's state
-            (self.folder / STATE_NAME).unlink(missing_ok=True)
+        if distributed.leads():
+            plain = json.dumps(asdict(self.config), indent=2, default=str)
+            write_bytes(self.folder / "config.json", plain.encode())
+            if not self.step:  # not resumed: what an earlier run left is not this one's state
+                (self.folder / STATE_NAME).unlink(missing_ok=True)
         self.monitor.start()
         self._handler = _on_sigint(self._interrupt)
         self._started = self._saved = time.monotonic()
@@ -152,11 +155,17 @@ class Run:
 
     def __iter__(self) -> Iterator[int]:
         """Yield step numbers, from the one after the last finished, until the budget is spent."""
-        while self.progress < 1 and not self.interrupted:
+        while self._goes_on():
             self.step += 1
             yield self.step - 1
         if self.interrupted:
             self.monitor.say(f"stopped after step {self.step}; go on with --resume")
+
+    def _goes_on(self) -> bool:
+        """Whether there is another step to take; all processes think alike."""
+        self.interrupted = distributed.any_of(self.interrupted)
+        self._clock = distributed.agreed([self.elapsed])[0]
+        return self.progress < 1 and not self.interrupted
 
     def _interrupt(self) -> None:
         if self.interrupted:
@@ -171,7 +180,7 @@ class Run:
         """
         if (self.step - 1) % LOG_EVERY and self.step < self.steps:
             return
-        scalars = {name: float(value) for name, value in values.items()}
+        scalars = {n: float(distributed.mean(torch.as_tensor(v))) for n, v in values.items()}
         for name, value in scalars.items():
             if not math.isfinite(value):
                 raise self._diverged(f"{name} is {value}")
@@ -214,7 +223,7 @@ class Run:
 
     def due(self) -> bool:
         """Whether a minute has passed since the last checkpoint."""
-        return time.monotonic() - self._saved > SAVE_SECONDS
+        return distributed.agreed([time.monotonic() - self._saved])[0] > SAVE_SECONDS
 
     def save(self, models: Models, optimizers: Optimizers) -> None:
         """Write the state from which `resume` goes on after this step.
@@ -223,6 +232,8 @@ class Run:
         the loss can go unseen.
         """
         self.check_finite(models)
+        if not distributed.leads():
+            return
         header = {
             "step": self.step,
             "elapsed": self.elapsed,

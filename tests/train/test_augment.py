@@ -148,11 +148,13 @@ def test_move_points_keeps_what_is_missing():
 
 def test_gain_is_one_factor_a_channel():
     images = torch.rand(5, 3, 8, 8) * 0.5 + 0.2
-    factors = augment.gain(images, 0.2, draw(0)) / images
+    factors = augment.gain(images, augment.random_gain(len(images), 0.2, draw(0))) / images
     assert (factors.amax(dim=(2, 3)) - factors.amin(dim=(2, 3))).max() < 1e-5
     each = factors.mean(dim=(2, 3))
     assert each.min() >= 0.8 and each.max() <= 1.2 and each.std() > 0.05
-    assert augment.gain(torch.ones(9, 3, 4, 4), 0.5, draw(0)).max() == 1.0  # clipped
+    assert (
+        augment.gain(torch.ones(9, 3, 4, 4), augment.random_gain(9, 0.5, draw(0))).max() == 1.0
+    )  # clipped
     assert torch.equal(augment.gain(images, 0.0, draw(0)), images)
 
 

@@ -1,0 +1,179 @@
+"""Two processes on one machine take the steps that one takes with the same batch."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+
+from lmk.runtime.errors import UserError
+from lmk.train import distributed
+from lmk.train.adapt import adapt
+from lmk.train.checkpoint import load
+from lmk.train.core import train_core
+
+PROCESS = """
+import json, sys, os, signal
+import torch
+torch.set_num_threads(1)
+from pathlib import Path
+from lmk.train import hourglass, run
+hourglass.WIDTHS["small"] = 16
+run.LOG_EVERY = 1
+options = json.loads(sys.argv[1])
+from lmk.train import distributed
+from lmk.train.config import AdaptConfig, CoreConfig
+from lmk.train.adapt import adapt
+from lmk.train.core import train_core
+from lmk.train.datasets.builtin import builtin
+from lmk.train.datasets.decoded import decode
+kind, category, crop, stop = (options.pop(n) for n in ("kind", "category", "crop", "stop"))
+options = {n: Path(v) if n in ("output", "core") and v else v for n, v in options.items()}
+if stop and int(os.environ["RANK"]) == 1:
+    log = run.Run.log
+    def interrupting(self, images, values):
+        log(self, images, values)
+        if self.step == stop:
+            signal.raise_signal(signal.SIGINT)
+    run.Run.log = interrupting
+with distributed.joined(torch.device("cpu")):
+    with distributed.leader_first():
+        data = decode(builtin(category, 40), 64, crop, Path(sys.argv[2]))
+    try:
+        if kind == "core":
+            train_core(CoreConfig(**options), data)
+        else:
+            adapt(AdaptConfig(**options), data)
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+@pytest.fixture
+def in_two(tmp_path):
+    """Return a function that runs a configuration in two processes, as torchrun would."""
+
+    def run(config, kind, category, crop, stop=None):
+        options = {**asdict(config), "kind": kind, "category": category, "crop": crop, "stop": stop}
+        listening = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port()), "WORLD_SIZE": "2"}
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", PROCESS, json.dumps(options, default=str), tmp_path / "c"],
+                env={
+                    **os.environ,
+                    **listening,
+                    "WORLD_SIZE": "2",
+                    "RANK": rank,
+                    "LOCAL_RANK": rank,
+                },
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in "01"
+        ]
+        told = [process.communicate(timeout=120) for process in processes]
+        for process, (_, error) in zip(processes, told, strict=True):
+            assert process.returncode == 0, error
+        return told
+
+    return run
+
+
+def port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def losses(told):
+    """Every loss of every step, from the lines of a run."""
+    lines = (line.split() for line in told.splitlines() if "images/s" in line)
+    return [[float(value) for value in words[3:-7:2]] for words in lines]
+
+
+def assert_near(first, second, kind):
+    one, other = load(first, kind)[0], load(second, kind)[0]
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, atol=2e-4, rtol=2e-3)
+
+
+def test_a_core(core_config, puppets, in_two, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("lmk.train.run.LOG_EVERY", 1)
+    options = {"steps": 4, "lr": 1e-4}
+    one = core_config(output=tmp_path / "one.safetensors", **options)
+    train_core(one, puppets)
+    alone = capsys.readouterr().err
+    two = core_config(output=tmp_path / "two.safetensors", **options)
+    told = in_two(two, "core", "puppet", "annotation")
+    assert len(losses(alone)) == 4 and all(losses(alone))
+    torch.testing.assert_close(losses(told[0][1]), losses(alone), atol=2e-3, rtol=2e-3)
+    assert_near(one.output, two.output, "core")
+    assert not told[1][0] and "step" not in told[1][1]  # only the leader speaks
+
+
+@pytest.mark.parametrize("method", ["projection", "projection+finetune"])
+def test_a_category(adapt_config, butterflies, in_two, tmp_path, capsys, monkeypatch, method):
+    monkeypatch.setattr("lmk.train.run.LOG_EVERY", 1)
+    options = {"steps": 4, "lr": 1e-4, "method": method}
+    one = adapt_config(output=tmp_path / "one.safetensors", **options)
+    adapt(one, butterflies)
+    alone = capsys.readouterr().err
+    two = adapt_config(output=tmp_path / "two.safetensors", **options)
+    told = in_two(two, "pack", "butterfly", "image")
+    assert len(losses(alone)) == 4 and all(losses(alone))
+    torch.testing.assert_close(losses(told[0][1]), losses(alone), atol=2e-3, rtol=2e-3)
+    assert_near(one.output, two.output, "pack")
+
+
+def test_stopped_and_gone_on_with(adapt_config, in_two, tmp_path):
+    """Ctrl-C in one process stops both after the same step; a resume goes on exactly."""
+    whole = adapt_config(output=tmp_path / "whole.safetensors")
+    in_two(whole, "pack", "butterfly", "image")
+    stopped = adapt_config(output=tmp_path / "stopped.safetensors")
+    told = in_two(stopped, "pack", "butterfly", "image", stop=3)
+    assert [out for out, _ in told] == ["interrupted\n"] * 2
+    assert load(tmp_path / "stopped" / "state.safetensors", "run")[1]["step"] == 3
+    in_two(replace(stopped, resume=True), "pack", "butterfly", "image")
+    first, second = (load(c.output, "pack")[0] for c in (whole, stopped))
+    for name, value in first.items():
+        assert torch.equal(second[name], value), name
+
+
+def test_alone_nothing_is_shared():
+    assert distributed.size() == 1 and distributed.leads()
+    assert distributed.share(6) == slice(0, 6)
+    assert distributed.agreed([1.0, 2.0]) == [1.0, 2.0] and distributed.any_of(True)
+    mask, values = torch.tensor([1.0, 0.0, 1.0]), torch.tensor([2.0, 9.0, 4.0])
+    assert distributed.mean_where(values, mask) == 3.0
+    assert distributed.mean_where(values, mask * 0) == 0.0
+
+
+def test_a_batch_that_cannot_be_shared_out(monkeypatch):
+    monkeypatch.setattr(distributed, "size", lambda: 2)
+    with pytest.raises(UserError, match="--batch: got 5, expected a multiple of the 2 processes"):
+        distributed.share(5)
+    with pytest.raises(UserError, match="--batch: got 2"):
+        distributed.share(2)
+
+
+def test_shared_batch_norm_is_batch_norm(monkeypatch):
+    """With one process' sums it computes what PyTorch's does, forward and backward."""
+    monkeypatch.setattr(distributed._Sum, "apply", lambda tensor: tensor)
+    torch.manual_seed(0)
+    plain, shared = torch.nn.BatchNorm2d(5), distributed.SharedBatchNorm2d(5)
+    for norm in (plain, shared):
+        torch.nn.init.uniform_(norm.weight, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(4, 5, 6, 6) * 3 + 1
+    results = []
+    for norm in (plain, shared):
+        images = x.clone().requires_grad_()
+        norm(images).square().mul(torch.arange(5.0).view(1, 5, 1, 1)).sum().backward()
+        results.append([images.grad, norm.weight.grad, norm.running_mean, norm.running_var])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
