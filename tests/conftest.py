@@ -2,9 +2,68 @@
 
 from __future__ import annotations
 
+import html
+import io
+import json
+import shutil
 import signal
+import subprocess
 
+import numpy as np
 import pytest
+from PIL import Image
+
+# A frame is as wide as it is told; Chromium's own window is never narrower than 500 pixels.
+_FRAMES = """
+<style>body {{ margin: 0; display: flex }} iframe {{ border: 0; flex: none }}</style>{frames}
+<pre id="result"></pre><script>
+onload = () => result.textContent = JSON.stringify([...document.querySelectorAll("iframe")].map(
+  ({{contentDocument: page, contentWindow: view}}) => ({{
+    width: view.innerWidth,
+    content: page.documentElement.scrollWidth,
+    images: [...page.images].map(i => [i.naturalWidth, i.clientWidth, i.alt]),
+    smallest: Math.min(...[...page.querySelectorAll("main p, dd, dt, figcaption, span.word")]
+      .map(e => parseFloat(view.getComputedStyle(e).fontSize))),
+    outside: [...page.querySelectorAll("main *")].filter(e => !e.closest("svg") &&
+      e.getBoundingClientRect().right > view.innerWidth + 0.5).map(e => e.outerHTML.slice(0, 60)),
+  }})))
+</script>"""
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """Return a function that shows a page in Chromium, in frames of the given widths in pixels.
+
+    It gives what was measured in each frame, and the screenshot (H,W,3); it fails when the page
+    tries to fetch what its own policy forbids.
+    """
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("needs Chromium (Debian: apt install chromium)")
+
+    def run(*arguments):
+        command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+        command += [f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr"]
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        assert "Refused to" not in done.stderr and "Content Security" not in done.stderr
+        return done.stdout
+
+    def show(page, *widths):
+        frames = "".join(
+            f'<iframe width={width} height=3000 srcdoc="{html.escape(page)}"></iframe>'
+            for width in widths
+        )
+        probe = tmp_path / "probe.html"
+        probe.write_text(_FRAMES.format(frames=frames))
+        dumped = run("--dump-dom", probe.as_uri())
+        found = json.loads(html.unescape(dumped.split('id="result">')[1].split("</pre>")[0]))
+        assert [one["width"] for one in found] == list(widths)
+        screen = tmp_path / "screen.png"
+        run(f"--screenshot={screen}", f"--window-size={sum(widths)},1200", probe.as_uri())
+        return found, np.asarray(Image.open(io.BytesIO(screen.read_bytes())).convert("RGB"))
+
+    return show
 
 
 @pytest.fixture(scope="session", autouse=True)

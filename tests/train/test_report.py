@@ -1,10 +1,7 @@
 """The page for people without labels: what it says, and that a browser can show it."""
 
 import html
-import json
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -25,7 +22,6 @@ from lmk.train.report import write_report
 
 SOURCE, SIZE, COUNT = 80, 64, 60
 EVIL = "<script>alert('1')</script> & \"co\".png"
-CHROMIUM = shutil.which("chromium")
 
 
 class Detector(nn.Module):
@@ -193,54 +189,15 @@ def test_a_lone_image(spots, tmp_path):
     assert "few images" in text and "All 1, from best to worst" in text
 
 
-# In a browser. An iframe is as wide as it is told; Chromium's own window is 500 px at least.
-
-PROBE = """
-<style>body {{ margin: 0; display: flex }} iframe {{ border: 0; flex: none }}</style>{frames}
-<pre id="result"></pre><script>
-onload = () => result.textContent = JSON.stringify([...document.querySelectorAll("iframe")].map(
-  ({{contentDocument: page, contentWindow: view}}) => ({{
-    width: view.innerWidth,
-    content: page.documentElement.scrollWidth,
-    images: [...page.images].map(i => [i.naturalWidth, i.clientWidth, i.alt]),
-    smallest: Math.min(...[...page.querySelectorAll("main p, dd, dt, figcaption, span.word")]
-      .map(e => parseFloat(view.getComputedStyle(e).fontSize))),
-    outside: [...page.querySelectorAll("main *")].filter(e => !e.closest("svg") &&
-      e.getBoundingClientRect().right > view.innerWidth + 0.5).map(e => e.outerHTML.slice(0, 60)),
-  }})))
-</script>"""
-
-
-def _chromium(folder, *arguments):
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-    command += [f"--user-data-dir={folder / 'profile'}", "--enable-logging=stderr", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert "Refused to" not in done.stderr and "Content Security" not in done.stderr
-    return done.stdout
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt install chromium)")
-def test_a_browser_shows_it_on_a_desk_and_on_a_phone(report, tmp_path):
+def test_a_browser_shows_it_on_a_desk_and_on_a_phone(report, browser):
     judged, page = report
-    frames = "".join(
-        f'<iframe width={width} height=3000 srcdoc="{html.escape(page)}"></iframe>'
-        for width in (1280, 400)
-    )
-    probe = tmp_path / "probe.html"
-    probe.write_text(PROBE.format(frames=frames))
-    dumped = _chromium(tmp_path, "--dump-dom", probe.as_uri())
-    found = json.loads(html.unescape(dumped.split('id="result">')[1].split("</pre>")[0]))
-    assert [one["width"] for one in found] == [1280, 400]
+    found, pixels = browser(page, 1280, 400)
     for one in found:
         assert one["content"] <= one["width"] and one["outside"] == []
         assert one["smallest"] >= 12  # CSS pixels
         assert len(one["images"]) == 1 + 5 + 3 * (judged.views + 1) + 24
         for natural, shown, alt in one["images"]:
             assert natural == SIZE and shown >= 60 and alt
-    screenshot = tmp_path / "screen.png"
-    _chromium(tmp_path, f"--screenshot={screenshot}", "--window-size=1680,1200", probe.as_uri())
-    pixels = np.asarray(Image.open(screenshot).convert("RGB"))
     for part in (pixels[:, :1280], pixels[:, 1280:1680]):  # pictures: not one flat colour
         assert len(np.unique(part.reshape(-1, 3), axis=0)) > 1000
 
