@@ -31,6 +31,7 @@ DONE, RESUME, START = "done", "to be gone on with", "to do"
 # What says where and how a run was made, and not what it is. The core is known by its sha256.
 _FREE = {"output", "resume", "device", "threads", "minutes", "core", "vgg"}
 _FREE |= {"preview_every", "report"}
+_OF_W = {"projection_rate", "scope", "train_plain_convs"}  # nothing to methods without W
 _FREE_OF_EVALUATION = {"device", "threads", "batch"}
 
 
@@ -131,7 +132,9 @@ def _run_state(config: RunConfig, wanted: Mapping[str, Any]) -> str:
 
 
 def _config(config: RunConfig) -> dict[str, Any]:
-    return {name: value for name, value in asdict(config).items() if name not in _FREE}
+    values = asdict(config)
+    free = _FREE if "projection" in values.get("method", "") else _FREE | _OF_W
+    return {name: value for name, value in values.items() if name not in free}
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

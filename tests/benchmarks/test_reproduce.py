@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import time
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -13,7 +14,7 @@ from click.testing import CliRunner
 from lmk.benchmarks import jobs
 from lmk.benchmarks import reproduce as module
 from lmk.benchmarks.commands import reproduce_command
-from lmk.benchmarks.plan import plan
+from lmk.benchmarks.plan import PackJob, plan
 from lmk.benchmarks.reproduce import Budget, describe, reproduce
 from lmk.runtime.errors import UserError
 from lmk.runtime.weights import read_header
@@ -169,6 +170,17 @@ def test_another_configuration_is_refused_unless_forced(copied, options):
     assert sha256(copied, "projection") == before
     assert not reproduce("table1", other, force=True).failed
     assert sha256(copied, "projection") != before
+
+
+def test_only_what_a_method_uses_must_be_the_same(made, options):
+    packs = {
+        job.row.method: replace(job, config=replace(job.config, projection_rate=3.0))
+        for job in plan("table3", options(made).for_device("cpu")).jobs
+        if isinstance(job, PackJob)
+    }
+    assert jobs.state(packs["scratch"]) == jobs.state(packs["finetune"]) == jobs.DONE
+    with pytest.raises(UserError, match="was made with projection_rate 10.0, expected 3.0"):
+        jobs.state(packs["projection"])
 
 
 def test_another_core_is_refused(copied, options):
