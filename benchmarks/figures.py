@@ -1,4 +1,4 @@
-"""Packs and test images -> the paper's figures: consistency sheets (2) and galleries (3)."""
+"""Packs and test images -> the paper's figures 2 and 3, and maps of where landmarks land."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lmk.benchmarks.grids import label_of, name_of
 from lmk.benchmarks.jobs import decoded, read_evaluation
 from lmk.benchmarks.plan import EvaluationJob, Plan
 from lmk.benchmarks.tables import METHODS, Category, Row
-from lmk.runtime.draw import draw
+from lmk.runtime.draw import colour, draw
 from lmk.runtime.files import atomic_path
 from lmk.runtime.images import whole
 from lmk.runtime.landmarker import Detection
@@ -27,6 +27,7 @@ CAPTION = "comment"  # of a JPEG: what it shows
 SIDE = 144  # pixels of a crop in a figure
 TRANSFORMS = 5  # of each image in a consistency sheet
 SHEET_IMAGES, GALLERY_IMAGES, GALLERY_COLUMNS = 3, 24, 8
+MAP_IMAGES = 200
 _LABEL_WIDTH, _TEXT = 156, 15  # pixels
 
 Entry = tuple[Category, Row, EvaluationJob]
@@ -47,6 +48,7 @@ def write(plan: Plan, folder: Path) -> list[Path]:
             kind = "" if by_method else f"{table.name}-"
             jobs = {
                 folder / "figures" / f"consistency-{kind}{stem}": (write_sheet, entries),
+                folder / "figures" / f"map-{kind}{stem}": (write_map, entries),
                 folder / "figures" / f"gallery-{stem}": (write_gallery, [_best(entries)]),
             }
             for path, (picture, shown) in jobs.items():
@@ -93,6 +95,34 @@ def write_gallery(path: Path, entries: list[Entry]) -> None:
     _save(path, np.concatenate(rows), caption)
 
 
+def write_map(path: Path, entries: list[Entry]) -> None:
+    """Where each landmark lands on many test images, over their mean: a column a pack."""
+    columns = []
+    for _, row, job in entries:
+        found = _views(job, MAP_IMAGES, 0)
+        mean = found.images[0].mean(axis=(0, 3)).astype(np.uint8)
+        cloud = _cloud(np.repeat(mean[..., None], 3, axis=2), found.found[0])
+        columns.append(np.concatenate([_text(_label(row), (2 * SIDE, 48)), cloud]))
+    caption = (
+        f"{name_of(entries[0][0])}: where landmarks land on {len(found.found[0])} test images, "
+        "over the mean of their crops. A landmark that tells something is a cloud of its own."
+    )
+    _save(path, np.concatenate(columns, axis=1), caption)
+
+
+def _cloud(mean: NDArray[np.uint8], points: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A crop (S,S,3), faded and enlarged to twice SIDE, with a dot for each of points (N,K,2)."""
+    side = 2 * SIDE
+    large = Image.fromarray(mean // 2 + 96).resize((side, side), Image.Resampling.BICUBIC)
+    dots = Image.new("RGBA", large.size)
+    pen = ImageDraw.Draw(dots)
+    for number, landmarks in enumerate((points + 0.5) * (side / len(mean))):
+        order = np.roll(np.arange(len(landmarks)), number)  # no landmark is always on top
+        for k in order:
+            pen.circle(tuple(landmarks[k]), 2.5, fill=(*colour(int(k)), 170))
+    return np.array(Image.alpha_composite(large.convert("RGBA"), dots).convert("RGB"))
+
+
 def _best(entries: list[Entry]) -> Entry:
     """The pack to show: the paper's method where it is there."""
     order = {method: index for index, method in enumerate(METHODS)}
@@ -112,7 +142,8 @@ def _views(job: EvaluationJob, count: int, transforms: int) -> Views:
     data = decoded(job.category.test, model.config.input_size, job.pack.crop)
     _, test = split_indices(data.splits, header["config"]["seed"])
     chosen = spread_over(test, count)
-    return views(model, data, chosen, replace(job.config, batch=count), transforms)
+    config = replace(job.config, batch=min(count, job.config.batch))
+    return views(model, data, chosen, config, transforms)
 
 
 def _marked(image: NDArray[np.uint8], points: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -127,10 +158,10 @@ def _label(row: Row) -> str:
     return label_of({"method": row.method, "core_epoch": row.core_epoch, "images": row.images})
 
 
-def _text(text: str) -> NDArray[np.uint8]:
-    """Black on white, (SIDE, _LABEL_WIDTH, 3)."""
-    image = Image.new("RGB", (_LABEL_WIDTH, SIDE), "white")
-    place = (8, SIDE // 2)
+def _text(text: str, size: tuple[int, int] = (_LABEL_WIDTH, SIDE)) -> NDArray[np.uint8]:
+    """Black on white, in an image of `size` = (width, height)."""
+    image = Image.new("RGB", size, "white")
+    place = (8, size[1] // 2)
     font = ImageFont.load_default(_TEXT)
     lines = text.replace(", ", ",\n")
     ImageDraw.Draw(image).multiline_text(place, lines, "black", font, anchor="lm", spacing=6)

@@ -45,6 +45,24 @@ def test_gallery_shows_the_papers_method_on_whole_rows(made):
     assert GALLERY_IMAGES > 4
 
 
+def test_map_has_a_column_for_each_method(made):
+    with Image.open(made / "figures/map-butterfly-on-butterfly.jpg") as image:
+        assert image.size == (3 * 2 * SIDE, 2 * SIDE + 48)
+        assert "on 4 test images" in image.info[figures.CAPTION].decode()
+
+
+def test_dots_are_where_the_landmarks_are():
+    grey = np.full((64, 64, 3), 128, np.uint8)
+    points = np.array([[[10, 20], [50, 40]]] * 3, np.float32)
+    drawn = figures._cloud(grey, points).astype(int)
+    scale = 2 * SIDE / 64
+    colours = np.array([figures.colour(k) for k in range(2)])
+    for k, (x, y) in enumerate(points[0]):
+        seen = drawn[round((y + 0.5) * scale), round((x + 0.5) * scale)]
+        assert np.abs(colours - seen).sum(axis=1).argmin() == k
+    assert (drawn == drawn[0, 0]).all(axis=2).mean() > 0.99
+
+
 def test_ablations_have_sheets_of_their_own(made):
     names = {path.name for path in (made / "figures").iterdir()}
     assert {f"consistency-table{n}-butterfly-on-butterfly.jpg" for n in (4, 5)} <= names
@@ -54,14 +72,15 @@ def test_only_what_is_older_than_its_evaluation_is_drawn_again(made, tmp_path, o
     folder = shutil.copytree(made, tmp_path / "copied")
     wanted = of_table(folder, "table1", options)
     paths = write(wanted, folder)
-    assert len(paths) == 2
+    assert len(paths) == 3
     before = {path: path.stat().st_mtime_ns for path in paths}
     assert {path: path.stat().st_mtime_ns for path in write(wanted, folder)} == before
     later = paths[0].stat().st_mtime + 60
     os.utime(folder / "evaluations/puppet-butterfly-scratch-on-butterfly.json", (later, later))
     write(wanted, folder)
-    changed = [path for path in paths if path.stat().st_mtime_ns != before[path]]
-    assert changed == [folder / "figures/consistency-butterfly-on-butterfly.jpg"]
+    changed = {path.name for path in paths if path.stat().st_mtime_ns != before[path]}
+    # Not the gallery, which shows another pack.
+    assert changed == {f"{kind}-butterfly-on-butterfly.jpg" for kind in ("consistency", "map")}
 
 
 def test_without_evaluations_there_is_nothing_to_show(tmp_path, options):

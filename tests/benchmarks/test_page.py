@@ -20,7 +20,7 @@ def test_it_shows_every_table_and_figure(made, text):
     for number in range(1, 6):
         assert f'<section id="table{number}">' in text
     sources = re.findall(r'<img src="([^"]{30})', text)
-    assert len(sources) == len(list((made / "figures").iterdir())) == 4
+    assert len(sources) == len(list((made / "figures").iterdir())) == 7
     assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
     assert text.count("<svg ") > 5
     assert "NOT the same data" in text and "Does the paper&#39;s order hold?" not in text
@@ -60,4 +60,4 @@ def test_it_fits_the_window(text, browser):
     """Tables and pictures scroll in their boxes, the page itself does not; every picture loads."""
     for one in browser(text, 1280, 400)[0]:
         assert one["content"] <= one["width"]
-        assert len(one["images"]) == 4 and min(one["images"])[0] > 100
+        assert len(one["images"]) == 7 and min(one["images"])[0] > 100
