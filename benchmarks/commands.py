@@ -45,5 +45,8 @@ def reproduce_command(table: str, force: bool, dry_run: bool, **o: Any) -> None:
         click.echo(f"{len(outcome.left)} jobs are left; call again to go on", err=True)
     if outcome.failed:
         for name, reason in outcome.failed.items():
-            click.echo(f"failed: {name}: {reason}", err=True)
+            if name not in outcome.blocked:
+                click.echo(f"failed: {name}: {reason}", err=True)
+        if outcome.blocked:
+            click.echo(f"{len(outcome.blocked)} jobs that need those were not begun", err=True)
         click.get_current_context().exit(1)

@@ -14,9 +14,11 @@ from pathlib import Path
 from lmk.benchmarks import comparison, figures, page
 from lmk.benchmarks.jobs import DONE, run, state
 from lmk.benchmarks.plan import CoreJob, EvaluationJob, Job, Options, PackJob, Plan, plan
+from lmk.benchmarks.tables import DataSet
 from lmk.runtime.errors import UserError
 from lmk.runtime.exits import explain
 from lmk.runtime.report import console
+from lmk.train.datasets.find import BUILTIN, homes, locate
 from lmk.train.device import pick_device
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,7 @@ class Outcome:
     page: Path | None = None
     failed: dict[str, str] = field(default_factory=dict)  # name of the job -> why
     left: list[str] = field(default_factory=list)  # names of jobs that the budget did not allow
+    blocked: list[str] = field(default_factory=list)  # failed for want of another that did
 
     def missing(self, job: Job) -> str | None:
         """Why `job` has no result, None if nothing is known against it."""
@@ -74,10 +77,14 @@ def reproduce(name: str, options: Options, force: bool = False) -> Outcome:
     options = options.for_device(pick_device(options.device).type)
     wanted = plan(name, options)
     outcome, budget = Outcome(), Budget(options.time_budget)
+    absent = _absent(wanted)
+    if absent:
+        console().print(_how_to_get(absent))
     for number, job in enumerate(wanted.jobs, 1):
         reason = _blocked(job, outcome)
         if reason:
             outcome.failed[job.name] = reason
+            outcome.blocked.append(job.name)
         elif budget.spent or any(needed.name in outcome.left for needed in _needs(job)):
             if _state_or_reason(job) != DONE:
                 outcome.left.append(job.name)
@@ -90,8 +97,40 @@ def reproduce(name: str, options: Options, force: bool = False) -> Outcome:
 def describe(name: str, options: Options) -> Iterator[str]:
     """A line for each job of table `name`: its name and its state; nothing is run."""
     options = options.for_device(pick_device(options.device).type)
-    for job in plan(name, options).jobs:
+    wanted = plan(name, options)
+    for job in wanted.jobs:
         yield f"{job.name}: {_state_or_reason(job)}"
+    absent = _absent(wanted)
+    if absent:
+        yield _how_to_get(absent)
+
+
+def _absent(wanted: Plan) -> list[str]:
+    """Names of the data sets that are not where they are looked for, of jobs that are not done."""
+    names: dict[str, None] = {}
+    for job in wanted.jobs:
+        if _state_or_reason(job) != DONE:
+            for data in _data_of(job):
+                try:
+                    if not data.spec.startswith(BUILTIN):
+                        locate(data.spec, data.layout)
+                except UserError:
+                    names[data.label] = None
+    return list(names)
+
+
+def _data_of(job: Job) -> list[DataSet]:
+    if isinstance(job, EvaluationJob):
+        return [each for each in (job.category.test, job.category.fit) if each]
+    return [job.data] if job.data else []
+
+
+def _how_to_get(absent: list[str]) -> str:
+    places = " or ".join(str(home) for home in homes())
+    return (
+        f"missing data: {', '.join(absent)}, expected as folders in {places} (`lmk data check` "
+        "looks at them); or give sets of your own by --core-data, --data and --test"
+    )
 
 
 def _needs(job: Job) -> tuple[Job, ...]:

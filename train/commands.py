@@ -160,6 +160,7 @@ def evaluate_command(
     for pack in packs or (workspace.pick(None, "pack"),):
         model, header = load_pack(pack, core or workspace.core_of(pack))
         workspace.warn_unfinished(pack, header)
+        click.echo(f"measuring {pack}", err=True)
         report = _evaluate_pack(model, header["config"]["seed"], config, o, load)
         reports.append({"pack": pack.name, "pack_sha256": header["sha256"], **report})
     if output:

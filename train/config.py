@@ -69,6 +69,9 @@ class RunConfig:
                 raise UserError(f"{flag}: got {value}, expected 2 or more; raise it")
             if name in _NOT_NEGATIVE and not value >= 0:
                 raise UserError(f"{flag}: got {value}, expected 0 or more; raise it")
+        rotation = getattr(self, "rotation", 0.0)
+        if rotation > 180:
+            raise UserError(f"--rotation: got {rotation}, expected at most 180 degrees; lower it")
         if self.output.suffix != ".safetensors":  # its folder is the name without it
             raise UserError(f"--output: got {self.output}, expected a name ending in .safetensors")
         if self.input_size < 64 or self.input_size % 64:
@@ -158,7 +161,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 # What None stands for. Without a GPU twenty minutes must do; with one, the paper's budget.
-_BY_DEVICE: dict[type, dict[str, dict[str, Any]]] = {
+BY_DEVICE: dict[type, dict[str, dict[str, Any]]] = {
     CoreConfig: {
         "cpu": {"width": "medium", "batch": 32, "minutes": 20.0},
         "cuda": {"width": "full", "batch": 32, "epochs": 110},
@@ -178,7 +181,7 @@ def for_device(config: Config, device: str) -> Config:
 
     A budget that was given in any unit is never overridden.
     """
-    defaults = dict(_BY_DEVICE[type(config)][device])
+    defaults = dict(BY_DEVICE[type(config)][device])
     if config.steps or config.minutes or getattr(config, "epochs", None):
         for unit in ("steps", "minutes", "epochs"):
             defaults.pop(unit, None)

@@ -47,6 +47,11 @@ def train_core(config: CoreConfig, data: DecodedSet) -> Path:
     train, val = split_for_training(data.name, data.splits, config.seed)
     epoch = max(1, len(train) // config.batch)
     steps = config.steps or (config.epochs or 0) * epoch or UNBOUNDED
+    if config.keep and max(config.keep) * epoch > steps:
+        raise UserError(
+            f"--keep: got {max(config.keep)}, expected at most the {steps // epoch} epochs of the "
+            "run; lower it or raise --epochs"
+        )
     run = Run(config.output.with_suffix(""), config, steps, config.minutes, console())
     run.train(Supervision(config, data, train, val, device, run), config.resume)
     return config.output

@@ -11,7 +11,9 @@ from typing import Any, Literal
 
 import click
 
-from lmk.train.config import NAMED
+from lmk.train.config import BY_DEVICE, NAMED
+
+_DEVICES = (("", "cpu"), ("with CUDA ", "cuda"))  # in the words of a help text
 
 Command = Callable[..., Any]
 
@@ -30,6 +32,7 @@ def config_options(config: type) -> Callable[[Command], Command]:
             several = typing.get_origin(kind) is tuple
             if item.default not in (None, MISSING, False, NAMED, ()):
                 text += f"  [default: {item.default}]"
+            text += _by_device(config, item.name)
             if kind is bool:
                 flag += f"/--no-{flag[2:]}"
             elif typing.get_origin(kind) is Literal:
@@ -44,6 +47,14 @@ def config_options(config: type) -> Callable[[Command], Command]:
         return command
 
     return add
+
+
+def _by_device(config: type, name: str) -> str:
+    """What an option that is left to the device stands for."""
+    defaults = BY_DEVICE.get(config, {})
+    given = [(word, defaults.get(device, {}).get(name)) for word, device in _DEVICES]
+    words = [f"{word}{value}" for word, value in given if value is not None]
+    return f"  [default: {', '.join(words)}]" if words else ""
 
 
 def make_config(config: type, values: dict[str, Any], **more: Any) -> Any:

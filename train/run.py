@@ -271,6 +271,7 @@ class Run:
         self.retreats = header.get("retreats", 0)
         self.step, self._elapsed_before = header["step"], header["elapsed"]
         self.history = header["history"]
+        self.monitor.say(f"going on after step {self.step}")
 
     def _check_same_config(self, saved: dict[str, Any]) -> None:
         """The budget, the rate, the place and the machine may change; nothing else may."""

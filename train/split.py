@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from lmk.runtime.errors import UserError
 
+HELD_OUT = ("val", "valid", "validation", "test")  # names of splits that are never learnt from
+
 
 def split_indices(
     splits: tuple[str, ...], seed: int, fraction: float = 0.1
@@ -16,7 +18,7 @@ def split_indices(
     Images of the splits val, valid, validation or test are validation; without any, a seeded
     random tenth.
     """
-    held_out = np.array([s.lower() in ("val", "valid", "validation", "test") for s in splits])
+    held_out = np.array([s.lower() in HELD_OUT for s in splits])
     if not held_out.any():
         order = np.random.default_rng(seed).permutation(len(splits))
         held_out[order[: max(1, round(len(splits) * fraction))]] = len(splits) > 1

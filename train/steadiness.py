@@ -49,6 +49,12 @@ class Landmark:
     same_as: str | None  # the steadier landmark that it sits on
 
     @property
+    def rough(self) -> bool:
+        """Whether it is wobbly, but much better than one that never moves."""
+        better = self.median_px <= self.still_px / 2
+        return self.verdict == "wobbly" and better and not self.useless
+
+    @property
     def useless(self) -> bool:
         """Whether it tells nothing: it sits on another, does not follow or is wilder than still."""
         follows = self.follows >= FOLLOWS and self.median_px <= self.still_px
@@ -81,6 +87,12 @@ class Steadiness:
     def useless(self) -> list[Landmark]:
         """The landmarks to drop, in order."""
         return [landmark for landmark in self.landmarks if landmark.useless]
+
+    @property
+    def poor(self) -> bool:
+        """Whether most landmarks are of little use, so that dropping some is no cure."""
+        good = sum(mark.rough or mark.verdict == "steady" for mark in self.landmarks)
+        return 2 * good < len(self.landmarks)
 
     @property
     def headline(self) -> str:

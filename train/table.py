@@ -10,6 +10,8 @@ from rich.text import Text
 
 from lmk.runtime.report import console, output
 
+FEW_IMAGES = 20  # of a test set: below it every figure is rough
+
 
 def print_evaluation(reports: Sequence[Mapping[str, Any]]) -> None:
     """Tables of the measures of packs on one data set, on standard output; warnings on the other.
@@ -37,6 +39,12 @@ def _variants(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{**row, "label": f"{label}, crop {row['crop']}"} for row in (report, other)]
 
 
+def _at_least(row: Mapping[str, Any], measure: str, baseline: str) -> bool:
+    """Whether an error is there and nearly that of its baseline, or over it."""
+    value, least = row.get(measure), row.get(baseline)
+    return value is not None and least is not None and value >= 0.95 * least
+
+
 def _measures(rows: Sequence[Mapping[str, Any]]) -> Table:
     """A line for each pack and crop; beside each number what says how much it is worth."""
     first = rows[0]
@@ -47,6 +55,8 @@ def _measures(rows: Sequence[Mapping[str, Any]]) -> Table:
             columns += ["forward\n%", "mean\nshape", "backward\n%", "mean\nshape"]
             caption += f"; %: of the {row['normaliser']}"
             break
+    if any(row["batch_norm"] == "batch" for row in rows):
+        caption += "; batch-norm: statistics of each batch"
     if not all(row["leak_free"] for row in rows):
         caption += "; crop annotation: tells where the points are, and so flatters"
     title = f"{first['data']}: {first['test_images']} test images"
@@ -67,7 +77,9 @@ def _measures(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def _by_images(row: Mapping[str, Any]) -> Table:
     """The errors of regressors that were fitted to fewer images."""
-    table = Table(title=Text(f"{row['label']}, fitted to fewer images"))
+    caption = "± over the choices of images; about as many images as unknowns fit worst"
+    title = Text(f"{row['label']}, fitted to fewer images")
+    table = Table(title=title, caption=Text(caption))
     for column in ("images", "forward %", "mean shape", "backward %", "mean shape"):
         table.add_column(column, justify="right")
     errors = {
@@ -78,11 +90,17 @@ def _by_images(row: Mapping[str, Any]) -> Table:
         cells = []
         for name, entries in errors.items():
             entry = entries.get(images)  # one direction may be solvable, the other not
-            value = f"{entry['mean_percent']:.2f} ± {entry['std_percent']:.2f}" if entry else "-"
+            value = _with_spread(entry) if entry else "-"
             cells += [_backward(row, value) if name == "backward" else Text(value)]
             cells += [Text(f"{entry['mean_shape_percent']:.2f}" if entry else "-")]
         table.add_row(str(images), *cells)
     return table
+
+
+def _with_spread(entry: Mapping[str, Any]) -> str:
+    """Mean and spread over the repeats; one choice has no spread."""
+    spread = f" ± {entry['std_percent']:.2f}" if entry["repeats"] > 1 else ""
+    return f"{entry['mean_percent']:.2f}{spread}"
 
 
 def _backward(row: Mapping[str, Any], value: str) -> Text:
@@ -105,6 +123,13 @@ def _warnings(row: Mapping[str, Any]) -> Iterator[str]:
     """What takes the worth from the numbers, or was left out of them."""
     if row["collapsed"]:
         yield f"collapsed: {row['collapsed_because']}; its errors, in brackets, mean nothing"
+    elif _at_least(row, "consistency_px", "consistency_still_px"):
+        yield "its landmarks are no steadier than points that never move"
+    for name in ("forward", "backward"):
+        if _at_least(row, f"{name}_percent", f"{name}_mean_shape_percent"):
+            yield f"{name}: no better than the mean shape, which needs no landmarks at all"
+    if row["test_images"] < FEW_IMAGES:
+        yield f"{row['test_images']} test images are few, expected {FEW_IMAGES} or more"
     for key, why in (
         ("images_incomplete", "a point is missing"),
         ("images_without_length", "the length to divide by is 0 or missing"),

@@ -152,6 +152,17 @@ def test_a_failing_job_does_not_stop_the_others(made, tmp_path, options):
     assert table["order"][1].startswith("butterfly, consistency: ")
 
 
+def test_missing_data_are_told_before_anything_is_begun(tmp_path, options, capsys, monkeypatch):
+    monkeypatch.setenv("LMK_DATA", str(tmp_path))
+    lines = list(describe("table3", options(tmp_path, data=("nowhere", "builtin:butterfly"))))
+    assert lines[-1].startswith(f"missing data: nowhere, expected as folders in {tmp_path} ")
+    assert "--core-data, --data and --test" in lines[-1]
+    outcome = reproduce("table3", options(tmp_path, core_data="nobody", data=("nowhere",)))
+    told = capsys.readouterr().err
+    assert told.index("missing data: nobody, nowhere") < told.index("core nobody failed")
+    assert outcome.blocked == list(outcome.failed)[1:] and "core nobody" in outcome.failed
+
+
 def test_a_bug_in_a_job_is_told_and_does_not_stop_the_others(copied, options, monkeypatch):
     for path in (copied / "evaluations").glob("*scratch*"):
         path.unlink()

@@ -289,9 +289,9 @@ def test_held_out_images_are_not_trained_on(adapt_config, butterflies, monkeypat
     seen = []
     original = Pairs._pairs
 
-    def spy(self, chosen, draw):
+    def spy(self, chosen, draw, mine):
         seen.append(chosen)
-        return original(self, chosen, draw)
+        return original(self, chosen, draw, mine)
 
     monkeypatch.setattr(Pairs, "_pairs", spy)
     adapt(adapt_config(steps=9), butterflies)

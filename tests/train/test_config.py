@@ -91,6 +91,7 @@ def test_a_budget_in_any_unit_is_kept(budget, device):
         ({"input_size": 100}, "--input-size: got 100, expected a multiple of 64"),
         ({"input_size": 0}, "--input-size: got 0"),
         ({"device": "gpu"}, "--device: got 'gpu'"),
+        ({"rotation": 181.0}, "--rotation: got 181.0, expected at most 180 degrees"),
     ],
 )
 def test_numbers_that_no_run_can_have(options, complaint):

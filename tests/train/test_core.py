@@ -230,3 +230,16 @@ class TestHeatmapLoss:
     def test_nothing_known_is_zero(self, core_config):
         points = torch.full((2, 3, 2), math.nan)
         assert heatmap_loss(torch.randn(2, 3, 16, 16), points, core_config()) == 0
+
+
+def test_early_epochs_are_kept(core_config, puppets):
+    config = core_config(steps=None, epochs=2, keep=(1,))  # nine steps each
+    train_core(config, puppets)
+    early = config.output.with_stem("core-epoch1")
+    assert load_core(early)[1]["step"] == 9 and load_core(config.output)[1]["step"] == 18
+    assert not torch.equal(load_core(early)[0].head.weight, load_core(config.output)[0].head.weight)
+
+
+def test_an_epoch_that_never_comes_cannot_be_kept(core_config, puppets):
+    with pytest.raises(UserError, match="--keep: got 5, expected at most the 2 epochs"):
+        train_core(core_config(steps=None, epochs=2, keep=(1, 5)), puppets)

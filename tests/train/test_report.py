@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 
 from lmk.cli import main
+from lmk.train import steadiness
 from lmk.train.bottleneck import BETA
 from lmk.train.category import save_pack
 from lmk.train.checkpoint import load
@@ -92,6 +93,13 @@ def text_of(page):
     return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", body)))
 
 
+def test_a_poor_pack_is_not_to_be_mended_by_dropping(report, spots, tmp_path, monkeypatch):
+    monkeypatch.setattr(steadiness.Steadiness, "poor", True)
+    write(tmp_path / "a.html", spots)
+    text = text_of((tmp_path / "a.html").read_text())
+    assert "do not use this pack. Adapt again, for longer" in text and "Drop p3" not in text
+
+
 def test_the_verdict_and_what_to_drop(report):
     judged, page = report
     assert [landmark.verdict for landmark in judged.landmarks] == [*["steady"] * 4, "stuck"]
@@ -99,7 +107,7 @@ def test_the_verdict_and_what_to_drop(report):
     text = text_of(page)
     assert judged.headline == "4 of 5 landmarks are steady, none wobbly, 1 stuck."
     assert judged.headline in text
-    assert "Drop p3, p4 : they tell nothing that the others do not" in text
+    assert "Drop p3, p4 : they tell nothing, or nothing that the others do not" in text
     assert "keep = [0, 1, 2]" in text and "--landmarks 3" in text
     assert "Sits on p0, which is steadier" in text
     assert "it moves 0% as far as it should" in text

@@ -169,3 +169,12 @@ def test_one_view_is_not_enough():
     alone = Views(seen.images[:1], seen.found[:1], seen.expected[:1])
     with pytest.raises(ValueError, match="V over 1"):
         measure(alone, np.ones((COUNT, 1)), ("a",))
+
+
+@pytest.mark.parametrize(("good", "poor"), [(2, True), (3, False)])
+def test_most_must_be_of_use(good, poor):
+    """A landmark that slips is good for a rough position; one that stays is good for nothing."""
+    hows = [follow, slip(0.2, 10), follow][:good] + [stay] * (5 - good)
+    judged = judge(*((place, 8, how) for place, how in zip(CORNERS, hows, strict=True)))
+    assert judged.poor is poor
+    assert [landmark.rough for landmark in judged.landmarks] == [False, True, *[False] * 3]

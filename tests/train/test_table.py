@@ -13,7 +13,8 @@ def make(**values):
     report = {
         "pack": "faces",
         "data": "people",
-        "test_images": 3,
+        "test_images": 30,
+        "batch_norm": "eval",
         "crop": "image",
         "leak_free": True,
     }
@@ -49,7 +50,7 @@ def printed(capsys):
 
 def test_takes_any_name(printed):
     _, streams = printed(make(pack=ODD, data="[/x]"))
-    assert "[/x]: 3 test images" in streams.out and ODD in streams.out
+    assert "[/x]: 30 test images" in streams.out and ODD in streams.out
     assert streams.err == ""
 
 
@@ -99,3 +100,25 @@ def test_landmarks_out_of_sight_and_images_left_out_are_said(printed):
 def test_nothing_in_sight(printed):
     cells, _ = printed(make(consistency_px=None, consistency_still_px=None))
     assert ["faces", "-", "-", "30.00"] in cells
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"consistency_px": 6.9}, "no steadier than points that never move"),
+        ({"forward_percent": 33.0}, "forward: no better than the mean shape"),
+        ({"backward_percent": 40.0}, "backward: no better than the mean shape"),
+        ({"test_images": 7}, "7 test images are few, expected 20 or more"),
+    ],
+)
+def test_numbers_that_tell_nothing_are_called_that(printed, values, words):
+    assert printed(regressed())[1].err == ""
+    (line,) = printed(regressed(**values))[1].err.splitlines()
+    assert line.startswith("faces: ") and words in line
+
+
+def test_one_choice_of_images_has_no_spread(printed):
+    cells, streams = printed(regressed(batch_norm="batch"))
+    assert ["40", "11.10", "33.30", "11.10", "33.30"] in cells
+    words = " ".join(streams.out.split())  # captions are wrapped
+    assert "batch-norm: statistics of each batch" in words

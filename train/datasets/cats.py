@@ -35,7 +35,10 @@ def open_cats(root: Path) -> Dataset:
     listing = Listing(LAYOUT.name, root, CAT)
     for index, folder in enumerate(FOLDERS):
         images = listing.scan(folder)
-        listing.scan(folder, {".cat"})
+        for annotation in listing.scan(folder, {".cat"}):
+            absent = annotation.removesuffix(".cat") not in listing.files
+            if absent and annotation not in (_WRONG, _RIGHT):
+                listing.leave_out("points whose image is absent", annotation)
         if not images:
             listing.leave_out("folders without images", f"{folder}/")
         _take(listing, images, "train" if index < _TRAIN_FOLDERS else "test")

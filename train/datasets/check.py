@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -13,11 +13,13 @@ import numpy as np
 from lmk.runtime.images import UnreadableImage
 from lmk.train.datasets.find import open_dataset
 from lmk.train.datasets.listing import told
-from lmk.train.datasets.sample import Sample
+from lmk.train.datasets.sample import Dataset, Sample
+from lmk.train.split import HELD_OUT
 
 # Annotations do lie a little outside, where a limb is cut off; pixels of another image, or
 # coordinates in other units, lie far outside.
 _FAR = 0.5  # of the longer side of the image
+KNOWN_SPLITS = {"train", "training", *HELD_OUT}
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,8 @@ def check(
         landmarks=len(dataset.landmark_names),
         normaliser=dataset.scheme.normaliser.label,
         decoded=decode,
-        problems=(*dataset.problems, *_grouped(found)),
-        notes=dataset.notes,
+        problems=(*dataset.problems, *_without_length(dataset), *_grouped(found)),
+        notes=(*dataset.notes, *_splits(dataset)),
     )
 
 
@@ -85,6 +87,25 @@ def format_check(report: CheckReport) -> str:
     count = len(report.problems)
     rows.append((report.name, f"{count} problem{'s' * (count > 1)}" if count else "all is well"))
     return "\n".join(f"{name:16} {value}" for name, value in rows)
+
+
+def _splits(dataset: Dataset) -> Iterator[str]:
+    """Names of splits that say neither to learn from nor to keep apart: taken to learn from."""
+    for name in sorted({each.split for each in dataset.samples} - {""}):
+        if name.lower() not in KNOWN_SPLITS:
+            yield f"split '{name}' is learnt from; train, val and test are known"
+
+
+def _without_length(dataset: Dataset) -> tuple[str, ...]:
+    """Samples whose points are all there but give no length to divide errors by."""
+    if not dataset.landmark_names:
+        return ()
+    points = np.stack([each.points for each in dataset.samples])
+    given = np.array([each.length for each in dataset.samples], np.float32)
+    normaliser = dataset.scheme.normaliser
+    wrong = np.isfinite(points).all(axis=(1, 2)) & np.isnan(normaliser.lengths(points, given))
+    kind = f"annotations whose {normaliser.label} length is zero or missing"
+    return _grouped((kind, dataset.samples[i].name) for i in np.flatnonzero(wrong))
 
 
 def _decode_all(
@@ -114,7 +135,7 @@ def _is_far(sample: Sample, size: tuple[int, int], margin: float) -> bool:
     return bool((beyond > margin).any())  # NaN compares as not beyond
 
 
-def _grouped(found: Iterator[tuple[str, str]]) -> tuple[str, ...]:
+def _grouped(found: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     counts: dict[str, tuple[int, str]] = {}
     for kind, example in found:
         count, first = counts.get(kind, (0, example))

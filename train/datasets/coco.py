@@ -44,6 +44,9 @@ def open_coco(root: Path) -> Dataset:
         for index, each in enumerate(content["annotations"], 1):
             if isinstance(each, dict) and each.get("keypoints") and not each.get("iscrowd"):
                 reader.take(each, f"annotation {each.get('id', f'number {index}')}")
+            else:
+                kind = f"annotations without keypoints, or of crowds ({path.name})"
+                listing.note(kind, f"number {index}")
     return listing.dataset(root.resolve().name)
 
 
@@ -77,7 +80,7 @@ class _Reader:
         except ValueError as error:
             return self._leave_out(f"annotations with {error}", label)
         if np.isnan(points).all():
-            return None
+            return self._listing.note(f"objects without a visible point ({self._source})", label)
         if listed is None:
             return self._leave_out("annotations of images that are not listed", label)
         name = self._find(listed)

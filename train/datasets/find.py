@@ -83,13 +83,22 @@ def _holds_data(root: Path) -> bool:
 def open_dataset(spec: str, layout: str | None = None) -> Dataset:
     """Open `spec`: "builtin:NAME", a folder, or the name of a folder in `homes`.
 
-    The layout is recognised unless given. Raises UserError listing what there is, and for a folder
-    that is not of the layout that was given, what was looked for and what was found.
+    The layout is recognised unless given. Raises UserError as `locate`, and as the layout does.
     """
     if spec.startswith(BUILTIN):
         if layout:
             raise UserError(f"--layout {layout}: got {spec}, expected a folder; leave it out")
         return builtin.builtin(spec.removeprefix(BUILTIN), BUILTIN_COUNT)
+    root, chosen = locate(spec, layout)
+    return chosen.open(root)
+
+
+def locate(spec: str, layout: str | None = None) -> tuple[Path, Layout]:
+    """The folder that `spec`, a path or a name, stands for, and its layout; nothing is read.
+
+    Raises UserError listing what there is, and for a folder that is not of the layout that was
+    given, what was looked for and what was found.
+    """
     candidates = (Path(spec), *(home / spec for home in homes()))
     root = next((path for path in candidates if path.is_dir()), None)
     if root is None:
@@ -101,7 +110,7 @@ def open_dataset(spec: str, layout: str | None = None) -> Dataset:
     chosen = LAYOUTS[layout] if layout else layout_of(root)
     if not chosen.recognises(root):
         raise mismatch(root, f"{chosen.looks_for} (layout {chosen.name})")
-    return chosen.open(root)
+    return root, chosen
 
 
 def category_name(spec: str) -> str:

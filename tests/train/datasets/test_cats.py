@@ -88,6 +88,7 @@ def test_what_is_missing_or_of_no_use(root):
         "images without points: CAT_01/00001001_000.jpg",
         "annotations whose inter-ocular length is zero: CAT_02/1_1.jpg",
         "annotations that are not finite: CAT_02/1_2.jpg",
+        "points whose image is absent: CAT_06/00006001_000.jpg.cat",
         "folders without images: CAT_06/",
     )
 

@@ -59,8 +59,24 @@ def test_what_the_layout_left_out_is_told(tmp_path, picture):
     picture("images/im0001.jpg")
     savemat(tmp_path / "joints.mat", {"joints": np.ones((3, 14, 2000))})
     report = check("lsp", str(tmp_path))
-    (problem,) = report.problems
-    assert problem == "images of joints.mat that are absent: 1,999, first images/im0002.jpg"
+    assert report.problems == (
+        "images of joints.mat that are absent: 1,999, first images/im0002.jpg",
+        "annotations whose torso length is zero or missing: images/im0001.jpg",  # all points are 1
+    )
+
+
+def test_splits_of_unknown_names_are_told(table):
+    rows = "a.png,tset,1,1,2,2\nb.png,Train,1,1,2,2\n"
+    (table / "annotations.csv").write_text(f"file,split,a_x,a_y,b_x,b_y\n{rows}")
+    (note,) = check("csv", str(table)).notes
+    assert note == "split 'tset' is learnt from; train, val and test are known"
+
+
+def test_a_length_of_zero_is_told(table):
+    rows = "a.png,1,1,1,1\nb.png,1,1,5,1\n"
+    (table / "annotations.csv").write_text(f"file,l_eye_x,l_eye_y,r_eye_x,r_eye_y\n{rows}")
+    (problem,) = check("csv", str(table)).problems
+    assert problem == "annotations whose inter-ocular length is zero or missing: a.png"
 
 
 def test_unlabelled_images(tmp_path, picture):
