@@ -259,7 +259,9 @@ class Pairs:
         config = self.config
         order = batch_indices(len(self.indices), config.batch, step, config.seed)
         mine = distributed.share(config.batch)
-        return self._pairs(self.indices[order], generator(config.seed, 1, step), mine)
+        # Not the pairs of the first phase again in the second.
+        stream = 4 if config.method == "projection+finetune" else 1
+        return self._pairs(self.indices[order], generator(config.seed, stream, step), mine)
 
     def fixed(self, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The pairs of `chosen` images by which a run is watched: the same at every call."""
