@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from lmk.benchmarks.grids import label_of, name_of
 from lmk.benchmarks.jobs import decoded, read_evaluation
@@ -113,7 +113,10 @@ def write_map(path: Path, entries: list[Entry]) -> None:
 def _cloud(mean: NDArray[np.uint8], points: NDArray[np.float32]) -> NDArray[np.uint8]:
     """A crop (S,S,3), faded and enlarged to twice SIDE, with a dot for each of points (N,K,2)."""
     side = 2 * SIDE
-    large = Image.fromarray(mean // 2 + 96).resize((side, side), Image.Resampling.BICUBIC)
+    clear = ImageOps.autocontrast(Image.fromarray(mean))  # a mean of many images is nearly grey
+    large = clear.point(lambda value: value // 2 + 96).resize(
+        (side, side), Image.Resampling.BICUBIC
+    )
     dots = Image.new("RGBA", large.size)
     pen = ImageDraw.Draw(dots)
     for number, landmarks in enumerate((points + 0.5) * (side / len(mean))):
