@@ -114,9 +114,8 @@ def _cloud(mean: NDArray[np.uint8], points: NDArray[np.float32]) -> NDArray[np.u
     """A crop (S,S,3), faded and enlarged to twice SIDE, with a dot for each of points (N,K,2)."""
     side = 2 * SIDE
     clear = ImageOps.autocontrast(Image.fromarray(mean))  # a mean of many images is nearly grey
-    large = clear.point(lambda value: value // 2 + 96).resize(
-        (side, side), Image.Resampling.BICUBIC
-    )
+    faded = clear.point(lambda value: value // 2 + 96)
+    large = faded.resize((side, side), Image.Resampling.BICUBIC)
     dots = Image.new("RGBA", large.size)
     pen = ImageDraw.Draw(dots)
     for number, landmarks in enumerate((points + 0.5) * (side / len(mean))):
