@@ -152,10 +152,10 @@ def test_gain_is_one_factor_a_channel():
     assert (factors.amax(dim=(2, 3)) - factors.amin(dim=(2, 3))).max() < 1e-5
     each = factors.mean(dim=(2, 3))
     assert each.min() >= 0.8 and each.max() <= 1.2 and each.std() > 0.05
-    assert (
-        augment.gain(torch.ones(9, 3, 4, 4), augment.random_gain(9, 0.5, draw(0))).max() == 1.0
-    )  # clipped
-    assert torch.equal(augment.gain(images, 0.0, draw(0)), images)
+    strong = augment.random_gain(9, 0.5, draw(0))
+    assert augment.gain(torch.ones(9, 3, 4, 4), strong).max() == 1.0  # clipped
+    none = augment.random_gain(len(images), 0.0, draw(0))
+    assert torch.equal(augment.gain(images, none), images)
 
 
 def test_cells_and_pixels():
