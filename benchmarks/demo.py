@@ -84,7 +84,8 @@ def _demo(folder: Path, minutes: float, force: bool, cache: Path) -> None:
         f"known points, read off the found landmarks by a linear map: {error:.1f} px off in frames "
         f"of {CLIP_SIZE[1]}×{CLIP_SIZE[0]}; without looking (mean shape): {baseline:.1f} px"
     )
-    for path in (core, pack, folder / CATEGORY / "preview.png", model_path, video, *files):
+    seen = folder / CATEGORY / "preview.png", pack.with_suffix(".html")
+    for path in (core, pack, *seen, model_path, video, *files):
         print(path)
 
 
