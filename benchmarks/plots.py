@@ -11,6 +11,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 28, 12, 44
 _NAMES_A_ROW, _NAME_HEIGHT = 3, 22
 _DASHES = ("", "7 4", "2 3", "9 3 2 3", "4 4")  # so that lines differ without colour
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#7a6a00")  # told apart by all eyes
+_LEAST = 1e-9  # below it an axis has nothing to show
 Series = Mapping[str, Sequence[tuple[float, float]]]
 
 
@@ -74,7 +75,7 @@ def _text(x: float, y: float, text: str, anchor: str, transform: str = "") -> st
 
 def _ticks(most: float) -> list[float]:
     """0 and up to six more, evenly, the last one `most` or over it."""
-    if most <= 0:
+    if most < _LEAST:
         return [0.0, 1.0]
     power = 10.0 ** math.floor(math.log10(most))
     step = next(power * s for s in (0.2, 0.5, 1.0, 2.0) if power * s * 6 >= most)

@@ -7,7 +7,7 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lmk.benchmarks.plots import WIDTH, line_plot
@@ -22,6 +22,7 @@ series = st.dictionaries(
 
 
 @given(series=series, log_x=st.booleans())
+@example(series={"0": [(1.0, 5e-324)]}, log_x=False)  # powers of ten below it are 0
 def test_every_point_lies_in_the_drawing(series, log_x):
     root = ElementTree.fromstring(line_plot("t", "x", "y", series, log_x))
     _, _, width, height = map(float, root.attrib["viewBox"].split())
