@@ -9,9 +9,8 @@ import click
 
 from lmk.benchmarks.plan import ALL, Options
 from lmk.benchmarks.tables import TABLES
+from lmk.runtime.commands import FILE_PATH
 from lmk.train.options import config_options, make_config
-
-FILE_PATH = click.Path(path_type=Path)
 
 
 @click.command("demo")

@@ -7,9 +7,8 @@ from pathlib import Path
 import click
 
 from lmk.runtime import workspace
+from lmk.runtime.commands import FILE_PATH
 from lmk.runtime.weights import read_header
-
-FILE_PATH = click.Path(path_type=Path)
 
 
 @click.command("export")

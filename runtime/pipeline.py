@@ -204,7 +204,7 @@ class _Run:
         try:
             stage()
         except _Stopped:
-            pass
+            pass  # another stage has ended the run, and keeps the reason if there is one
         except KeyboardInterrupt:
             raise
         except BaseException as error:

@@ -20,6 +20,7 @@ from lmk.train.datasets.decoded import DecodedSet
 from lmk.train.descend import Descent, Losses
 from lmk.train.device import autocast, on_device, pick_device, pick_dtype, to_float
 from lmk.train.draws import batch_indices, generator
+from lmk.train.evaluate import COLLAPSED_SPREAD, REFERENCE
 from lmk.train.generator import Generator
 from lmk.train.hourglass import WIDTHS, HourglassConfig, LandmarkNetwork
 from lmk.train.objective import pair_losses
@@ -33,7 +34,6 @@ from lmk.train.split import split_for_training, subset
 from lmk.train.state import Models, Optimizers
 
 REPORT_IMAGES, REPORT_VIEWS = 100, 2  # a few seconds without a GPU
-COLLAPSED_CELLS = 1.5  # landmarks of an image closer than this (rms about their mean) are one blob
 
 
 def adapt(config: AdaptConfig, data: DecodedSet) -> Path:
@@ -148,10 +148,11 @@ class Adaptation:
         write_preview(sheet, images, sources, painted, augment.to_pixels(points))
         text = f"step {self.run.step}: preview written, spread {spread:.1f} cells"
         self.run.record({"spread": spread}, text)
-        if spread < COLLAPSED_CELLS:
+        limit = COLLAPSED_SPREAD / REFERENCE * images.shape[-1] / augment.STRIDE  # in cells
+        if spread < limit:
             self.run.monitor.say(
                 f"warning: the landmarks have collapsed (spread {spread:.2f} cells, expected over "
-                f"{COLLAPSED_CELLS}); raise --separation, lower --lr or give more varied images"
+                f"{limit:.1f}); raise --separation, lower --lr or give more varied images"
             )
 
     def _write_pack(self) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from lmk.runtime import workspace
+from lmk.runtime.commands import FILE_PATH
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import check_output, write_bytes
 from lmk.runtime.report import console, progress
@@ -21,6 +22,7 @@ from lmk.train.config import (
     AdaptConfig,
     CoreConfig,
     EvaluateConfig,
+    RunConfig,
 )
 from lmk.train.datasets.decoded import CropMode
 from lmk.train.datasets.find import LAYOUTS
@@ -29,9 +31,9 @@ from lmk.train.table import print_evaluation
 
 if TYPE_CHECKING:
     from lmk.train.datasets.decoded import DecodedSet
+    from lmk.train.datasets.load import Specs
     from lmk.train.hourglass import LandmarkNetwork
 
-FILE_PATH = click.Path(path_type=Path)
 CROP = click.Choice(get_args(CropMode))
 
 
@@ -52,32 +54,28 @@ def _data_options(crop: str) -> Callable[[Command], Command]:
 
 
 @click.command("train-core")
-@click.option("--data", help="A folder, a name (see `lmk data list`) or builtin:puppet.")
+@click.option(
+    "--data",
+    multiple=True,
+    help="A folder, a name (see `lmk data list`) or builtin:puppet; several are joined.",
+)
 @_data_options("annotation")
 @click.option("--force", is_flag=True, help="Overwrite the output.")
 @config_options(CoreConfig)
 def train_core_command(
-    data: str | None, layout: str, crop: CropMode, force: bool, **o: Any
+    data: tuple[str, ...], layout: str, crop: CropMode, force: bool, **o: Any
 ) -> None:
     """Train a core on labelled images of one category."""
     from lmk.train.core import train_core
     from lmk.train.datasets.find import first_pose_set
-    from lmk.train.datasets.load import training_set
-    from lmk.train.device import pick_device
-    from lmk.train.distributed import joined, leader_first, leads
 
     config = make_config(CoreConfig, o)
     if not config.resume:
         check_output(config.output, force)
-    if data is None:
-        data = first_pose_set()
-        click.echo(f"data: {data}", err=True)
-    with joined(pick_device(config.device)):
-        with leader_first():
-            images = training_set(data, layout, crop, config)
-        core = train_core(config, images)
-        if leads():
-            click.echo(core)
+    if not data:
+        data = (first_pose_set(),)
+        click.echo(f"data: {data[0]}", err=True)
+    _run(train_core, config, data, layout, crop)
 
 
 @click.command("adapt")
@@ -93,9 +91,6 @@ def adapt_command(
     from lmk.train.adapt import adapt
     from lmk.train.checkpoint import load_core
     from lmk.train.datasets.find import category_name
-    from lmk.train.datasets.load import training_set
-    from lmk.train.device import pick_device
-    from lmk.train.distributed import joined, leader_first, leads
 
     scratch = o["method"] == "scratch"
     if o["core"] is None and not (scratch and o["perceptual"] not in (None, "core")):
@@ -112,12 +107,27 @@ def adapt_command(
         raise UserError(f"{config.output}: lies inside the data {data}; give another --output")
     size = load_core(config.core)[0].config.input_size if config.core else config.input_size
     config = replace(config, input_size=size)
+    _run(adapt, config, data, layout, crop)
+
+
+def _run(
+    train: Callable[[Any, DecodedSet], Path],
+    config: RunConfig,
+    data: Specs,
+    layout: str | None,
+    crop: CropMode,
+) -> None:
+    """Decode the images and train, alone or as one of torchrun's processes; print what it wrote."""
+    from lmk.train.datasets.load import training_set
+    from lmk.train.device import pick_device
+    from lmk.train.distributed import joined, leader_first, leads
+
     with joined(pick_device(config.device)):
         with leader_first():
             images = training_set(data, layout, crop, config)
-        pack = adapt(config, images)
+        written = train(config, images)
         if leads():
-            click.echo(pack)
+            click.echo(written)
 
 
 @click.command("evaluate")

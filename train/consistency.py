@@ -141,7 +141,7 @@ def _crops(
     """What the network sees of some images: float (B,3,S,S) in [0, 1]."""
     device = next(model.parameters()).device
     size, source = model.config.input_size, data.images.shape[1]
-    if moves is None:  # no pixel changes: cutting is ten times faster than sampling
+    if moves is None:  # no pixel changes, so nothing needs to be sampled
         margin = (source - size) // 2
         cut = data.images[indices, margin : margin + size, margin : margin + size]
         return to_float(torch.from_numpy(cut), torch.arange(len(cut)), device)

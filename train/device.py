@@ -32,7 +32,7 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """ "auto" is bfloat16 where the hardware multiplies it (a third of the time), else float32."""
+    """ "auto" is bfloat16 where the hardware multiplies it, else float32."""
     if name == "auto":
         return torch.bfloat16 if _has_bfloat16(device) else torch.float32
     dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[name]

@@ -13,8 +13,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from typing import Any
 import click
 
 from lmk.benchmarks.machine import machine
+from lmk.benchmarks.reproduce import Budget
 from lmk.runtime.files import write_bytes
 from lmk.train import checkpoint
 from lmk.train.adapt import adapt
@@ -69,12 +68,9 @@ def main(data: Path | None, work: Path, output: Path, minutes: float | None, dry
     """Train the core, adapt it to every category, measure each."""
     if data is not None:
         os.environ["LMK_DATA"] = str(data)
-    if minutes is not None:
-        alarm = threading.Timer(minutes * 60, signal.raise_signal, [signal.SIGINT])
-        alarm.daemon = True
-        alarm.start()
     try:
-        train_all(DRY if dry_run else FULL, work, output)
+        with Budget(minutes).watch():
+            train_all(DRY if dry_run else FULL, work, output)
         print("all done")
     except KeyboardInterrupt:
         print("this piece is over; call again with the same arguments")

@@ -103,33 +103,35 @@ def assert_near(first, second, kind):
         torch.testing.assert_close(other[name], value, atol=2e-4, rtol=2e-3)
 
 
-def test_a_core(core_config, puppets, in_two, tmp_path, capsys, monkeypatch):
+@pytest.fixture
+def same_in_two(in_two, tmp_path, capsys, monkeypatch):
+    """Return a function that trains alone and in two processes, and compares losses and weights."""
     monkeypatch.setattr("lmk.train.run.LOG_EVERY", 1)
-    options = {"steps": 4, "lr": 1e-4}
-    one = core_config(output=tmp_path / "one.safetensors", **options)
-    train_core(one, puppets)
-    alone = capsys.readouterr().err
-    two = core_config(output=tmp_path / "two.safetensors", **options)
-    told = in_two(two, "core", "puppet", "annotation")
-    assert len(losses(alone)) == 4 and all(losses(alone))
-    torch.testing.assert_close(losses(told[0][1]), losses(alone), atol=2e-3, rtol=2e-3)
-    assert_near(one.output, two.output, "core")
-    assert not told[1][0] and "step" not in told[1][1]  # only the leader speaks
+
+    def check(train, make, data, kind, *how, **options):
+        # Adam makes a whole step of a gradient that is nothing but rounding: keep the steps small.
+        options |= {"steps": 4, "lr": 1e-4}
+        one = make(output=tmp_path / "one.safetensors", **options)
+        train(one, data)
+        alone = losses(capsys.readouterr().err)
+        two = make(output=tmp_path / "two.safetensors", **options)
+        told = in_two(two, kind, *how)
+        assert len(alone) == 4 and all(alone)
+        torch.testing.assert_close(losses(told[0][1]), alone, atol=2e-3, rtol=2e-3)
+        assert_near(one.output, two.output, kind)
+        assert not told[1][0] and "step" not in told[1][1]  # only the leader speaks
+
+    return check
+
+
+def test_a_core(core_config, puppets, same_in_two):
+    same_in_two(train_core, core_config, puppets, "core", "puppet", "annotation")
 
 
 @pytest.mark.parametrize("method", ["projection", "projection+finetune"])
-def test_a_category(adapt_config, butterflies, in_two, tmp_path, capsys, monkeypatch, method):
-    monkeypatch.setattr("lmk.train.run.LOG_EVERY", 1)
-    # Adam makes a whole step of a gradient that is nothing but rounding: keep the steps small.
-    options = {"steps": 4, "lr": 1e-4, "projection_rate": 1.0, "method": method}
-    one = adapt_config(output=tmp_path / "one.safetensors", **options)
-    adapt(one, butterflies)
-    alone = capsys.readouterr().err
-    two = adapt_config(output=tmp_path / "two.safetensors", **options)
-    told = in_two(two, "pack", "butterfly", "image")
-    assert len(losses(alone)) == 4 and all(losses(alone))
-    torch.testing.assert_close(losses(told[0][1]), losses(alone), atol=2e-3, rtol=2e-3)
-    assert_near(one.output, two.output, "pack")
+def test_a_category(adapt_config, butterflies, same_in_two, method):
+    options = {"projection_rate": 1.0, "method": method}
+    same_in_two(adapt, adapt_config, butterflies, "pack", "butterfly", "image", **options)
 
 
 def test_stopped_and_gone_on_with(adapt_config, in_two, tmp_path):

@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lmk.train.datasets.listing import Listing, mismatch
 from lmk.train.datasets.sample import Dataset, Layout
@@ -52,27 +53,20 @@ def open_cats(root: Path) -> Dataset:
 
 
 def _take(listing: Listing, images: list[str], split: str) -> None:
-    names, points = [], []
-    for name in images:
-        annotation = f"{name}.cat"
-        if annotation not in listing.files or annotation == _WRONG:
-            listing.leave_out("images without points", name)
-            continue
-        try:
-            points.append(_points((listing.base / annotation).read_bytes()))
-            names.append(name)
-        except (OSError, ValueError) as error:
-            listing.leave_out("points that cannot be read", f"{annotation}: {error}")
+    def annotation_of(name: str) -> str:
+        return "" if f"{name}.cat" == _WRONG else f"{name}.cat"
+
+    names, points = listing.read(images, annotation_of, _points)
     listing.take(names, np.array(points, np.float32).reshape(-1, 9, 2), split)
 
 
-def _points(data: bytes) -> list[float]:
-    """18 numbers; raises ValueError with what there is instead."""
-    cells = data.split()
+def _points(path: Path) -> NDArray[np.float64]:
+    """Points (9,2); raises ValueError with what there is instead."""
+    cells = path.read_bytes().split()
     if not cells or cells[0] != b"9" or len(cells) != 19:
         raise ValueError(f"got {len(cells)} numbers, expected 9 and then 18")
     try:
-        return [float(cell) for cell in cells[1:]]
+        return np.array([float(cell) for cell in cells[1:]]).reshape(9, 2)
     except ValueError:
         raise ValueError("got something else than numbers") from None
 

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import heapq
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -95,6 +95,33 @@ class Listing:
         """Count one more of a kind, in the plural, that is left out by design."""
         count, first = self._notes.get(kind, (0, example))
         self._notes[kind] = count + 1, first
+
+    def read(
+        self,
+        images: Iterable[str],
+        annotation_of: Callable[[str], str],
+        read_points: Callable[[Path], NDArray[np.floating]],
+    ) -> tuple[list[str], list[NDArray[np.floating]]]:
+        """Those of `images` whose annotation can be read, and their points; the others are counted.
+
+        `read_points` may raise UserError, or OSError or ValueError without the name of the file.
+        """
+        names: list[str] = []
+        points: list[NDArray[np.floating]] = []
+        for name in images:
+            annotation = annotation_of(name)
+            if annotation not in self.files:
+                self.leave_out("images without points", name)
+                continue
+            try:
+                points.append(read_points(self.base / annotation))
+            except UserError as error:
+                self.leave_out("points that cannot be read", str(error))
+            except (OSError, ValueError) as error:
+                self.leave_out("points that cannot be read", f"{annotation}: {error}")
+            else:
+                names.append(name)
+        return names, points
 
     def take(
         self,

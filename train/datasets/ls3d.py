@@ -39,23 +39,16 @@ def open_ls3d(root: Path) -> Dataset:
     listing = Listing(LAYOUT.name, folder, SCHEME)
     images = listing.scan()
     listing.scan(suffixes={".t7"})
-    names, points = [], []
-    for name in images:
-        annotation = f"{name.rpartition('.')[0]}.t7"
-        if annotation not in listing.files:
-            listing.leave_out("images without points", name)
-            continue
-        try:
-            found = read_t7(folder / annotation)
-            if found.shape != (68, 2):
-                raise UserError(f"{annotation}: got {found.shape}, expected (68, 2)")
-        except UserError as error:
-            listing.leave_out("points that cannot be read", str(error))
-            continue
-        names.append(name)
-        points.append(found)
+    names, points = listing.read(images, lambda name: f"{name.rpartition('.')[0]}.t7", _points)
     listing.take(names, np.array(points, np.float32).reshape(-1, 68, 2), "test")
     return listing.dataset(root.resolve().name)
+
+
+def _points(path: Path) -> NDArray[np.float32]:
+    found = read_t7(path)
+    if found.shape != (68, 2):
+        raise ValueError(f"got {found.shape}, expected (68, 2)")
+    return found
 
 
 def read_t7(path: Path) -> NDArray[np.float32]:

@@ -11,10 +11,11 @@ augmentation. Points are taken as counting from 0: the training code of the make
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lmk.runtime.errors import UserError
 from lmk.runtime.images import Box
 from lmk.train.datasets.listing import Listing, first_of, mismatch
 from lmk.train.datasets.matlab import read_mat
@@ -49,22 +50,17 @@ def open_w300lp(root: Path) -> Dataset:
 
 
 def _take(listing: Listing, images: list[str]) -> None:
-    names, points = [], []
-    for name in images:
-        annotation = f"landmarks/{name.rpartition('.')[0]}_pts.mat"
-        if annotation not in listing.files:
-            listing.leave_out("images without points", name)
-            continue
-        try:
-            found = read_mat(listing.base / annotation, "pts_3d")
-            if found.shape != (68, 2) or found.dtype.kind not in "fiu":
-                raise UserError(f"{annotation}: got {found.shape}, expected 68 points")
-        except UserError as error:
-            listing.leave_out("points that cannot be read", str(error))
-            continue
-        names.append(name)
-        points.append(found)
+    names, points = listing.read(
+        images, lambda name: f"landmarks/{name.rpartition('.')[0]}_pts.mat", _points
+    )
     listing.take(names, np.array(points, np.float32).reshape(-1, 68, 2), "train", BOX)
+
+
+def _points(path: Path) -> NDArray[Any]:
+    found = read_mat(path, "pts_3d")
+    if found.shape != (68, 2) or found.dtype.kind not in "fiu":
+        raise ValueError(f"got {found.shape}, expected 68 points")
+    return found
 
 
 def _is_w300lp(root: Path) -> bool:
