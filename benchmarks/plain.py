@@ -23,6 +23,7 @@ from lmk.train.core import heatmap_loss
 from lmk.train.datasets.sample import Dataset as LabelledSet
 from lmk.train.generator import Generator
 from lmk.train.hourglass import LandmarkNetwork
+from lmk.train.pairs import PairBatch
 
 Step = Callable[[], None]
 
@@ -106,13 +107,14 @@ def adapting(
     batches = _forever(Pairs(data, config), config.batch, workers)
 
     def step() -> None:
-        images, sources, between = (part.to(device) for part in next(batches))
+        pair = PairBatch(*(part.to(device) for part in next(batches)))
+        images, sources = pair.images, pair.sources
         points, others = (soft_argmax(detector(x)) for x in (images, sources))
         size = images.shape[-1] // augment.STRIDE
         painted = painter(sources, gaussian_maps(points, size, config.sigma))
         loss = (painted - images).square().mean() + _unlike(features, painted, images)
         both = torch.cat((points, others))
-        loss = loss + config.equivariance * objective.equivariance(both, between, size)
+        loss = loss + config.equivariance * objective.equivariance(both, pair)
         loss = loss + config.separation * objective.separation(both)
         for optimizer in optimizers:
             optimizer.zero_grad()

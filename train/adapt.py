@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -13,17 +14,19 @@ from lmk.runtime.errors import UserError
 from lmk.runtime.report import console
 from lmk.runtime.weights import read_header
 from lmk.train import augment, checkpoint, distributed, perceptual
+from lmk.train.average import follow
 from lmk.train.bottleneck import gaussian_maps, soft_argmax
 from lmk.train.category import new_category, save_pack, train_mode
+from lmk.train.compiled import compiled
 from lmk.train.config import UNBOUNDED, AdaptConfig, EvaluateConfig, for_device
 from lmk.train.datasets.decoded import DecodedSet
 from lmk.train.descend import Descent, Losses
-from lmk.train.device import autocast, on_device, pick_device, pick_dtype, to_float
-from lmk.train.draws import batch_indices, generator
+from lmk.train.device import autocast, pick_device, pick_dtype
 from lmk.train.evaluate import COLLAPSED_SPREAD, REFERENCE
 from lmk.train.generator import Generator
 from lmk.train.hourglass import WIDTHS, HourglassConfig, LandmarkNetwork
 from lmk.train.objective import pair_losses
+from lmk.train.pairs import PairBatch, Pairs
 from lmk.train.phases import finetune_phase, handed_on, is_finished, projection_phase
 from lmk.train.preview import write_preview
 from lmk.train.projection import ProjectedConv2d
@@ -33,6 +36,7 @@ from lmk.train.schedule import step_decay, warmup_cosine
 from lmk.train.split import split_for_training, subset
 from lmk.train.state import Models, Optimizers
 
+GROWING = {"equivariance", "separation"}  # with --ramp
 REPORT_IMAGES, REPORT_VIEWS = 100, 2  # a few seconds without a GPU
 
 
@@ -88,24 +92,39 @@ class Adaptation:
         self.optimizers: Optimizers = {
             name: _adam(model, config) for name, model in self.models.items()
         }
+        self.kept = self.detector  # what is looked at and written
+        if config.average:
+            self.kept = copy.deepcopy(self.detector)
+            self.models = {**self.models, "average": self.kept}
         self.descend = Descent(self.models, self.optimizers, config.clip, run.monitor.say)
         self.looks = _features(config, core, device)
         self.pairs = Pairs(data, torch.from_numpy(self.trained_on), config, device)
         self.seen = self.pairs.fixed(torch.from_numpy(held_out[:8]))
         self.schedule = warmup_cosine if config.schedule == "cosine" else step_decay
+        train_mode(self.detector)
+        plain, batch = self._pair_losses, self.pairs(0)
+        self.pair_losses = compiled(plain, batch, self.models, config.compile, run)
 
     def step(self, step: int) -> Losses:
         """One step down the losses of a new batch of pairs."""
         train_mode(self.detector)
         self.painter.train()
         rate = self.config.lr * self.schedule(self.run.progress) * self.run.caution
-        return self.descend(self.pairs(step), self._losses, rate)
+        losses = self.descend(self.pairs(step), self._losses, rate)
+        if self.config.average:
+            follow(self.kept, self.detector, self.config.average)
+        return losses
 
-    def _losses(self, images: Tensor, sources: Tensor, between: Tensor) -> Losses:
+    def _pair_losses(self, *pair: Tensor) -> Losses:
         with autocast(self.device, self.dtype):
             return pair_losses(
-                self.detector, self.painter, self.looks, images, sources, between, self.config
+                self.detector, self.painter, self.looks, PairBatch(*pair), self.config
             )
+
+    def _losses(self, *pair: Tensor) -> Losses:
+        losses = self.pair_losses(*pair)
+        grown = min(1.0, self.run.progress / self.config.ramp) if self.config.ramp else 1.0
+        return {n: v * grown if n in GROWING else v for n, v in losses.items()}
 
     def after_step(self) -> None:
         """Look and save, now and then."""
@@ -129,7 +148,7 @@ class Adaptation:
         """Write the page for people, on images that were held out."""
         page, header = self.config.output.with_suffix(".html"), read_header(self.config.output)
         judging = EvaluateConfig(images=REPORT_IMAGES, device=str(self.device))
-        judged = write_report(page, self.detector, header, self.data, judging, REPORT_VIEWS)
+        judged = write_report(page, self.kept, header, self.data, judging, REPORT_VIEWS)
         self.run.monitor.say(f"{judged.headline} See {page}")
 
     @torch.no_grad()
@@ -137,10 +156,10 @@ class Adaptation:
         """Write the preview sheet of a fixed batch and warn when its landmarks have collapsed."""
         if not distributed.leads():
             return
-        images, sources, _ = self.seen
-        self.detector.eval(), self.painter.eval()
+        images, sources = self.seen.images, self.seen.sources
+        self.kept.eval(), self.painter.eval()
         with autocast(self.device, self.dtype):
-            points = soft_argmax(self.detector(images))
+            points = soft_argmax(self.kept(images))
             maps = gaussian_maps(points, images.shape[-1] // augment.STRIDE, self.config.sigma)
             painted = self.painter(sources, maps).float()
         spread = float((points - points.mean(dim=1, keepdim=True)).square().sum(2).mean().sqrt())
@@ -177,9 +196,9 @@ class Adaptation:
                 "vgg": config.vgg and config.vgg.name,
             },
         }
-        run.check_finite({"detector": self.detector})
+        run.check_finite({"detector": self.kept})
         if distributed.leads():
-            save_pack(config.output, self.detector, header)
+            save_pack(config.output, self.kept, header)
 
 
 def _core(config: AdaptConfig) -> tuple[LandmarkNetwork, str]:
@@ -241,46 +260,3 @@ def _adam(model: nn.Module, config: AdaptConfig) -> torch.optim.Adam:
         weight_decay=config.weight_decay,
         fused=True,
     )
-
-
-class Pairs:
-    """step -> two random similarities y, y' (B,3,H,W) of each image, and the matrices between.
-
-    `between` (B,3,3) moves pixels of y to where they are in y'.
-    """
-
-    def __init__(
-        self, data: DecodedSet, indices: Tensor, config: AdaptConfig, device: torch.device
-    ) -> None:
-        self.images = on_device(data.images, device)
-        self.indices, self.config, self.device = indices, config, device
-        self.spec = augment.Similarity(config.rotation, config.scale, config.shift)
-
-    def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        config = self.config
-        order = batch_indices(len(self.indices), config.batch, step, config.seed)
-        mine = distributed.share(config.batch)
-        # Not the pairs of the first phase again in the second.
-        stream = 4 if config.method == "projection+finetune" else 1
-        return self._pairs(self.indices[order], generator(config.seed, stream, step), mine)
-
-    def fixed(self, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The pairs of `chosen` images by which a run is watched: the same at every call."""
-        return self._pairs(chosen, generator(self.config.seed, 2), slice(None))
-
-    def _pairs(
-        self, chosen: Tensor, draw: torch.Generator, mine: slice
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the pairs that are drawn for `chosen` images, those in `mine`."""
-        size, source = self.config.input_size, self.images.shape[1]
-        images = to_float(self.images, chosen[mine], self.device)
-        first, second = (
-            augment.random_similarity(len(chosen), source, size, self.spec, draw)[mine]
-            for _ in "ab"
-        )
-        between = torch.linalg.inv(second) @ first
-        return (
-            augment.warp(images, first, size, self.config.border),
-            augment.warp(images, second, size, self.config.border),
-            between.to(self.device),
-        )

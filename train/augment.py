@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmk.runtime.contract import CELL_OFFSET, STRIDE
+from lmk.train.bend import displacement
 
 
 @dataclass(frozen=True)
@@ -64,16 +65,21 @@ def _translation(x: Tensor, y: Tensor) -> Tensor:
     return matrix
 
 
-def warp(images: Tensor, matrices: Tensor, size: int, border: str = "border") -> Tensor:
+def warp(
+    images: Tensor, matrices: Tensor, size: int, border: str = "border", bend: Tensor | None = None
+) -> Tensor:
     """Sample images (B,3,S,S) float by matrices (B,3,3): (B,3,size,size), bilinear.
 
-    `border` is "border" (replicate) or "reflection" for what lies outside the source.
+    `border` is "border" (replicate) or "reflection" for what lies outside the source. Splines
+    `bend` (B,28,2), if there are any, move the output pixels before the matrices do.
     """
     source_size = images.shape[-1]
     steps = torch.arange(size, dtype=torch.float32, device=images.device)
     y, x = torch.meshgrid(steps, steps, indexing="ij")
-    pixels = torch.stack((x, y, torch.ones_like(x)), dim=-1).view(1, -1, 3)
-    source = pixels @ matrices.to(images.device)[:, :2].transpose(1, 2)
+    pixels = torch.stack((x, y), dim=-1).view(1, -1, 2)
+    if bend is not None and bend.numel():
+        pixels = pixels + displacement(pixels, bend, size)
+    source = move_points(pixels, matrices)
     grid = ((2 * source + 1) / source_size - 1).view(len(images), size, size, 2)
     return F.grid_sample(images, grid, padding_mode=border, align_corners=False)
 

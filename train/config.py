@@ -29,6 +29,8 @@ NAMED = Path("runs/category.safetensors")  # where the command line has the name
 _POSITIVE = {"steps", "minutes", "lr", "threads", "epochs", "preview_every", "clip"}
 _POSITIVE |= {"images", "sigma", "projection_rate", "target_sigma", "generator_width"}
 _NOT_NEGATIVE = {"rotation", "scale", "shift", "gain", "equivariance", "separation", "seed"}
+_NOT_NEGATIVE |= {"ramp", "identity", "average", "bend", "jitter"}
+_BELOW_1 = {"average", "jitter", "bend"}
 
 
 # A batch-norm cannot be trained on one image, nor collapse be seen on one landmark.
@@ -56,6 +58,11 @@ class RunConfig:
     seed: int = option(0, "seed of everything random")
     device: str = option("auto", "auto, cpu, cuda, cuda:1, …")
     dtype: Literal["auto", "bf16", "fp32"] = option("auto", "arithmetic of the convolutions")
+    compile: Literal["auto", "on", "graphs", "off"] = option(
+        "auto",
+        "compile the step, graphs: as CUDA graphs; auto: with CUDA, in one process and for a "
+        "budget that makes it worth while",
+    )
     threads: int | None = option(None, "CPU threads; default: all cores")
     resume: bool = option(False, "go on from the last checkpoint of this output")
 
@@ -69,6 +76,8 @@ class RunConfig:
                 raise UserError(f"{flag}: got {value}, expected 2 or more; raise it")
             if name in _NOT_NEGATIVE and not value >= 0:
                 raise UserError(f"{flag}: got {value}, expected 0 or more; raise it")
+            if name in _BELOW_1 and not value < 1:
+                raise UserError(f"{flag}: got {value}, expected less than 1; lower it")
         rotation = getattr(self, "rotation", 0.0)
         if rotation > 180:
             raise UserError(f"--rotation: got {rotation}, expected at most 180 degrees; lower it")
@@ -120,10 +129,17 @@ class AdaptConfig(RunConfig):
     relative: bool = option(True, "divide each perceptual layer by the target's magnitude")
     equivariance: float = option(0.3, "weight: landmarks move as the image does (paper: 0)")
     separation: float = option(1.0, "weight: landmarks keep a cell apart (paper: 0)")
+    ramp: float = option(0.0, "share of the run in which these two weights grow from 0")
+    identity: float = option(0.0, "weight: W stays near the identity")
+    average: float = option(0.0, "decay of a moving average of the weights, which is then kept")
     generator_width: int = option(None, "a quarter of the generator's features (paper: 64)")
     sigma: float = option(0.5, "standard deviation of the landmark maps in cells")
     rotation: float = option(20.0, "random rotation of both images of a pair: ± degrees")
     scale: float = option(0.1, "random scale of both: up to this much larger or smaller")
+    bend: float = option(
+        0.0, "random thin-plate spline between the images of a pair: ± this share of the crop"
+    )
+    jitter: float = option(0.0, "random gain of the colours that the detector sees: 1 ± this")
     border: Literal["border", "reflection"] = option("border", "what surrounds images: replicate …")
     projection_rate: float = option(
         # 300 steps on faces at width 64, judged on another set: forward 14.5 against 22.8 %,

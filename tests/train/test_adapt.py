@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from lmk.runtime.errors import UserError
-from lmk.train import augment
 from lmk.train.adapt import Pairs, adapt
 from lmk.train.category import load_pack
 from lmk.train.checkpoint import load, load_core, read_header, save_core
@@ -271,20 +270,6 @@ def test_terms_follow_the_weights(adapt_config, butterflies):
     assert set(seen[0]) == {"pixel"}
 
 
-def test_pairs_are_two_views_of_one_image(adapt_config, butterflies):
-    config = replace(adapt_config(batch=36, rotation=15.0, shift=0.05), input_size=64)
-    pairs = Pairs(butterflies, torch.arange(36), config, torch.device("cpu"))
-    images, sources, between = pairs(3)
-    # `between` moves pixels of y to where they are in y': sampling y' there gives y again.
-    again = augment.warp(sources, between, 64)
-    middle = (..., slice(16, 48), slice(16, 48))
-    assert (again[middle] - images[middle]).abs().mean() < 0.03
-    assert (sources[middle] - images[middle]).abs().mean() > 0.06
-    for first, second in zip(pairs(3), pairs(3), strict=True):
-        assert torch.equal(first, second)
-    assert not torch.equal(pairs(4)[2], between)
-
-
 def test_held_out_images_are_not_trained_on(adapt_config, butterflies, monkeypatch):
     seen = []
     original = Pairs._pairs
@@ -298,3 +283,38 @@ def test_held_out_images_are_not_trained_on(adapt_config, butterflies, monkeypat
     watched, *batches = seen
     assert watched.tolist() == [36, 37, 38, 39]
     assert sorted(torch.cat(batches).tolist()) == list(range(36))  # nine batches of four
+
+
+def test_every_option_of_ours_resumes_exactly(adapt_config, butterflies, press_ctrl_c, tmp_path):
+    ours = {"bend": 0.05, "jitter": 0.2, "identity": 0.1, "average": 0.9, "ramp": 0.5}
+    config = adapt_config(steps=6, **ours)
+    whole = adapt(replace(config, output=tmp_path / "whole.safetensors"), butterflies)
+    press_ctrl_c(3)
+    with pytest.raises(KeyboardInterrupt):
+        adapt(config, butterflies)
+    press_ctrl_c(0)  # never
+    adapt(replace(config, resume=True), butterflies)
+    assert_same_weights(whole, config.output)
+
+
+def test_the_average_is_what_is_kept(adapt_config, butterflies):
+    config = adapt_config(steps=4, average=0.5)
+    state = load(adapt(config, butterflies).with_suffix("") / "state.safetensors", "run")[0]
+    pack = load(config.output, "pack")[0]
+    for name, tensor in pack.items():
+        assert torch.equal(tensor, state[f"model.average.{name}"]), name
+    assert not torch.equal(pack["head.weight"], state["model.detector.head.weight"])
+
+
+def test_terms_grow_with_ramp(adapt_config, butterflies, monkeypatch):
+    def losses_of(ramp):
+        seen = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("lmk.train.run.Run.log", lambda run, batch, values: seen.append(values))
+            adapt(adapt_config(steps=2, ramp=ramp, lr=1e-9), butterflies)
+        return seen
+
+    plain, ramped = losses_of(0.0), losses_of(0.5)
+    for one, other, share in zip(plain, ramped, (1.0, 1.0), strict=True):
+        assert other["pixel"] == pytest.approx(float(one["pixel"]), rel=1e-3)
+        assert other["equivariance"] == pytest.approx(share * float(one["equivariance"]), rel=1e-3)

@@ -13,6 +13,7 @@ from lmk.train.bottleneck import soft_argmax
 from lmk.train.generator import Generator
 from lmk.train.hourglass import HourglassConfig, LandmarkNetwork
 from lmk.train.objective import pair_losses
+from lmk.train.pairs import PairBatch
 from lmk.train.perceptual import core_features
 from lmk.train.projection import (
     ProjectedConv2d,
@@ -143,7 +144,7 @@ def _loss(model, painter, core):
     """The whole loss of adaptation, on pairs that differ by a known shift of three pixels."""
 
     class Weights:
-        equivariance, separation, sigma, norm, relative = 0.3, 1.0, 0.5, "l1", True
+        equivariance, separation, identity, sigma, norm, relative = 0.3, 1.0, 0.1, 0.5, "l1", True
 
     images = torch.rand(4, 3, 64, 64)
     between = torch.eye(3).repeat(4, 1, 1)
@@ -151,7 +152,8 @@ def _loss(model, painter, core):
     sources = images.roll(3, dims=3)
     model.train(), painter.train()
     looks = core_features(core)
-    return sum(pair_losses(model, painter, looks, images, sources, between, Weights).values())
+    pair = PairBatch(images, sources, between)
+    return sum(pair_losses(model, painter, looks, pair, Weights).values())
 
 
 @pytest.mark.parametrize(("scope", "plain"), COUNTS)

@@ -147,7 +147,7 @@ def test_out_of_memory_in_the_middle(adapt_config, butterflies, monkeypatch, cap
     original, calls = objective.pair_losses, []
 
     def hungry(*arguments):
-        calls.append(len(arguments[3]))
+        calls.append(len(arguments[3].images))
         if len(calls) >= 3 and calls[-1] > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return original(*arguments)
