@@ -102,8 +102,8 @@ class Adaptation:
         self.seen = self.pairs.fixed(torch.from_numpy(held_out[:8]))
         self.schedule = warmup_cosine if config.schedule == "cosine" else step_decay
         train_mode(self.detector)
-        plain, batch = self._pair_losses, self.pairs(0)
-        self.pair_losses = compiled(plain, batch, self.models, config.compile, run)
+        choice = config.compile
+        self.pair_losses = compiled(self._pair_losses, self.pairs, self.models, choice, run)
 
     def step(self, step: int) -> Losses:
         """One step down the losses of a new batch of pairs."""

@@ -14,7 +14,7 @@ def follow(average: nn.Module, model: nn.Module, decay: float) -> None:
     """
     pairs = list(zip(average.state_dict().values(), model.state_dict().values(), strict=True))
     floats = [pair for pair in pairs if pair[0].is_floating_point()]
-    torch._foreach_lerp_(*map(list, zip(*floats, strict=True)), 1 - decay)
+    torch._foreach_lerp_([mine for mine, _ in floats], [theirs for _, theirs in floats], 1 - decay)
     for mine, theirs in pairs:
         if not mine.is_floating_point():
             mine.copy_(theirs)

@@ -16,10 +16,11 @@ from lmk.runtime.errors import UserError
 from lmk.runtime.report import console
 from lmk.train import augment, checkpoint, distributed
 from lmk.train.bottleneck import BETA, gaussian_maps, local_argmax
+from lmk.train.compiled import compiled
 from lmk.train.config import UNBOUNDED, CoreConfig, for_device
 from lmk.train.datasets.decoded import DecodedSet
 from lmk.train.descend import Descent, Losses
-from lmk.train.device import autocast, on_device, pick_device, pick_dtype, to_float
+from lmk.train.device import autocast, on_device, pick_device, pick_dtype, send, to_float
 from lmk.train.draws import batch_indices, generator
 from lmk.train.hourglass import WIDTHS, HourglassConfig, LandmarkNetwork
 from lmk.train.metrics import pck
@@ -83,12 +84,14 @@ class Supervision:
         self.optimizers: Optimizers = {"core": adam}
         self.descend = Descent(self.models, self.optimizers, None, run.monitor.say)
         self.batches = Batches(data, train, config, device)
+        choice = config.compile
+        self.losses_of = compiled(self._losses, self.batches, self.models, choice, run)
 
     def step(self, step: int) -> Losses:
         """One step down the loss of a new batch."""
         self.model.train()
         rate = self.config.lr * warmup_cosine(self.run.progress) * self.run.caution
-        return self.descend(self.batches(step), self._losses, rate)
+        return self.descend(self.batches(step), self.losses_of, rate)
 
     def _losses(self, images: Tensor, points: Tensor) -> Losses:
         with autocast(self.device, self.dtype):
@@ -143,10 +146,11 @@ class Batches:
         self.images = on_device(data.images, device)
         self.points = torch.from_numpy(data.points).to(device)
         self.indices = torch.from_numpy(indices)
-        self.flips = data.scheme.flips and list(data.scheme.flips)
+        flips = data.scheme.flips
+        self.flips = torch.tensor(flips, device=device) if flips else None
         self.config, self.device = config, device
         self.spec = augment.Similarity(
-            config.rotation, config.scale, config.shift, flip=0.5 if self.flips else 0.0
+            config.rotation, config.scale, config.shift, flip=0.0 if self.flips is None else 0.5
         )
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
@@ -158,11 +162,14 @@ class Batches:
         gains = augment.random_gain(len(chosen), config.gain, draw)
         mine = distributed.share(config.batch)  # of what was drawn for all
         chosen, matrices, gains = chosen[mine], matrices[mine], gains[mine]
+        inverse, mirrored = torch.linalg.inv(matrices), augment.mirrored(matrices)
+        chosen, matrices, gains, inverse, mirrored = (
+            send(drawn, self.device) for drawn in (chosen, matrices, gains, inverse, mirrored)
+        )
         images = augment.warp(to_float(self.images, chosen, self.device), matrices, size)
-        points = augment.move_points(self.points[chosen], torch.linalg.inv(matrices))
-        if self.flips:
-            mirrored = augment.mirrored(matrices).to(self.device)[:, None, None]
-            points = torch.where(mirrored, points[:, self.flips], points)
+        points = augment.move_points(self.points[chosen], inverse)
+        if self.flips is not None:
+            points = torch.where(mirrored[:, None, None], points[:, self.flips], points)
         return augment.gain(images, gains), augment.to_cells(points)
 
 

@@ -42,7 +42,7 @@ class Descent:
                 losses = self._accumulate(batch, losses_of)
                 break
             except RuntimeError as error:
-                if not _out_of_memory(error) or distributed.size() > 1:
+                if not out_of_memory(error) or distributed.size() > 1:
                     raise
             self._halve(len(batch[0]))
         for name, optimizer in self.optimizers.items():
@@ -78,5 +78,6 @@ class Descent:
         self.say(f"out of memory: the batch is taken in {self.parts} parts of {size} from here on")
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: Exception) -> bool:
+    """Whether there was no room, on the GPU or off it."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -63,7 +63,14 @@ def on_device(images: NDArray[np.uint8], device: torch.device) -> Tensor:
     return tensor.to(device) if device.type == "cuda" else tensor
 
 
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on `device`; to a GPU without waiting for what that is still busy with."""
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 def to_float(images: Tensor, chosen: Tensor, device: torch.device) -> Tensor:
     """uint8 (N,S,S,3) -> the chosen ones as float (B,3,S,S) in [0, 1], channels last in memory."""
-    picked = images[chosen.to(images.device)].to(device)
+    picked = send(images[send(chosen, images.device)], device)
     return picked.permute(0, 3, 1, 2).float() / 255

@@ -139,7 +139,7 @@ class Run:
             if not self.step:  # not resumed: what an earlier run left is not this one's state
                 (self.folder / STATE_NAME).unlink(missing_ok=True)
         self.monitor.start()
-        self._handler = _on_sigint(self._interrupt)
+        self._handler = on_sigint(self._interrupt)
         self._started = self._saved = time.monotonic()
         self._first_step, self._first_progress = self.step, self.progress
         return self
@@ -276,7 +276,7 @@ class Run:
     def _check_same_config(self, saved: dict[str, Any]) -> None:
         """The budget, the rate, the place and the machine may change; nothing else may."""
         free = {"resume", "epochs", "steps", "minutes", "lr", "output", "device", "threads"}
-        free |= {"preview_every", "report"}
+        free |= {"preview_every", "report", "compile"}
         now = json.loads(json.dumps(asdict(self.config), default=str))
         for name in now.keys() - free:
             if now[name] != saved.get(name):
@@ -286,7 +286,7 @@ class Run:
                 )
 
 
-def _on_sigint(action: Any) -> contextlib.ExitStack:
+def on_sigint(action: Any) -> contextlib.ExitStack:
     """Call `action` on Ctrl-C until closed; does nothing outside the main thread."""
     stack = contextlib.ExitStack()
     if threading.current_thread() is threading.main_thread():

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from lmk.benchmarks import plain, training
 from lmk.train import augment
+from lmk.train.compiled import Compiled
 from lmk.train.config import AdaptConfig, CoreConfig
 from lmk.train.datasets.builtin import builtin
 
@@ -26,9 +27,11 @@ def test_last_line_is_the_result():
     found = json.loads(done.output.splitlines()[-1])
     for name, batch in (("adapt", 16), ("train_core", 32)):
         rates = found[name]
-        assert rates["batch"] == batch and rates["images_per_second"] > 0
-        assert rates["plain_images_per_second"] > 0 and rates["speed_up"] > 0
-        assert 0 < sum(rates["operators_percent"].values()) <= 100.5
+        assert rates["batch"] == batch and rates["plain_images_per_second"] > 0
+        ours = rates["ours"].pop("off")
+        assert not rates["ours"]  # nothing was compiled
+        assert ours["images_per_second"] > 0 and ours["speed_up"] > 0 and ours["compile_s"] == 0
+        assert 0 < sum(ours["operators_percent"].values()) <= 100.5
     assert found["machine"]["versions"]["torch"]
 
 
@@ -37,11 +40,29 @@ def test_both_loops_step_every_optimiser(kind, optimizers, monkeypatch):
     stepped = []
     monkeypatch.setattr(torch.optim.Adam, "step", lambda self: stepped.append(self))
     both = {"data": "builtin:butterfly", "core_data": "builtin:puppet"}
-    ours, other, _ = getattr(training, kind)(CPU, width="small", input_size=64, workers=0, **both)
-    ours()
+    loops, _, _ = getattr(training, kind)(CPU, width="small", input_size=64, workers=0, **both)
+    loops["off"]()
     assert len(stepped) == optimizers
-    other()
+    loops["plain"]()
     assert len(stepped) == 2 * optimizers
+
+
+@pytest.mark.parametrize(
+    ("kind", "where"), [("adaptation", "lmk.train.adapt"), ("supervision", "lmk.train.core")]
+)
+def test_what_could_not_be_compiled_has_no_figures(kind, where, monkeypatch):
+    def half(losses_of, batches, models, choice, run):
+        if choice == "off":
+            return losses_of
+        made = Compiled(losses_of, models, print)
+        made.failed, made.seconds = choice == "graphs", 3.0
+        return made
+
+    monkeypatch.setattr(f"{where}.compiled", half)
+    options = {"data": "builtin:butterfly", "core_data": "builtin:puppet", "workers": 0}
+    options |= {"width": "small", "input_size": 64, "choices": ("off", "on", "graphs")}
+    loops, seconds, _ = getattr(training, kind)(CPU, **options)
+    assert list(loops) == ["plain", "off", "on"] and seconds == {"off": 0.0, "on": 3.0}
 
 
 def test_the_plain_pairs_are_two_views_of_one_image():
