@@ -16,11 +16,11 @@ from lmk.runtime.commands import detect_command, doctor_command, info_command
 from lmk.runtime.exits import explain
 from lmk.train.commands import (
     adapt_command,
-    data_group,
     evaluate_command,
     report_command,
     train_core_command,
 )
+from lmk.train.datasets.commands import data_group
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

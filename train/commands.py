@@ -1,10 +1,10 @@
-"""Commands that train and judge: train-core, adapt, evaluate, report, data."""
+"""Commands that train and judge: train-core, adapt, evaluate, report."""
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -15,7 +15,7 @@ from lmk.runtime import workspace
 from lmk.runtime.commands import FILE_PATH
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import check_output, write_bytes
-from lmk.runtime.report import console, progress
+from lmk.runtime.report import console
 from lmk.train.config import (
     EVALUATE_PRESETS,
     PRESETS,
@@ -79,19 +79,40 @@ def train_core_command(
 
 
 @click.command("adapt")
-@click.option("--data", required=True, help="A folder, a name, or builtin:butterfly.")
+@click.option(
+    "--data",
+    required=True,
+    multiple=True,
+    help="A folder, a name, or builtin:butterfly; several are adapted to at once, by Ray.",
+)
 @_data_options("image")
 @click.option("--preset", type=click.Choice(list(PRESETS)), default="default", show_default=True)
 @click.option("--force", is_flag=True, help="Overwrite the output.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    help="With several --data: at once  [default: one a GPU, else one for every four CPUs]",
+)
 @config_options(AdaptConfig)
 def adapt_command(
-    data: str, layout: str, crop: CropMode, preset: str, force: bool, **o: Any
+    data: tuple[str, ...],
+    layout: str,
+    crop: CropMode,
+    preset: str,
+    force: bool,
+    jobs: int | None,
+    **o: Any,
 ) -> None:
-    """Discover landmarks on a new category from unlabelled images."""
+    """Discover landmarks on a new category from unlabelled images, or on several."""
     from lmk.train.adapt import adapt
-    from lmk.train.checkpoint import load_core
-    from lmk.train.datasets.find import category_name
 
+    if len(data) > 1 and o["output"]:
+        raise UserError(
+            f"--output: got {o['output']} for several --data, expected none; each writes "
+            f"{workspace.RUNS}/NAME.safetensors"
+        )
+    if len(data) == 1 and jobs:
+        raise UserError(f"--jobs: got {jobs} for one --data, expected several; leave it out")
     scratch = o["method"] == "scratch"
     if o["core"] is None and not (scratch and o["perceptual"] not in (None, "core")):
         o["core"] = workspace.pick(None, "core")
@@ -99,15 +120,49 @@ def adapt_command(
         if o[name] is not None and o["core"] is not None:
             flag = "--" + name.replace("_", "-")
             raise UserError(f"{flag}: got {o[name]}, but the core's {name} is taken; leave it out")
+    configs = [_adapt_config(spec, o, PRESETS[preset], force) for spec in data]
+    if len(data) == 1:
+        _run(adapt, configs[0], data[0], layout, crop)
+    else:
+        _run_many(data, configs, layout, crop, jobs)
+
+
+def _adapt_config(data: str, o: dict[str, Any], preset: dict[str, Any], force: bool) -> AdaptConfig:
+    """The configuration of the run for `data`, whose output can be written."""
+    from lmk.train.checkpoint import load_core
+    from lmk.train.datasets.find import category_name
+
     output = workspace.RUNS / f"{category_name(data)}.safetensors"
-    config = make_config(AdaptConfig, o, **{"output": output, **PRESETS[preset]})
+    config = make_config(AdaptConfig, o, **{"output": output, **preset})
     if not config.resume:
         check_output(config.output, force)
     if Path(data).is_dir() and Path(data).resolve() in config.output.resolve().parents:
         raise UserError(f"{config.output}: lies inside the data {data}; give another --output")
     size = load_core(config.core)[0].config.input_size if config.core else config.input_size
-    config = replace(config, input_size=size)
-    _run(adapt, config, data, layout, crop)
+    return replace(config, input_size=size)
+
+
+def _run_many(
+    data: tuple[str, ...],
+    configs: Sequence[AdaptConfig],
+    layout: str | None,
+    crop: CropMode,
+    jobs: int | None,
+) -> None:
+    """Adapt to all, print the packs; exit code 1 when one has failed."""
+    from lmk.train.many import Category, adapt_many, print_outcomes
+
+    pairs = zip(data, configs, strict=True)
+    categories = [Category(spec, config, layout, crop) for spec, config in pairs]
+    outcomes = adapt_many(categories, jobs)
+    print_outcomes(outcomes)
+    for outcome in outcomes:
+        if outcome.pack:
+            click.echo(outcome.pack)
+    if any(outcome.state in ("stopped", "not begun") for outcome in outcomes):
+        raise KeyboardInterrupt
+    if any(outcome.state == "failed" for outcome in outcomes):
+        click.get_current_context().exit(1)
 
 
 def _run(
@@ -167,7 +222,7 @@ def evaluate_command(
         check_output(output, force)
     pick_device(config.device)  # told before images are decoded
     reports, load = [], functools.cache(load_decoded)  # once for all packs
-    for pack in packs or (workspace.pick(None, "pack"),):
+    for pack in [workspace.pick(pack, "pack") for pack in packs or (None,)]:
         model, header = load_pack(pack, core or workspace.core_of(pack))
         workspace.warn_unfinished(pack, header)
         click.echo(f"measuring {pack}", err=True)
@@ -229,7 +284,7 @@ def report_command(
 
     config = EvaluateConfig(images=images, threads=threads)
     pack = workspace.pick(pack, "pack")
-    output = output or pack.with_suffix(".html")
+    output = output or workspace.made_of(pack, ".html")
     if output.suffix != ".html":
         raise UserError(f"--output: got {output}, expected a name ending in .html; rename it")
     check_output(output, force)
@@ -238,34 +293,3 @@ def report_command(
     decoded = load_decoded(data, layout, model.config.input_size, crop)
     console().print(write_report(output, model, header, decoded, config).headline)
     click.echo(output)
-
-
-@click.group("data")
-def data_group() -> None:
-    """Data sets that can be named."""
-
-
-@data_group.command("list")
-def data_list_command() -> None:
-    """List the data sets in $LMK_DATA (else data/ and the user's) and the built-in ones."""
-    from lmk.train.datasets.builtin import CATEGORIES
-    from lmk.train.datasets.find import BUILTIN, found, layout_of
-
-    for name, root in found().items():
-        click.echo(f"{name:24} {layout_of(root).name:8} {root}")
-    for name in CATEGORIES:
-        click.echo(f"{BUILTIN + name:24} {'builtin':8} drawn, with known points")
-
-
-@data_group.command("check")
-@click.argument("layout", type=click.Choice(list(LAYOUTS)))
-@click.argument("folder")
-@click.option("--decode/--no-decode", default=True, help="Decode every image.")
-def data_check_command(layout: str, folder: str, decode: bool) -> int:
-    """Count what a data set of LAYOUT holds and say what is missing or corrupt (exit code 1)."""
-    from lmk.train.datasets.check import check, format_check
-
-    with progress(f"checking {folder}") as report:
-        found = check(layout, folder, decode, report)
-    click.echo(format_check(found))
-    return int(bool(found.problems))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import typing
 from collections.abc import Callable
 from dataclasses import MISSING, fields
@@ -15,7 +16,35 @@ from lmk.train.config import BY_DEVICE, NAMED
 
 _DEVICES = (("", "cpu"), ("with CUDA ", "cuda"))  # in the words of a help text
 
+_ALSO = {"minutes": ("--time-budget",)}  # other names of an option
+_DURATIONS = ("minutes", "time_budget")  # fields that a time is given for
+_MINUTES = {"s": 1 / 60, "m": 1.0, "h": 60.0}
+
 Command = Callable[..., Any]
+
+
+class Duration(click.ParamType):
+    """A time with its unit (90s, 20m, 1.5h) -> minutes; a bare number is minutes already."""
+
+    name = "time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Minutes, which may still be too few; a usage error for what is no time."""
+        text = str(value).strip()
+        unit = text[-1:] if text[-1:] in _MINUTES else ""
+        try:
+            minutes = float(text.removesuffix(unit)) * _MINUTES[unit or "m"]
+        except ValueError:
+            minutes = math.nan
+        if not math.isfinite(minutes):
+            self.fail(
+                f"got '{value}', expected a time such as 90s, 20m or 1.5h, or a number of minutes",
+                param,
+                ctx,
+            )
+        return minutes
 
 
 def config_options(config: type) -> Callable[[Command], Command]:
@@ -39,10 +68,13 @@ def config_options(config: type) -> Callable[[Command], Command]:
                 kind = click.Choice(typing.get_args(kind))
             elif kind is Path:
                 kind = click.Path(path_type=Path)
+            elif item.name in _DURATIONS:
+                kind = Duration()
             elif several:
                 kind, text = typing.get_args(kind)[0], text + "; may be repeated"
+            flags = (flag, *_ALSO.get(item.name, ()))
             command = click.option(
-                flag, item.name, type=kind, default=None, multiple=several, help=text
+                *flags, item.name, type=kind, default=None, multiple=several, help=text
             )(command)
         return command
 
