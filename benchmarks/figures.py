@@ -101,8 +101,8 @@ def write_map(path: Path, entries: list[Entry]) -> None:
     for _, row, job in entries:
         found = _views(job, MAP_IMAGES, 0)
         mean = found.images[0].mean(axis=(0, 3)).astype(np.uint8)
-        cloud = _cloud(np.repeat(mean[..., None], 3, axis=2), found.found[0])
-        columns.append(np.concatenate([_text(_label(row), (2 * SIDE, 48)), cloud]))
+        drawn = cloud(np.repeat(mean[..., None], 3, axis=2), found.found[0])
+        columns.append(np.concatenate([_text(_label(row), (2 * SIDE, 48)), drawn]))
     caption = (
         f"{name_of(entries[0][0])}: where landmarks land on {len(found.found[0])} test images, "
         "over the mean of their crops. A landmark that tells something is a cloud of its own."
@@ -110,7 +110,7 @@ def write_map(path: Path, entries: list[Entry]) -> None:
     _save(path, np.concatenate(columns, axis=1), caption)
 
 
-def _cloud(mean: NDArray[np.uint8], points: NDArray[np.float32]) -> NDArray[np.uint8]:
+def cloud(mean: NDArray[np.uint8], points: NDArray[np.float32]) -> NDArray[np.uint8]:
     """A crop (S,S,3), faded and enlarged to twice SIDE, with a dot for each of points (N,K,2)."""
     side = 2 * SIDE
     clear = ImageOps.autocontrast(Image.fromarray(mean))  # a mean of many images is nearly grey

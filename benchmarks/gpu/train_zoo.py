@@ -1,11 +1,13 @@
-"""On a machine with a GPU: train what ships, in pieces that each end before a deadline.
+"""Train what ships, in pieces that each end before a deadline.
 
     python -m lmk.benchmarks.gpu.train_zoo --data DATA --work WORK --output OUT --minutes 9
 
 Call it again with the same arguments until it says `all done`: every piece goes on where the last
-one stopped. WORK holds the states, which are large; OUT gets what is worth carrying home: half
-precision core and packs, previews, curves and measures (zoo.json). Full width, bf16, channels-last
-come with the device; `--dry-run` does three small steps of everything on built-in data.
+one stopped. WORK holds the states, which are large; OUT gets what ships: half precision cores and
+packs, maps of their landmarks, and zoo.json, from which `lmk.benchmarks.cards` makes the cards. A
+file that is in OUT already is measured, not made again. OUT/previews is to be looked at and not to
+be given on: it shows images of the data. Full width, as for a GPU; `--cpu` makes all of it at
+medium width; `--dry-run` does three small steps of everything on built-in data.
 """
 
 from __future__ import annotations
@@ -13,107 +15,128 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
+from lmk.benchmarks.gpu.measure import measure, write_map
+from lmk.benchmarks.gpu.zoo import PLANS, Plan, Stage
 from lmk.benchmarks.machine import machine
 from lmk.benchmarks.reproduce import Budget
+from lmk.runtime.errors import UserError
 from lmk.runtime.files import write_bytes
+from lmk.runtime.report import console
 from lmk.train import checkpoint
 from lmk.train.adapt import adapt
-from lmk.train.category import load_pack
-from lmk.train.config import AdaptConfig, CoreConfig, EvaluateConfig
+from lmk.train.category import halve_pack
+from lmk.train.config import AdaptConfig, CoreConfig
 from lmk.train.core import train_core
 from lmk.train.datasets.decoded import CropMode, DecodedSet, decode
 from lmk.train.datasets.find import open_dataset
-from lmk.train.device import pick_device
-from lmk.train.evaluate import evaluate
-from lmk.train.run import STATE_NAME
+from lmk.train.datasets.join import join
+from lmk.train.options import Duration
+from lmk.train.phases import has_begun, is_finished
 
-
-@dataclass(frozen=True)
-class Plan:
-    """What is trained on what, and for how long."""
-
-    core_data: str
-    categories: dict[str, str]  # name -> data
-    core: dict[str, Any]
-    adapt: dict[str, Any]
-
-
-FULL = Plan(
-    core_data="pose_lspet",
-    categories={"faces": "face_mtfl80", "cats": "cat_heads", "shoes": "shoes_zappos"},
-    core={"width": "full", "epochs": 110, "batch": 64},
-    adapt={"steps": 12_000, "batch": 48, "generator_width": 64, "preview_every": 1000},
-)
-DRY = Plan(
-    core_data="builtin:puppet",
-    categories={"butterflies": "builtin:butterfly"},
-    core={"width": "small", "input_size": 64, "steps": 3, "batch": 4},
-    adapt={"steps": 3, "batch": 4, "generator_width": 16},
-)
+RESULTS = "zoo.json"
+_FOLDER = click.Path(path_type=Path)
 
 
 @click.command()
-@click.option("--data", type=click.Path(path_type=Path), help="Folder that holds the data sets.")
-@click.option("--work", type=click.Path(path_type=Path), required=True)
-@click.option("--output", type=click.Path(path_type=Path), required=True)
-@click.option("--minutes", type=float, help="End this piece after so long.")
+@click.option("--data", type=_FOLDER, help="Folder that holds the data sets.")
+@click.option("--work", type=_FOLDER, required=True)
+@click.option("--output", type=_FOLDER, required=True)
+@click.option("--minutes", type=Duration(), help="End this piece after so long.")
+@click.option("--cpu", is_flag=True, help="Medium width and few steps.")
 @click.option("--dry-run", is_flag=True)
-def main(data: Path | None, work: Path, output: Path, minutes: float | None, dry_run: bool) -> None:
-    """Train the core, adapt it to every category, measure each."""
+def main(
+    data: Path | None, work: Path, output: Path, minutes: float | None, cpu: bool, dry_run: bool
+) -> None:
+    """Train the cores, adapt them to every category, measure each."""
     if data is not None:
         os.environ["LMK_DATA"] = str(data)
+    plan = PLANS["dry" if dry_run else "cpu" if cpu else "gpu"]
     try:
         with Budget(minutes).watch():
-            train_all(DRY if dry_run else FULL, work, output)
+            make_all(plan, work, output)
         print("all done")
     except KeyboardInterrupt:
         print("this piece is over; call again with the same arguments")
+    except UserError as error:
+        raise click.ClickException(str(error)) from error
 
 
-def train_all(plan: Plan, work: Path, output: Path) -> None:
-    """Do what is not done yet; every stage resumes its own state."""
-    core = output / "core.safetensors"
-    if not core.exists():
-        size = plan.core.get("input_size", 128)
-        full = work / "core.safetensors"
-        config = CoreConfig(output=full, resume=_started(full), **plan.core)
-        train_core(config, _decode(plan.core_data, size, "annotation", work))
-        output.mkdir(parents=True, exist_ok=True)
-        shutil.copy(full.with_suffix("") / "history.json", output / "core.json")
-        checkpoint.halve(full, core)  # packs are adapted from what ships, not from its original
-    for name, spec in plan.categories.items():
-        if not (output / f"{name}.safetensors").exists():
-            _adapt(plan, name, spec, core, work, output)
+def make_all(plan: Plan, work: Path, output: Path) -> None:
+    """Do what is not done yet; every stage resumes its own state.
+
+    Raises UserError if `output` was made by another plan, or a data set is missing.
+    """
+    results = _read(output)
+    if results.setdefault("plan", plan.name) != plan.name:
+        raise UserError(
+            f"{output}: was made with the plan '{results['plan']}', expected '{plan.name}'; give "
+            "the same options or another --output"
+        )
+    for name, stage in plan.stages.items():
+        entries = results.setdefault("entries", {})
+        if "sha256" not in entries.get(name, {}):
+            console().print(f"{name}: from {', '.join(stage.data)}")
+            data = _decode(stage.data, plan.input_size, stage.crop, work)
+            path = output / f"{name}.safetensors"
+            if not path.exists():
+                _make(plan, name, stage, data, work, path)
+                entries[name] = {"machine": machine()}  # that it was trained on
+                _write(output, results)
+            _judge(plan, path, stage, data, work, entries)
+            _write(output, results)
 
 
-def _adapt(plan: Plan, name: str, spec: str, core: Path, work: Path, output: Path) -> None:
+def _make(plan: Plan, name: str, stage: Stage, data: DecodedSet, work: Path, path: Path) -> None:
+    """Train in `work`, or go on with it, and put what ships at `path`."""
     full = work / f"{name}.safetensors"
-    size = plan.core.get("input_size", 128)
-    data = _decode(spec, size, "image", work)
-    adapt(AdaptConfig(output=full, core=core, resume=_started(full), **plan.adapt), data)
-    model, header = load_pack(full, core)
-    model.to(pick_device())
-    report = evaluate(model, data, EvaluateConfig(images=1000), header["config"]["seed"])
-    results = output / "zoo.json"
-    known = json.loads(results.read_text()) if results.exists() else {"machine": machine()}
-    known[name] = {**report, "steps": header["step"], "seconds": header["seconds"]}
-    write_bytes(results, json.dumps(known, indent=1).encode())
-    shutil.copy(full.with_suffix("") / "preview.png", output / f"{name}.png")
-    checkpoint.halve(full, output / f"{name}.safetensors")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    common: dict[str, Any] = {"output": full, "resume": has_begun(full), **stage.options}
+    if stage.core is None:
+        if not is_finished(full):
+            train_core(CoreConfig(**{**plan.core, **common}), data)
+        checkpoint.halve(full, path)
+        return
+    core = path.with_name(f"{stage.core}.safetensors")  # as it ships: packs belong to that
+    if not is_finished(full):
+        adapt(AdaptConfig(**{**plan.adapt, "core": core, **common}), data)
+    previews = path.parent / "previews"
+    previews.mkdir(exist_ok=True)
+    shutil.copy(full.with_suffix("") / "preview.png", previews / f"{name}.png")
+    halve_pack(full, core, path)
 
 
-def _started(output: Path) -> bool:
-    return (output.with_suffix("") / STATE_NAME).exists()
+def _judge(
+    plan: Plan,
+    path: Path,
+    stage: Stage,
+    data: DecodedSet,
+    work: Path,
+    entries: dict[str, dict[str, Any]],
+) -> None:
+    """Measure what ships, draw its map, and complete its entry."""
+    sets = {"": data}
+    sets |= {name: _decode((name,), plan.input_size, "image", work) for name in stage.judged_on}
+    shown = write_map(path.with_suffix(".png"), path, stage, data)
+    made = entries.get(path.stem, {"machine": None})  # unknown of a file that was brought along
+    entries[path.stem] = {**made, **measure(path, stage, sets), "map_images": shown}
 
 
-def _decode(spec: str, size: int, crop: CropMode, work: Path) -> DecodedSet:
-    return decode(open_dataset(spec), size, crop, work / "cache")
+def _read(output: Path) -> dict[str, Any]:
+    path = output / RESULTS
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _write(output: Path, results: dict[str, Any]) -> None:
+    write_bytes(output / RESULTS, json.dumps(results, indent=1, allow_nan=False).encode())
+
+
+def _decode(specs: tuple[str, ...], size: int, crop: CropMode, work: Path) -> DecodedSet:
+    return decode(join([open_dataset(spec) for spec in specs]), size, crop, work / "cache")
 
 
 if __name__ == "__main__":

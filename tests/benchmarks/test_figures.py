@@ -54,7 +54,7 @@ def test_map_has_a_column_for_each_method(made):
 def test_dots_are_where_the_landmarks_are():
     grey = np.full((64, 64, 3), 128, np.uint8)
     points = np.array([[[10, 20], [50, 40]]] * 3, np.float32)
-    drawn = figures._cloud(grey, points).astype(int)
+    drawn = figures.cloud(grey, points).astype(int)
     scale = 2 * SIDE / 64
     colours = np.array([figures.colour(k) for k in range(2)])
     for k, (x, y) in enumerate(points[0]):
