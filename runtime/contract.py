@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 from lmk.runtime.errors import UserError
 
@@ -17,6 +17,10 @@ STRIDE = 4  # crop pixels a heat-map cell; cell c is pixel STRIDE * c + CELL_OFF
 CELL_OFFSET = (STRIDE - 1) / 2
 _PREFIX = "lmk."
 
+# What the network computes in. int8 and fp8 (E4M3) are that of the convolutions; the rest is fp16.
+Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
 
 @dataclass(frozen=True)
 class Contract:
@@ -25,7 +29,7 @@ class Contract:
     category: str
     num_landmarks: int
     input_size: int  # side of the square crop in pixels
-    precision: str  # "fp32", …
+    precision: Precision
     core_sha256: str
     pack_sha256: str
     landmark_names: tuple[str, ...]
@@ -93,6 +97,11 @@ def _checked(values: dict[str, Any], source: str) -> dict[str, Any]:
                 f"{source}: metadata key '{_PREFIX}{name}' got {values[name]!r}, expected another "
                 "type; export the pack again"
             )
+    if values["precision"] not in PRECISIONS:
+        raise UserError(
+            f"{source}: got precision '{values['precision']}', expected one of "
+            f"{', '.join(PRECISIONS)}; upgrade lmk-toolkit or export the pack again"
+        )
     return values | {"landmark_names": tuple(values["landmark_names"])}
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from lmk.export.fold import fold
 from lmk.export.pack import export_pack
-from lmk.export.verify import DriftError, run_onnx
+from lmk.export.verify import LIMITS_PX, DriftError, probe_crops, run_onnx
 from lmk.runtime.contract import Contract
 from lmk.runtime.errors import UserError
 from lmk.runtime.ort import OrtRunner
@@ -132,7 +132,7 @@ def test_drift_leaves_no_file(pack_path, core_path, same_trace, tmp_path, monkey
 def test_drift_leaves_the_old_file(pack_path, core_path, same_trace, tmp_path, monkeypatch):
     output = tmp_path / "out.onnx"
     output.write_bytes(b"mine")
-    monkeypatch.setattr("lmk.export.verify.TOLERANCE_PX", 0.0)
+    monkeypatch.setitem(LIMITS_PX, "fp32", {"max": 0.0})
     with pytest.raises(DriftError):
         export_pack(pack_path, core_path, output, force=True)
     assert output.read_bytes() == b"mine"
@@ -150,3 +150,37 @@ def test_full_disk(pack_path, core_path, same_trace, tmp_path, monkeypatch):
         export_pack(pack_path, core_path, output, force=True)
     assert output.read_bytes() == b"mine"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_precision_is_in_the_graph_and_in_the_contract(
+    pack_path, core_path, same_trace, exported, tmp_path, monkeypatch, precision
+):
+    monkeypatch.setitem(LIMITS_PX, precision, {"mean": 20.0})  # random weights drift as they like
+    output, crops = tmp_path / "out.onnx", probe_crops(64, 16, seed=1)
+    contract = export_pack(pack_path, core_path, output, crops, precision=precision)
+    assert (contract.precision, contract.drift["precision"]) == (precision, precision)
+    assert contract.drift["synthetic"] is False
+    assert output.stat().st_size < exported[0].stat().st_size
+    with OrtRunner(output) as runner:
+        assert runner.contract == contract
+        landmarks, _ = runner(crops)
+    expected, _ = run_onnx(exported[0].read_bytes(), crops)
+    drift = np.linalg.norm(landmarks - expected, axis=2).mean()
+    assert 0 < drift < 2 * contract.drift["pairs"]["eager-emulated"]["mean_px"] + 0.1
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_eight_bits_need_images(pack_path, core_path, tmp_path, precision):
+    with pytest.raises(UserError, match=rf"precision {precision}: got no images.*--data"):
+        export_pack(pack_path, core_path, tmp_path / "out.onnx", precision=precision)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_precision_over_its_limit_leaves_no_file(
+    pack_path, core_path, same_trace, crops, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(LIMITS_PX, "bf16", {"p99": 1e-4})
+    with pytest.raises(DriftError, match=r"landmark 'p\d': .* \(p99\) .*in bf16.*--precision fp16"):
+        export_pack(pack_path, core_path, tmp_path / "out.onnx", crops, precision="bf16")
+    assert list(tmp_path.iterdir()) == []

@@ -23,6 +23,7 @@ def test_round_trip():
         ({"lmk.landmark_names": '["p0"]'}, "1 landmark names for 2 landmarks"),
         ({"lmk.input_size": '"128"'}, "'lmk.input_size' got '128'"),
         ({"lmk.landmark_names": "null"}, "'lmk.landmark_names' got None"),
+        ({"lmk.precision": '"fp12"'}, "got precision 'fp12', expected one of fp32, fp16, bf16, "),
     ],
 )
 def test_malformed_metadata_is_named(change, message):
