@@ -2,37 +2,191 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
+from lmk.export.engine_options import LIBRARIES, EngineOptions, engine_options, make_options
 from lmk.runtime import workspace
 from lmk.runtime.commands import FILE_PATH
+from lmk.runtime.contract import PRECISIONS, Precision
+from lmk.runtime.errors import UserError
+from lmk.runtime.files import check_output
+from lmk.runtime.report import console, progress
 from lmk.runtime.weights import read_header
+
+_CROPS = 128  # to verify on; int8 and fp8 calibrate on every other one
 
 
 @click.command("export")
 @click.argument("pack", type=FILE_PATH, required=False)
 @click.option("--core", type=FILE_PATH, help="The pack's core, if it is not in runs/.")
-@click.option("--output", type=FILE_PATH, help="The ONNX file; default: beside the pack.")
-@click.option("--data", help="Images to verify on; default: synthetic ones.")
+@click.option(
+    "--engine",
+    type=click.Choice(["onnx", *LIBRARIES, "triton"]),
+    default="onnx",
+    show_default=True,
+    help="trt, rtx: also an engine, of TensorRT for this GPU, of TensorRT for RTX for others too. "
+    "triton: a model repository of Triton Inference Server.",
+)
+@click.option(
+    "--output",
+    type=FILE_PATH,
+    help="The ONNX or engine file, default: beside the pack; with triton the repository's folder.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="What the network computes in. fp32 is the fastest on a CPU, the others are for GPUs; "
+    "int8 and fp8 need --data.  [default: fp32]",
+)
+@click.option("--data", help="Images to calibrate and verify on; default: synthetic ones.")
 @click.option("--force", is_flag=True, help="Overwrite the output.")
+@engine_options
 def export_command(
-    pack: Path | None, core: Path | None, output: Path | None, data: str | None, force: bool
+    pack: Path | None,
+    core: Path | None,
+    engine: str,
+    output: Path | None,
+    precision: Precision | None,
+    data: str | None,
+    force: bool,
+    **built_for: Any,
 ) -> None:
-    """Make one ONNX file of a pack and its core, verified."""
+    """Make one ONNX file of a pack and its core, verified; with --engine an engine of that.
+
+    With --engine, PACK may also be an ONNX file that was exported before. For --engine triton it
+    may be an engine too; a folder in its place is the --output.
+    """
+    options = make_options(engine, built_for)
+    repository = None
+    if engine == "triton":
+        pack, repository = _repository(pack, output)
+    pack = workspace.pick(pack, "pack")
+    if precision and pack.suffix in (".onnx", ".engine"):
+        raise UserError(
+            f"precision: got {precision} for {pack}, which has its own; leave --precision out, or "
+            "name the pack"
+        )
+    typed = f"-{precision}" if precision not in (None, "fp32") else ""  # beside the one in fp32
+    output = output or workspace.made_of(pack, typed + (".engine" if options else ".onnx"))
+    precision = precision or "fp32"
+    if repository:
+        onnx = workspace.made_of(pack, f"{typed}.onnx")
+        output = _serve(pack, core, onnx, precision, data, repository, force)
+    elif options is None:
+        _export(pack, core, output, precision, data, force)
+    else:
+        check_output(output, force)  # before minutes of work
+        onnx = pack if pack.suffix == ".onnx" else output.with_suffix(".onnx")
+        if onnx != pack and (force or data or not _is_exported(onnx, pack, precision)):
+            _check(options, precision)
+            _export(pack, core, onnx, precision, data, force)
+        _build(onnx, output, options, force)
+    click.echo(output)
+
+
+def _export(
+    pack: Path,
+    core: Path | None,
+    output: Path,
+    precision: Precision,
+    data: str | None,
+    force: bool,
+) -> None:
     from lmk.export.pack import export_pack
 
-    pack = workspace.pick(pack, "pack")
     workspace.warn_unfinished(pack, read_header(pack))
     core = core or workspace.core_of(pack)
-    output = output or pack.with_suffix(".onnx")
     crops = None
     if data:
         from lmk.train.datasets.load import load_decoded
 
         size = read_header(pack)["network"]["input_size"]
-        crops = load_decoded(data, None, size, "image").central_crops(32, size)
-    contract = export_pack(pack, core, output, crops, force)
-    click.echo(f"verified: eager = ONNX Runtime within {contract.drift['max_px']:.1e} px", err=True)
-    click.echo(output)
+        crops = load_decoded(data, None, size, "image").central_crops(_CROPS, size)
+    contract = export_pack(pack, core, output, crops, force, precision)
+    click.echo(f"verified: {_outcome(contract.drift)}", err=True)
+
+
+def _repository(pack: Path | None, output: Path | None) -> tuple[Path | None, Path]:
+    """PACK and the folder for Triton, which may stand alone in the place of PACK."""
+    if output is not None:
+        return pack, output
+    if pack is not None and pack.suffix not in (".safetensors", ".onnx", ".engine"):
+        return None, pack
+    raise UserError(
+        "engine triton: got no folder, expected that of the model repository; give --output"
+    )
+
+
+def _serve(
+    pack: Path,
+    core: Path | None,
+    onnx: Path,
+    precision: Precision,
+    data: str | None,
+    repository: Path,
+    force: bool,
+) -> Path:
+    """Put the ONNX file of `pack` into the repository: `onnx`, or exported now if that is older."""
+    from lmk.export.triton import write_repository
+
+    if pack.suffix in (".onnx", ".engine"):
+        return write_repository(pack, repository, force)
+    if not data and _is_exported(onnx, pack, precision):
+        return write_repository(onnx, repository, force)
+    with tempfile.TemporaryDirectory() as folder:  # --force is about the repository
+        _export(pack, core, Path(folder) / onnx.name, precision, data, force=False)
+        return write_repository(Path(folder) / onnx.name, repository, force)
+
+
+def _outcome(drift: Mapping[str, Any]) -> str:
+    """What the verification found, in words."""
+    crops = f"{drift['crops']} {'synthetic crops' if drift['synthetic'] else 'images'}"
+    if drift["precision"] == "fp32":
+        return f"eager = ONNX Runtime within {drift['max_px']:.1e} px on {crops}"
+    found, limits = drift["pairs"]["eager-emulated"], drift["limits_px"]
+    kept = f"; {len(drift['kept'])} convolutions stay in fp16" if drift.get("kept") else ""
+    return (
+        f"{drift['precision']} is {found['mean_px']:.2g} px from eager on average, "
+        f"{found['p99_px']:.2g} px at the 99th percentile (limits {limits['mean']}, "
+        f"{limits['p99']}) on {crops}{kept}"
+    )
+
+
+def _check(options: EngineOptions, precision: Precision) -> None:
+    """Raise UserError for an engine that cannot be built here, before the export's seconds."""
+    from lmk.export.engine_place import find_place
+
+    find_place(options, precision)
+
+
+def _is_exported(onnx: Path, pack: Path, precision: Precision) -> bool:
+    """Whether `onnx` is there, of `pack` as it is now and of `precision`; says so if it is."""
+    from lmk.export.engine import read_onnx
+
+    if not onnx.exists():
+        return False
+    contract = read_onnx(onnx)[1]
+    if (contract.pack_sha256, contract.precision) != (read_header(pack).get("sha256"), precision):
+        return False
+    console().print(f"onnx: {onnx}, exported before from this pack")
+    return True
+
+
+def _build(onnx: Path, output: Path, options: EngineOptions, force: bool) -> None:
+    from lmk.export.engine import export_engine
+    from lmk.export.engine_log import PERCENT
+    from lmk.export.engine_summary import print_engine
+
+    def waiting() -> None:
+        console().print("another process builds this engine; waiting for it")
+
+    with progress(f"building {output}", PERCENT) as report:
+        found = export_engine(
+            onnx, output, options, force, lambda percent: report(percent, None), waiting
+        )
+    print_engine(found)

@@ -12,6 +12,13 @@ from pathlib import Path
 from lmk.runtime.errors import UserError
 
 
+def cache_folder() -> Path:
+    """Where decoded images and built engines are kept: $LMK_CACHE, else the user's cache folder."""
+    if "LMK_CACHE" in os.environ:
+        return Path(os.environ["LMK_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lmk"
+
+
 def check_output(path: Path, force: bool) -> None:
     """Make the folder of `path`; raise UserError if `path` exists and `force` is off."""
     if path.exists() and not force:

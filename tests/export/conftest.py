@@ -12,6 +12,9 @@ import torch
 from lmk.export.fold import fold
 from lmk.export.graph import to_onnx, trace
 from lmk.export.pack import export_pack
+from lmk.export.precision import halve
+from lmk.export.quantise import calibrate, quantise
+from lmk.export.template import make_template, without_folded_norms
 from lmk.export.verify import probe_crops, randomised
 from lmk.runtime.contract import default_names
 from lmk.train.augment import to_pixels
@@ -49,8 +52,40 @@ def program(adapted):
 
 
 @pytest.fixture(scope="session")
+def plain_program():
+    """The trace that templates of this size are made of."""
+    network = LandmarkNetwork(HourglassConfig(LANDMARKS, width=16, input_size=SIZE)).eval()
+    return trace(without_folded_norms(network))
+
+
+@pytest.fixture
+def same_program(plain_program, monkeypatch):
+    """Let `make_template` take the shared trace instead of seconds for its own."""
+    monkeypatch.setattr("lmk.export.template.trace", lambda network: plain_program)
+
+
+@pytest.fixture(scope="session")
+def template(plain_program):
+    """The template of this size."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("lmk.export.template.trace", lambda network: plain_program)
+        return make_template(HourglassConfig(LANDMARKS, width=16, input_size=SIZE))
+
+
+@pytest.fixture(scope="session")
 def onnx_model(program, adapted):
     return to_onnx(program, fold(adapted))
+
+
+@pytest.fixture(scope="session")
+def typed_models(onnx_model, crops):
+    """The shared graph in each precision."""
+    ranges = calibrate(onnx_model, crops[:2])
+    models = {"fp32": onnx_model}
+    models |= {name: halve(onnx_model, name) for name in ("fp16", "bf16")}
+    for name in ("int8", "fp8"):
+        models[name] = halve(quantise(onnx_model, ranges, name, ()), name)
+    return models
 
 
 @pytest.fixture(scope="session")
@@ -104,9 +139,9 @@ def exported(pack_path, core_path, crops, tmp_path_factory):
 
 
 @pytest.fixture
-def same_trace(program, monkeypatch):
-    """Let `export_pack` take the shared trace instead of seconds for its own."""
-    monkeypatch.setattr("lmk.export.pack.trace", lambda network: program)
+def same_trace(template, monkeypatch):
+    """Let `export_pack` take the shared template instead of seconds for its own."""
+    monkeypatch.setattr("lmk.export.pack.make_template", lambda network: template)
 
 
 @pytest.fixture

@@ -60,13 +60,6 @@ class DecodedSet:
         return np.ascontiguousarray(self.images[chosen, margin:-margin, margin:-margin])
 
 
-def cache_folder() -> Path:
-    """Where decoded images are kept: $LMK_CACHE, else the user's cache folder."""
-    if "LMK_CACHE" in os.environ:
-        return Path(os.environ["LMK_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lmk"
-
-
 def object_box(
     sample: Sample, image: NDArray[np.uint8], mode: CropMode, margin: float = CROP_MARGIN
 ) -> tuple[Box, float]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 
+from lmk.runtime.files import cache_folder
 from lmk.runtime.report import progress
 from lmk.train.config import RunConfig
-from lmk.train.datasets.decoded import CROP_MARGIN, CropMode, DecodedSet, cache_folder, decode
+from lmk.train.datasets.decoded import CROP_MARGIN, CropMode, DecodedSet, decode
 from lmk.train.datasets.find import open_dataset
 from lmk.train.datasets.join import join
 from lmk.train.device import pick_device, pick_dtype
