@@ -75,7 +75,7 @@ def print_summary(summary: Summary) -> None:
 
 
 def print_info(path: Path, as_json: bool = False) -> None:
-    """What a core, a pack, a run's state or an exported model holds, on standard output.
+    """What a core, a pack, a run's state, an exported model or engine holds, on standard output.
 
     In short and rounded for reading, or whole as JSON.
     """
@@ -86,9 +86,13 @@ def print_info(path: Path, as_json: bool = False) -> None:
             values = asdict(runner.contract)
     elif path.suffix == ".safetensors":
         values = read_header(path)
+    elif path.suffix == ".engine":
+        from lmk.runtime.engine_file import read_engine
+
+        values = read_engine(path)[0].flat()
     else:
         kind = "a folder" if path.is_dir() else f"'{path.suffix}'"
-        raise UserError(f"{path}: got {kind}, expected a .safetensors or .onnx file")
+        raise UserError(f"{path}: got {kind}, expected a .safetensors, .onnx or .engine file")
     if as_json:
         print(json.dumps(values, indent=1))
         return
@@ -106,13 +110,15 @@ def _brief(value: object) -> str:
     if isinstance(value, Mapping):
         if "max_px" in value and "crops" in value:  # of export/verify.py
             return f"max {value['max_px']:.2g} px over {value['crops']} crops"
+        if "crops" in value and "landmarks" in value:  # of runtime/parity.py
+            return f"what is found in {value['crops']} synthetic crops"
         return ", ".join(f"{name} {_nested(each)}" for name, each in value.items()) or "-"
     if isinstance(value, (list, tuple)):
         if value and isinstance(value[-1], Mapping):
             entries = "1 entry" if len(value) == 1 else f"{len(value)} entries, the last"
             return f"{entries}: {_brief(value[-1])}"
         return ", ".join(_nested(each) for each in value) or "-"
-    return str(value)
+    return str(value) or "-"
 
 
 def _nested(value: object) -> str:
@@ -121,16 +127,16 @@ def _nested(value: object) -> str:
 
 def print_doctor(as_json: bool) -> None:
     """What this machine has, what is missing and the line that gets it, on standard output."""
-    from lmk.runtime.doctor import best_device, examine
+    from lmk.runtime.doctor import examine
 
-    checks = examine()
+    diagnosis = examine()
     if as_json:
-        found = {"best_device": best_device(), "checks": [asdict(check) for check in checks]}
-        print(json.dumps(found, indent=1))
+        print(json.dumps(asdict(diagnosis) | {"best_device": diagnosis.best_device}, indent=1))
         return
     screen = output()
-    for check in checks:
-        screen.print(f"{check.state:8} {check.name:16} {check.detail}")
+    for check in diagnosis.checks:
+        screen.print(f"{check.state:8} {check.name:20} {check.detail}")
         if check.cure:
-            screen.print(f"{'':25} {check.cure}")
-    screen.print(f"best device for `lmk detect`: {best_device()}")
+            screen.print(f"{'':29} {check.cure}")
+    best = diagnosis.best_runner
+    screen.print(f"best runner here: {best.how}: {best.why}")

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
@@ -10,48 +11,38 @@ import pytest
 
 from lmk.runtime import doctor
 from lmk.runtime.doctor import Check
-from lmk.runtime.probe import ABSENT, import_error
+from lmk.runtime.doctor_gpu import Gpu
+from lmk.runtime.doctor_providers import Provider
+from lmk.runtime.probe import ABSENT, Trial
 
-
-@pytest.fixture
-def put_module(tmp_path, monkeypatch):
-    """Write a module to a folder on sys.path."""
-    monkeypatch.syspath_prepend(tmp_path)
-
-    def put(name: str, source: str) -> None:
-        (tmp_path / f"{name}.py").write_text(source)
-
-    return put
-
-
-@pytest.fixture
-def put_command(tmp_path, monkeypatch):
-    """Put a shell script first on the PATH."""
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
-
-    def put(name: str, script: str) -> None:
-        path = tmp_path / "bin" / name
-        path.parent.mkdir()
-        path.write_text(f"#!/bin/sh\n{script}\n")
-        path.chmod(0o755)
-
-    return put
+ROOT = Path(__file__).parents[2]
+CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
 
 @pytest.fixture
 def only_light(monkeypatch):
-    """Leave out torch and what imports it: seconds each."""
-    heavy = ("torch", "torchvision", "onnxscript")
+    """Leave out torch and what imports it, and ray: seconds each."""
+    heavy = ("torch", "torchvision", "onnxscript", "ray")
     light = tuple(p for p in doctor._PACKAGES if p.module not in heavy)
     monkeypatch.setattr(doctor, "_PACKAGES", light)
 
 
-def _package(module: str) -> doctor._Package:
-    return doctor._Package(module, (module.replace("_", "-"),))
+@pytest.fixture
+def no_driver(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+def _package(module: str, **facts) -> doctor._Package:
+    return doctor._Package(module, (module.replace("_", "-"),), **facts)
+
+
+def _check(package: doctor._Package, trial: Trial, has_gpu: bool = False) -> Check:
+    return doctor._check_package(package, trial, has_gpu)
 
 
 def test_examine_here(only_light):
-    checks = {check.name: check for check in doctor.examine()}
+    diagnosis = doctor.examine()
+    checks = {check.name: check for check in diagnosis.checks}
     assert list(checks)[:3] == ["python", "lmk-toolkit", "numpy"]
     assert {"onnxruntime", "av", "pillow", "tensorrt", "nvidia gpu", "cpu"} <= set(checks)
     for name in ("python", "lmk-toolkit", "numpy", "pillow", "av", "cpu"):
@@ -59,85 +50,126 @@ def test_examine_here(only_light):
     assert checks["numpy"].detail == version("numpy")
     assert checks["av"].detail == f"{version('av')}, with libx264"
     assert onnxruntime.__version__ in checks["onnxruntime"].detail
-    assert "CPU" in checks["onnxruntime"].detail
+    built = {
+        name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()
+    }
+    assert {f"onnxruntime {name.lower()}" for name in built - {"CPU"}} <= set(checks)
+    assert diagnosis.best_device in ("cpu", "cuda") and diagnosis.best_runner.why
     for check in checks.values():
         assert (check.state == "ok") == (check.cure == ""), check
         assert "\n" not in check.detail + check.cure, check
 
 
+def test_every_extra_is_one_of_ours():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = {package.extra for package in doctor._PACKAGES if package.extra}
+    assert names <= set(extras["optional-dependencies"])
+
+
 def test_missing_package_names_the_pip_line():
-    check = doctor._check_package(_package("lmk_no_such_module"))
+    check = _check(_package("lmk_no_such_module"), Trial(ABSENT))
     cure = "pip install lmk-no-such-module"
     assert check == Check("lmk-no-such-module", "missing", "not installed", cure)
 
 
-def test_package_that_fails_to_import_is_broken_with_its_reason(put_module):
-    message = "libnvinfer.so.10: cannot open shared object file"
-    put_module("lmk_fake_engine", f"raise ImportError('{message}\\nsee the manual')")
-    check = doctor._check_package(_package("lmk_fake_engine"))
+def test_missing_package_of_an_extra_names_the_extra():
+    check = _check(_package("lmk_no_such_module", extra="trt"), Trial(ABSENT))
+    assert check.cure == f"pip install -e '{ROOT}[trt]'"
+
+
+def test_package_that_fails_to_import_is_broken_with_its_reason():
+    reason = "ImportError: libnvinfer.so.10: cannot open shared object file"
+    check = _check(_package("lmk_fake_engine"), Trial(reason))
     assert check.state == "broken"
-    assert check.detail == f"of unknown version: ImportError: {message}"
+    assert check.detail == f"of unknown version: {reason}"
     assert check.cure == "pip install --force-reinstall lmk-fake-engine"
 
 
+def test_package_that_lacks_the_driver_is_not_reinstalled():
+    check = _check(_package("lmk_fake_engine"), Trial("ImportError: libcuda.so.1: cannot open"))
+    assert check.state == "broken" and "install its driver" in check.cure
+
+
 def test_installed_distribution_without_its_module_is_broken():
-    check = doctor._check_package(doctor._Package("lmk_no_such_module", ("numpy",)))
+    package = doctor._Package("lmk_no_such_module", ("numpy",))
+    check = _check(package, Trial(ABSENT))
     assert check.state == "broken"
     assert check.detail == f"{version('numpy')}: has no module lmk_no_such_module"
 
 
 @pytest.mark.parametrize(
-    ("source", "reason"),
+    ("fact", "has_gpu", "state", "words"),
     [
-        ("", None),
-        ("import lmk_not_there_either", "ModuleNotFoundError: No module named"),
-        ("def f(:", "SyntaxError"),
-        ("import os; os.abort()", "signal 6"),
-        ("import os; os._exit(7)", "status 7"),
-        ("import warnings; warnings.warn('old'); raise OSError('no driver')", "OSError: no driver"),
+        (1, True, "ok", "sees 1 GPU"),
+        ([["A", 8, 0], ["B", 9, 0]], True, "ok", "sees 2 GPUs"),
+        (False, False, "ok", "sees no GPU"),
+        (None, True, "broken", "sees none of the GPUs (driver too old)"),
     ],
 )
-@pytest.mark.skipif(sys.platform == "win32", reason="no signals")
-def test_import_error(put_module, source, reason):
-    put_module("lmk_fake", source)
-    error = import_error("lmk_fake")
-    if reason is None:
-        assert error is None
-    else:
-        assert reason in error and "\n" not in error
+def test_package_that_sees_no_gpu_is_broken_where_there_is_one(fact, has_gpu, state, words):
+    package = doctor._Package("numpy", ("numpy",), gpus=True)
+    check = _check(package, Trial(None, fact, "driver too old"), has_gpu)
+    assert check.state == state and check.detail.endswith(words)
+    assert check.cure == ("" if state == "ok" else "pip install --force-reinstall numpy")
 
 
-def test_absent_submodule_of_a_package_that_is_there():
-    assert import_error("email.lmk_no_such_part") == ABSENT
+def test_tensorrt_rtx_tells_what_it_builds_for():
+    check = _check(doctor._TENSORRT_RTX, Trial(None, ["SM75", "SM120"]))
+    assert "builds for compute capability 7.5, 12.0" in check.detail
 
 
-def test_hanging_import(put_module, monkeypatch):
-    put_module("lmk_fake", "import time; time.sleep(60)")
-    monkeypatch.setattr("lmk.runtime.probe._SECONDS", 0.5)
-    assert import_error("lmk_fake") == "import takes more than 0.5 s"
+def test_build_without_libx264_is_broken():
+    check = _check(doctor._AV, Trial(None, False))
+    assert check.state == "broken" and "--only-binary av" in check.cure
 
 
-def test_gpu_is_read_from_nvidia_smi(put_command):
-    put_command("nvidia-smi", "echo 'NVIDIA H200, 143771 MiB, 570.86.15'")
-    assert doctor._check_gpus() == Check("nvidia gpu", "ok", "NVIDIA H200, 143771 MiB, 570.86.15")
+def test_two_onnxruntimes_are_broken(monkeypatch):
+    monkeypatch.setattr(doctor, "_version", lambda distribution: "1.31.1")
+    check = _check(doctor._ONNXRUNTIME, Trial(None, ["CPUExecutionProvider"]))
+    assert check.state == "broken"
+    assert check.cure.startswith("pip uninstall -y onnxruntime-gpu onnxruntime && pip install ")
 
 
-def test_failing_driver_is_broken(put_command):
-    put_command("nvidia-smi", "echo 'Driver/library version mismatch'; exit 18")
-    check = doctor._check_gpus()
-    assert check.state == "broken" and check.detail.startswith("Driver/library version mismatch")
+def test_provider_that_loads():
+    wants = ("libcudart.so.13",)
+    check = doctor._check_provider(CUDA, Provider(wants, (), None), has_gpu=True)
+    assert check == Check("onnxruntime cuda", "ok", "wants libcudart.so.13")
 
 
-def test_hanging_driver_is_broken(put_command, monkeypatch):
-    put_command("nvidia-smi", "exec sleep 60")
-    monkeypatch.setattr(doctor, "_SMI_SECONDS", 0.3)
-    check = doctor._check_gpus()
-    assert check.state == "broken" and "timed out" in check.detail
+def test_idle_gpu_is_broken_and_names_the_libraries():
+    provider = Provider(("libcudart.so.13", "libcudnn.so.9"), ("libcudnn.so.9",), "did not load")
+    check = doctor._check_provider(CUDA, provider, has_gpu=True)
+    assert check.state == "broken" and check.detail.endswith("; not found: libcudnn.so.9")
+    assert check.cure == f"pip install -e '{ROOT}[cuda]'"
+    assert doctor._check_provider(CUDA, provider, has_gpu=False).state == "missing"
 
 
-def test_no_driver_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert doctor._check_gpus().state == "missing"
+def test_tensorrt_provider_wants_its_major_version(monkeypatch):
+    wants = ("libnvinfer.so.10", "libcudart.so.13")
+    provider = Provider(wants, wants[:1], "did not load")
+    monkeypatch.setattr(doctor, "_version", lambda distribution: None)
+    check = doctor._check_provider(TENSORRT, provider, has_gpu=True)
+    assert check.state == "missing" and check.cure == "pip install 'tensorrt-cu13==10.*'"
+    monkeypatch.setattr(doctor, "_version", lambda distribution: "11.0.0")
+    check = doctor._check_provider(TENSORRT, provider, has_gpu=True)
+    assert "an environment of its own pip install 'tensorrt-cu13==10.*'" in check.cure
+
+
+def test_provider_of_another_maker_is_broken_without_an_nvidia_gpu_too():
+    provider = Provider((), (), "OpenVINOExecutionProvider: did not load")
+    check = doctor._check_provider("OpenVINOExecutionProvider", provider, has_gpu=False)
+    assert check.state == "broken" and "did not load" in check.detail
+
+
+def test_no_driver_is_missing(no_driver):
+    check, gpus = doctor._check_gpus(Trial(ABSENT))
+    assert check.state == "missing" and gpus == ()
+
+
+def test_cuda_core_tells_the_gpus_where_there_is_no_nvidia_smi(no_driver):
+    check, gpus = doctor._check_gpus(Trial(None, [["NVIDIA H200", 9, 0]]))
+    assert check == Check("nvidia gpu", "ok", "NVIDIA H200, compute capability 9.0")
+    assert gpus == (Gpu("NVIDIA H200", (9, 0)),)
 
 
 @pytest.mark.parametrize(
@@ -159,35 +191,12 @@ def test_cpu_without_cpuinfo():
     assert doctor._check_cpu(Path("/no/such/file")).detail.endswith(" cores")
 
 
-def test_best_device_is_one_that_loads(monkeypatch, capfd):
-    real = doctor.best_device()
-    assert real in ("cpu", "cuda")
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    assert doctor.best_device() == "cpu"
-    assert capfd.readouterr() == ("", "")
-
-
-def test_idle_gpu_is_broken_and_names_the_libraries(monkeypatch):
-    monkeypatch.setattr(doctor, "_cuda_error", lambda: "CUDAExecutionProvider: did not load")
-    gpu = Check("nvidia gpu", "ok", "NVIDIA H200")
-    check = doctor._with_providers(Check("onnxruntime", "ok", "1.31.1"), gpu)
-    assert check.state == "broken" and "did not load" in check.detail
-    assert check.cure == "pip install 'onnxruntime-gpu[cuda,cudnn]'"
-
-
-def test_two_onnxruntimes_are_broken(monkeypatch):
-    monkeypatch.setattr(doctor, "_version", lambda distribution: "1.31.1")
-    gpu = Check("nvidia gpu", "missing", "no nvidia-smi")
-    check = doctor._with_providers(Check("onnxruntime", "ok", "1.31.1"), gpu)
-    assert check.state == "broken"
-    assert check.cure.startswith("pip uninstall -y onnxruntime-gpu onnxruntime && pip install ")
-
-
 def test_doctor_imports_nothing_heavy():
     program = (
-        "import sys; from lmk.runtime import doctor; doctor.best_device()\n"
-        "doctor._PACKAGES = doctor._PACKAGES[:4]; doctor.examine()\n"
-        "print({'torch', 'torchvision', 'onnx', 'tensorrt'} & set(sys.modules))"
+        "import sys; from lmk.runtime import doctor\n"
+        "needed = (doctor._ONNXRUNTIME, doctor._CUDA_CORE, doctor._TENSORRT_RTX)\n"
+        "doctor._PACKAGES = needed; doctor.examine()\n"
+        "print({'torch', 'torchvision', 'onnx', 'onnxruntime', 'tensorrt'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("set()\n", "")

@@ -84,5 +84,5 @@ def test_info_of_a_model(model_path, capsys):
 
 
 def test_info_of_a_folder_says_so(tmp_path):
-    with pytest.raises(UserError, match="got a folder, expected a .safetensors or .onnx file"):
+    with pytest.raises(UserError, match=r"got a folder, expected a \.safetensors"):
         report.print_info(tmp_path)
