@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from lmk.runtime.bound import BoundSession
 from lmk.runtime.contract import INPUT, LANDMARKS, SCORES, Contract
+from lmk.runtime.cuda import CudaDevice, DeviceArray, check_dense, is_on_device, open_device
 from lmk.runtime.errors import UserError
-from lmk.runtime.runner import Runner, check_crops
+from lmk.runtime.runner import Found, Runner, check_crops, host_array
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -27,45 +27,110 @@ _logger = logging.getLogger(__name__)
 class OrtRunner(Runner):
     """An ONNX file made by `lmk export`, run by ONNX Runtime.
 
-    device: "cpu" or "cuda". threads: CPU threads inside an operator; None = one a core.
-    Raises UserError for a file that is not such a model and for a device that does not load.
+    device: "cpu" or "cuda". threads: CPU threads inside an operator; None = one a core. buckets:
+    batch sizes that the cuda device runs as CUDA graphs, to which other batches are cut and
+    padded; none = any batch as it is. Raises UserError for a file that is not such a model and for
+    a device that does not load.
     """
 
-    def __init__(self, path: Path | str, device: str = "cpu", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        device: str = "cpu",
+        threads: int | None = None,
+        buckets: Sequence[int] = (),
+    ) -> None:
         if device not in PROVIDERS:
             raise UserError(f"device: got '{device}', expected one of {', '.join(PROVIDERS)}")
         if threads is not None and threads < 1:
             raise UserError(f"threads: got {threads}, expected 1 or more")
+        if any(bucket < 1 for bucket in buckets):
+            raise UserError(f"buckets: got {min(buckets)}, expected batch sizes of 1 or more")
+        if buckets and device != "cuda":
+            raise UserError(f"buckets: got device '{device}', expected cuda; leave buckets out")
         provider = PROVIDERS[device]
+        graphs = {"enable_cuda_graph": "1"} if buckets else {}
         self._session: onnxruntime.InferenceSession | None = open_session(
-            Path(path), provider, threads
+            Path(path), provider, threads, graphs
         )
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.contract = Contract.from_metadata(metadata, source=str(path))
         self.name = f"onnxruntime {provider}"
+        if buckets:
+            self.name += f", CUDA graphs for batches {', '.join(map(str, sorted(buckets)))}"
         _check_tensors(self._session, self.contract, path)
+        self._has_graphs = bool(buckets)
+        self._bound: BoundSession | None = BoundSession(self._session, self.contract, buckets)
+        self._producer = _Producer() if device == "cuda" else None
 
-    def __call__(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """See `Runner.__call__`."""
-        if self._session is None:
+    def __call__(self, crops: Any) -> Found:
+        """See `Runner.__call__`. On the cuda device, crops in device memory (DLPack,
+        __cuda_array_interface__) are used where they are.
+        """
+        session, bound = self._session, self._bound
+        if session is None or bound is None:
             raise ValueError("OrtRunner: called after close()")
-        check_crops(crops, self.contract)
+        if is_on_device(crops):
+            if self._producer is None:
+                raise ValueError(
+                    "crops: got an array in device memory, expected one in host memory; copy it, "
+                    "or load the model on the cuda device"
+                )
+            with self._producer.finished(crops) as view:
+                check_crops(view, self.contract)
+                return self._reported(view.shape[0], lambda: bound.run_view(view))
+        array = host_array(crops)
+        check_crops(array, self.contract)
+        if self._has_graphs:
+            return self._reported(len(array), lambda: bound.run(array))
+        return self._reported(len(array), lambda: session.run([LANDMARKS, SCORES], {INPUT: array}))
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session = self._bound = self._producer = None
+
+    def _reported(self, count: int, run: Callable[[], Sequence[Any]]) -> Found:
         try:
-            landmarks, scores = self._session.run([LANDMARKS, SCORES], {INPUT: crops})
+            landmarks, scores = run()
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise UserError(
-                f"{self.name}: cannot run a batch of {len(crops)} ({_reason(error)}); "
+                f"{self.name}: cannot run a batch of {count} ({_reason(error)}); "
                 "try a smaller batch"
             ) from error
         return landmarks, scores
 
-    def close(self) -> None:
-        """Free the session."""
-        self._session = None
+
+class _Producer:
+    """Whoever writes crops in device memory: waited for, since ONNX Runtime's stream is its own."""
+
+    def __init__(self) -> None:
+        self._device: CudaDevice | None = None
+        self._turn = threading.Lock()
+
+    @contextlib.contextmanager
+    def finished(self, crops: Any) -> Iterator[DeviceArray]:
+        """Where `crops` lie, when all work on them has ended; raises ValueError for gaps."""
+        with self._turn:
+            if self._device is None:
+                self._device = open_device()
+        with self._device.current():
+            stream = self._device.stream()
+            try:
+                view = self._device.view(crops, stream)
+                stream.sync()
+            finally:
+                stream.close()
+            check_dense(view)
+            yield view
 
 
-def open_session(path: Path, provider: str, threads: int | None) -> onnxruntime.InferenceSession:
-    """A session of the file `path` whose first provider is `provider`; raises UserError."""
+def open_session(
+    path: Path, provider: str, threads: int | None, settings: Mapping[str, str] | None = None
+) -> onnxruntime.InferenceSession:
+    """A session of the file `path` whose first provider is `provider`, with `settings` of its own.
+
+    Raises UserError.
+    """
     import onnxruntime  # 0.2 s: not when `lmk` is imported
 
     if path.is_dir():
@@ -84,9 +149,18 @@ def open_session(path: Path, provider: str, threads: int | None) -> onnxruntime.
     with _cuda_libraries(wanted=provider == PROVIDERS["cuda"]) as complaints:
         try:
             session = onnxruntime.InferenceSession(
-                str(path), options, providers=[provider], enable_fallback=0
+                str(path), options, providers=[(provider, dict(settings or {}))], enable_fallback=0
             )
         except Exception as error:
+            if "cannot use the" in str(error):  # of CUDA graphs, with the reason
+                raise UserError(
+                    f"{path}: buckets: {_reason(error)}; load it without buckets"
+                ) from error
+            if "Could not find an implementation" in str(error):  # e.g. of bf16 on the CPU
+                raise UserError(
+                    f"{path}: {provider} has no operators of its precision ({_reason(error)}); "
+                    "export the pack with --precision fp32, or with --engine an engine"
+                ) from error
             raise UserError(
                 f"{path}: cannot be read as an ONNX model ({_reason(error)}); export the pack again"
             ) from error

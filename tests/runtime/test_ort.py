@@ -1,5 +1,7 @@
 """ONNX file -> runner: right numbers, one provider, one line for whatever is wrong."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import onnx
 import pytest
@@ -49,6 +51,16 @@ def test_absent_provider_is_an_error_with_a_cure_and_no_noise(model_path, capfd)
     assert capfd.readouterr() == ("", "")
 
 
+def test_crops_of_others(model_path):
+    crops = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    shared = SimpleNamespace(__dlpack__=crops.__dlpack__, __dlpack_device__=lambda: (1, 0))
+    on_device = SimpleNamespace(__dlpack_device__=lambda: (2, 0))
+    with OrtRunner(model_path, threads=1) as runner:
+        np.testing.assert_array_equal(runner(shared)[0], runner(crops)[0])
+        with pytest.raises(ValueError, match="crops: got an array in device memory, expected one"):
+            runner(on_device)
+
+
 def test_cpu_run_is_silent(model_path, capfd):
     with OrtRunner(model_path) as runner:
         runner(np.zeros((2, 64, 64, 3), np.uint8))
@@ -60,6 +72,8 @@ def test_cpu_run_is_silent(model_path, capfd):
     [
         ({"device": "tpu"}, "device: got 'tpu', expected one of cpu, cuda"),
         ({"threads": 0}, "threads: got 0, expected 1 or more"),
+        ({"buckets": [1]}, "buckets: got device 'cpu', expected cuda; leave buckets out"),
+        ({"buckets": [8, 0], "device": "cuda"}, "buckets: got 0, expected batch sizes of 1 or mo"),
     ],
 )
 def test_bad_options(model_path, options, message):

@@ -1,0 +1,176 @@
+"""The small part of CUDA that a runner needs; LMK_CUDA says through which library."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmk.runtime.errors import UserError
+
+VARIABLE = "LMK_CUDA"
+_DLPACK_CUDA, _DLPACK_MANAGED = 2, 13  # kDLCUDA, kDLCUDAManaged
+
+
+class CudaError(Exception):
+    """CUDA refused a call."""
+
+
+class OutOfDeviceMemory(CudaError):
+    """There is not enough device memory; `needed` and `free` are bytes."""
+
+    def __init__(self, needed: int, free: int) -> None:
+        super().__init__(f"out of device memory: needed {needed} bytes, {free} are free")
+        self.needed, self.free = needed, free
+
+
+@dataclass
+class Memory:
+    """A block of device memory, or of pinned host memory, at a fixed address."""
+
+    pointer: int
+    nbytes: int
+    release: Callable[[], None] | None = None  # None: somebody else's
+    array: NDArray[np.uint8] | None = None  # the same bytes, (nbytes,); None for device memory
+
+    def close(self) -> None:
+        """Give it back; the device must be current. A second call does nothing."""
+        release, self.release, self.array = self.release, None, None
+        if release is not None:
+            release()
+
+
+@dataclass(frozen=True)
+class DeviceArray:
+    """Somebody else's array in device memory; `owner` keeps it alive."""
+
+    pointer: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    contiguous: bool  # in C order
+    owner: object
+
+
+class Graph(Protocol):
+    """Captured work that is launched again in one call."""
+
+    def launch(self) -> None:
+        """Enqueue it on the stream it was captured on."""
+
+    def close(self) -> None:
+        """Free it; its last launch must have finished."""
+
+
+class Stream(Protocol):
+    """A queue of work. Calls that enqueue return at once; `sync` waits."""
+
+    handle: int
+
+    def copy(self, target: Memory, source: Memory, nbytes: int) -> None:
+        """Enqueue a copy of the first `nbytes` bytes; at least one side is device memory."""
+
+    def capture(self, work: Callable[[], None]) -> Graph:
+        """Make a graph of what `work` enqueues on this stream, without running it."""
+
+    def sync(self) -> None:
+        """Wait for everything enqueued; raises CudaError if any of it failed."""
+
+    def close(self) -> None:
+        """Free the stream."""
+
+
+class CudaDevice(Protocol):
+    """One GPU. All but the attributes needs `with device.current():`, in each thread."""
+
+    name: str
+    compute_capability: tuple[int, int]
+    library: str  # "cuda-core 1.2.2"
+    captures: bool  # whether `Stream.capture` is there
+
+    def current(self) -> AbstractContextManager[None]:
+        """Make its context this thread's; afterwards what was current is so again.
+
+        Errors of the library come out of it as CudaError.
+        """
+
+    def device_memory(self, nbytes: int) -> Memory:
+        """Allocate; raises OutOfDeviceMemory."""
+
+    def pinned_memory(self, nbytes: int) -> Memory:
+        """Allocate host memory, zeroed, that the device copies from and to by itself."""
+
+    def stream(self) -> Stream:
+        """Make a stream that does not wait for the default one."""
+
+    def memory_info(self) -> tuple[int, int]:
+        """Bytes of device memory: free, total."""
+
+    def view(self, array: object, stream: Stream) -> DeviceArray:
+        """Read where a device array lies; `stream` waits for the work that still writes it."""
+
+
+def open_device(index: int = 0) -> CudaDevice:
+    """Open GPU `index` through the library that LMK_CUDA names: cuda-core (default) or pycuda.
+
+    PyCUDA works inside the context that is current in this thread, if there is one. Raises
+    UserError for an unknown name, a missing library and a machine without a GPU.
+    """
+    name = os.environ.get(VARIABLE) or "cuda-core"
+    if name not in ("cuda-core", "pycuda"):
+        raise UserError(
+            f"{VARIABLE}: got '{name}', expected cuda-core or pycuda; unset it for the default"
+        )
+    try:
+        if name == "cuda-core":
+            from lmk.runtime.cuda_primary import PrimaryDevice
+
+            return PrimaryDevice(index)
+        from lmk.runtime.cuda_hosted import HostedDevice
+
+        return HostedDevice(index)
+    except ImportError as error:
+        package = "'cuda-core[cu13]'" if name == "cuda-core" else "pycuda"  # [cu13]: its bindings
+        raise UserError(
+            f"{name}: cannot be imported ({error}), needed to run on a GPU; pip install {package}"
+        ) from error
+    except Exception as error:  # no driver, no GPU, or one that is lost: each library has its own
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"cuda device {index}: got '{reason}', expected an NVIDIA GPU that works; check it "
+            "with `nvidia-smi`, see `lmk doctor`, or use the cpu device"
+        ) from error
+
+
+def describe(device: CudaDevice) -> str:
+    """Name, compute capability and library in one line, and that graphs are missing if so."""
+    major, minor = device.compute_capability
+    text = f"{device.name} (compute capability {major}.{minor}) through {device.library}"
+    return text if device.captures else f"{text}, without CUDA graphs"
+
+
+def is_on_device(array: object) -> bool:
+    """Whether `array` says that it lies in CUDA memory, by DLPack or __cuda_array_interface__."""
+    if hasattr(array, "__dlpack_device__"):
+        return int(array.__dlpack_device__()[0]) in (_DLPACK_CUDA, _DLPACK_MANAGED)
+    return hasattr(array, "__cuda_array_interface__")
+
+
+def check_dense(array: DeviceArray) -> None:
+    """Raise ValueError unless the crops lie one after the other, in C order."""
+    if not array.contiguous:
+        raise ValueError("crops: got an array with gaps or in another order, expected C order")
+
+
+def is_dense(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    """Whether `strides`, in elements, are those of an array of that shape in C order."""
+    step = 1
+    for length, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if length != 1 and stride != step:
+            return False
+        step *= length
+    return True
