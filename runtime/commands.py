@@ -14,13 +14,17 @@ FILE_PATH = click.Path(path_type=Path)
 
 @click.command("detect")
 @click.argument("source")
-@click.option("--model", type=FILE_PATH, help="An ONNX file; default: the newest in runs/.")
+@click.option(
+    "--model", type=FILE_PATH, help="A category or a model file; default: the newest in runs/."
+)
 @click.option("--roi", default="full", show_default=True, help="full, center, x,y,w,h or a CSV.")
 @click.option(
     "--output", type=FILE_PATH, help="Folder of the results; default: runs/NAME-landmarks."
 )
 @click.option("--overlay/--no-overlay", default=True, help="Draw the landmarks too.")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "--device", type=click.Choice(["cpu", "cuda"]), help="Default: cpu, for an engine cuda."
+)
 @click.option("--threads", type=int, help="CPU threads of ONNX Runtime; default: all cores.")
 @click.option("--batch", type=click.IntRange(min=1), default=4, show_default=True)
 @click.option("--force", is_flag=True, help="Overwrite earlier results.")
@@ -30,7 +34,7 @@ def detect_command(
     roi: str,
     output: Path | None,
     overlay: bool,
-    device: str,
+    device: str | None,
     threads: int | None,
     batch: int,
     force: bool,

@@ -110,15 +110,29 @@ def _check_image(image: object) -> None:
         raise ValueError(f"image: got {image.dtype} {image.shape}, {expected}")
 
 
-def load(path: Path | str, device: str = "cpu", threads: int | None = None) -> Landmarker:
-    """Load a model made by `lmk export`.
+def load(path: Path | str, device: str | None = None, threads: int | None = None) -> Landmarker:
+    """Load a model made by `lmk export`, or a category by its name.
 
-    device: "cpu" or "cuda"; threads: CPU threads of the model, None = one a core. Raises
-    UserError when the file is missing or not such a model, or the device does not load.
+    A category's model is `runs/NAME.onnx`, composed on first use from a pack in `runs/` or one that
+    ships, see `named.model_file`. device: "cpu" or "cuda", None = cuda for an engine and cpu else;
+    threads: CPU threads of the model, None = one a core. Raises UserError when the file is missing
+    or not such a model, the name is not known, or the device does not load.
     """
     if Path(path).suffix == ".safetensors":
         raise UserError(
             f"{path}: got a pack or a core, expected an exported model (.onnx); "
             "run `lmk export` on it first"
         )
-    return Landmarker(OrtRunner(path, device, threads))
+    from lmk.runtime.named import model_file  # not when `lmk` is imported: it brings rich
+
+    path = model_file(path)
+    if path.suffix != ".engine":
+        return Landmarker(OrtRunner(path, device or "cpu", threads))
+    if device not in (None, "cuda"):
+        raise UserError(
+            f"{path}: got device '{device}', expected cuda, where engines run; leave the device "
+            "out, or name the ONNX file"
+        )
+    from lmk.runtime.trt import TrtRunner
+
+    return Landmarker(TrtRunner(path))

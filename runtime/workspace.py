@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lmk.runtime.contract import PRECISIONS
 from lmk.runtime.errors import UserError
 from lmk.runtime.report import console
 from lmk.runtime.weights import read_header
@@ -18,20 +19,44 @@ _logger = logging.getLogger(__name__)
 
 
 def newest(kind: str) -> Path:
-    """The newest core, pack or onnx file in `runs/`, else the shipped one of that kind.
+    """The newest core, pack or onnx file in `runs/`; else, of cores, the one of people that ships.
 
+    Of onnx files one in fp32, if there is any: not every other one runs on a CPU.
     A safetensors file that cannot be read is skipped with a warning. Raises UserError that says
-    which command makes one.
+    which command makes one, and which categories ship.
     """
-    for folder in (RUNS, ZOO):
-        pattern = "*.onnx" if kind == "onnx" else "*.safetensors"
-        paths = sorted((path for path in folder.glob(pattern) if path.is_file()), key=_age)
-        if kind == "onnx" and paths:
-            return paths[0]  # whether it can be read is found when it is loaded
-        for path, header in _readable(paths):
-            if header["kind"] == kind:
-                return path
-    raise UserError(f"no {kind} in {RUNS}/, expected one; run `{_MADE_BY[kind]}` or name the file")
+    pattern = "*.onnx" if kind == "onnx" else "*.safetensors"
+    paths = sorted((path for path in RUNS.glob(pattern) if path.is_file()), key=_age)
+    if kind == "onnx" and paths:
+        return min(paths, key=_is_typed)  # whether it can be read is found when it is loaded
+    for path, header in _readable(paths):
+        if header["kind"] == kind:
+            return path
+    if kind == "core" and (ZOO / "core.safetensors").is_file():
+        return ZOO / "core.safetensors"
+    named = ", ".join(sorted(pack_names())) if kind != "core" else ""
+    raise UserError(
+        f"no {kind} in {RUNS}/, expected one; run `{_MADE_BY[kind]}` or name the file"
+        + (f", or a category that ships: {named}" if named else "")
+    )
+
+
+def pack_named(name: str) -> Path | None:
+    """The pack of the category `name`: that in `runs/`, else the one that ships, else None."""
+    paths = (folder / f"{name}.safetensors" for folder in (RUNS, ZOO))
+    return next((path for path in paths if path.is_file() and _is_pack(path)), None)
+
+
+def pack_names() -> set[str]:
+    """The categories whose packs are in `runs/` or ship."""
+    paths = (path for folder in (RUNS, ZOO) for path in folder.glob("*.safetensors"))
+    return {path.stem for path in paths if path.is_file() and _is_pack(path)}
+
+
+def made_of(pack: Path, suffix: str) -> Path:
+    """Where what is made of `pack` goes: beside it; into `runs/` for one that ships."""
+    folder = RUNS if pack.resolve().parent == ZOO.resolve() else pack.parent
+    return folder / f"{pack.stem}{suffix}"
 
 
 def core_of(pack: Path) -> Path | None:
@@ -65,15 +90,28 @@ def _readable(paths: Iterable[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
             yield path, header
 
 
+def _is_pack(path: Path) -> bool:
+    return any(header["kind"] == "pack" for _, header in _readable([path]))
+
+
+def _is_typed(path: Path) -> bool:
+    return path.stem.endswith(tuple(f"-{precision}" for precision in PRECISIONS))
+
+
 def _age(path: Path) -> float:
     return -path.stat().st_mtime
 
 
 def pick(path: Path | None, kind: str) -> Path:
-    """`path`, else the newest of its kind, and say which on standard error."""
-    if path is None:
-        path = newest(kind)
-        console().print(f"{kind}: {path}")
+    """`path`, else the newest of its kind, and say which on standard error.
+
+    A bare name that is no file is that of a category, whose pack is meant.
+    """
+    known = pack_named(path.name) if path and kind == "pack" and len(path.parts) == 1 else None
+    if path is not None and (known is None or path.exists()):
+        return path
+    path = known or newest(kind)
+    console().print(f"{kind}: {path}")
     return path
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from lmk.runtime import parity
 from lmk.runtime.errors import UserError
-from lmk.train import checkpoint
+from lmk.runtime.weights import check_core
+from lmk.train import bottleneck, checkpoint
+from lmk.train.augment import to_pixels
 from lmk.train.config import Method, Scope
 from lmk.train.hourglass import HourglassConfig, LandmarkNetwork
 from lmk.train.projection import category_state, load_category_state, project, with_head
@@ -58,10 +62,36 @@ def save_pack(path: Path, model: LandmarkNetwork, header: Mapping[str, Any]) -> 
     """Write what the category adds to its core.
 
     `header` holds at least category, method, scope, train_plain_convs, core_sha256, crop_scale
-    and landmark_names; the network's configuration is added.
+    and landmark_names; the network's configuration is added. So is, unless `header` says that the
+    run is unfinished, what the network finds in the probe crops, by which whoever composes a
+    model of the pack without PyTorch checks it.
     """
     header = {**header, "network": asdict(model.config)}
+    if header.get("finished", True):
+        header["probe"] = probe(model)
     checkpoint.save(path, "pack", category_state(model), header)
+
+
+def halve_pack(path: Path, core_path: Path | None, output: Path) -> None:
+    """Write a pack with its matrices in half precision, and with the probe of those: what ships.
+
+    `core_path` and what is raised: see `load_pack`.
+    """
+    tensors, header = checkpoint.load(path, "pack")
+    model, _ = _rebuild(path, checkpoint.halved(tensors), header, core_path)
+    header["probe"] = probe(model)
+    checkpoint.save(output, "pack", checkpoint.halved(tensors), header)
+
+
+def probe(model: LandmarkNetwork) -> dict[str, Any]:
+    """What `model` finds in the probe crops, in float32 on the CPU; see `parity.record`."""
+    network = copy.deepcopy(model).to("cpu", torch.float32).eval()
+    crops = parity.probe_crops(network.config.input_size)
+    with torch.inference_mode():
+        maps = bottleneck.probabilities(network(torch.from_numpy(crops).permute(0, 3, 1, 2) / 255))
+        points = bottleneck.expectation(maps)
+        scores = bottleneck.scores(maps, points)
+    return parity.record(to_pixels(points).numpy(), scores.numpy())
 
 
 def load_pack(path: Path, core_path: Path | None) -> tuple[LandmarkNetwork, dict[str, Any]]:
@@ -70,19 +100,20 @@ def load_pack(path: Path, core_path: Path | None) -> tuple[LandmarkNetwork, dict
     `core_path` may be None for the method `scratch`, which needs no core. Raises UserError for a
     pack that was made for another core (both sha256 named), or that is damaged.
     """
-    state, header = checkpoint.load(path, "pack")
+    return _rebuild(path, *checkpoint.load(path, "pack"), core_path)
+
+
+def _rebuild(
+    path: Path, state: dict[str, Tensor], header: dict[str, Any], core_path: Path | None
+) -> tuple[LandmarkNetwork, dict[str, Any]]:
+    """`load_pack` of what stands in the file `path`."""
     network = HourglassConfig(**header["network"])
-    if header["method"] == "scratch":
+    if core_path is None or header["method"] == "scratch":
+        check_core(path, header, None, None)
         core = LandmarkNetwork(network)
-    elif core_path is None:
-        raise UserError(f"{path}: needs the core {header['core_sha256'][:12]}…; give it by --core")
     else:
         core, core_header = checkpoint.load_core(core_path)
-        if core_header["sha256"] != header["core_sha256"]:
-            raise UserError(
-                f"{path}: got core {core_path} with sha256 {core_header['sha256']}, expected the "
-                f"one it was adapted from, {header['core_sha256']}; give that one by --core"
-            )
+        check_core(path, header, core_path, core_header["sha256"])
     model = new_category(
         header["method"],
         core,

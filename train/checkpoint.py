@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 from collections.abc import Mapping
@@ -15,23 +14,16 @@ from safetensors import safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor
 
+from lmk.runtime import weights
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import write_bytes
-from lmk.runtime.weights import HEADER, KINDS, read_header
+from lmk.runtime.weights import HEADER, read_header
 from lmk.train.hourglass import HourglassConfig, LandmarkNetwork
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 over names, dtypes, shapes and values: the identity of a set of weights.
-
-    Unlike the file's own sha256 it does not change with the header.
-    """
-    sha = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name].detach().cpu().contiguous()
-        sha.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        sha.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return sha.hexdigest()
+    """The identity of a set of weights, see `weights.digest`."""
+    return weights.digest({name: value.detach().cpu().numpy() for name, value in tensors.items()})
 
 
 def versions(*distributions: str) -> dict[str, str]:
@@ -62,30 +54,28 @@ def load(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises UserError for a missing or truncated file, another kind, or values that are not finite.
     """
-    header = read_header(path)
-    if header["kind"] != kind:
-        raise UserError(f"{path}: got {KINDS[header['kind']]}, expected {KINDS[kind]}")
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if kind != "run":
-        if digest(tensors) != header["sha256"]:
-            raise UserError(f"{path}: its weights do not have its sha256; copy or make it again")
-        for name, value in tensors.items():
-            if value.is_floating_point() and not value.isfinite().all():
-                raise UserError(f"{path}: tensor '{name}' holds NaN or infinity; train it again")
-    return tensors, header
+        arrays, header = weights.read_weights(path, kind)
+        return {name: torch.from_numpy(value) for name, value in arrays.items()}, header
+    header = read_header(path)
+    weights.check_kind(path, header, kind)
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
 
 
 def halve(path: Path, output: Path) -> None:
-    """Write a core or pack with its matrices in half precision: what ships.
+    """Write a core with its matrices in half precision: what ships; packs: `halve_pack`.
 
     Batch-norms and biases stay float32: they are small, and a variance may leave fp16's range.
     Its sha256 is new, so packs must be adapted from the core that is shipped.
     """
-    header = read_header(path)
-    tensors, header = load(path, header["kind"])
-    half = {n: v.half() if v.dim() > 1 else v for n, v in tensors.items()}
-    save(output, header["kind"], half, header)
+    tensors, header = load(path, "core")
+    save(output, "core", halved(tensors), header)
+
+
+def halved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with the matrices among them in half precision."""
+    return {n: v.half() if v.dim() > 1 else v for n, v in tensors.items()}
 
 
 def save_core(path: Path, model: LandmarkNetwork, header: Mapping[str, Any]) -> None:

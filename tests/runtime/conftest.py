@@ -6,7 +6,9 @@ crop, its scores their mean brightness: they depend on every pixel and can be co
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import lmk
 from lmk.runtime.contract import INPUT, LANDMARKS, SCORES, Contract
+from lmk.runtime.template import Template, Weight
 
 SIDE = 64
 NAMES = ("red", "green", "blue")
@@ -169,3 +172,122 @@ def data_root() -> Path:
     if not (path / "videos").is_dir():
         pytest.skip(f"no videos under {path} (LMK_DATA)")
     return path
+
+
+def _load(name: str):
+    """A module of its own from a file of this folder."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A stand-in for the GPU of `TrtRunner`; see fake_cuda.py."""
+    device = _load("fake_cuda").FakeCuda()
+    monkeypatch.setattr("lmk.runtime.trt.open_device", lambda: device)
+    return device
+
+
+@pytest.fixture
+def library(gpu, monkeypatch):
+    """A stand-in for the module tensorrt_rtx; see fake_tensorrt.py."""
+    module = _load("fake_tensorrt")
+    module.cuda = gpu
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", module)
+    return module
+
+
+TOY = {"num_landmarks": 3, "width": 16, "input_size": SIDE}
+
+
+def _toy_weight(tensor, *shape, **more) -> Weight:
+    return Weight(f"network.{tensor}", tensor, shape, "float32", **more)
+
+
+@pytest.fixture(scope="session")
+def toy_template() -> Template:
+    """The template of a network of a stem, one block convolution and a head, averaged: (B,3,2)."""
+    weights = (
+        *(
+            _toy_weight(f"conv_first.{part}", *shape, norm="bn_first", epsilon=1e-5)
+            for part, shape in (("weight", (4, 3, 1, 1)), ("bias", (4,)))
+        ),
+        *(
+            _toy_weight(f"block1.bn1.{part}", 4, is_norm=True)
+            for part in ("weight", "bias", "running_mean", "running_var")
+        ),
+        _toy_weight("block1.conv1.weight", 4, 4, 3, 3),
+        _toy_weight("head.weight", 6, 4, 1, 1),
+        _toy_weight("head.bias", 6),
+    )
+    nodes = [
+        helper.make_node("Cast", [INPUT], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["pixels"], ["image_chw"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["image_chw", *(w.name for w in weights[:2])], ["stem"]),
+        helper.make_node("BatchNormalization", ["stem", *(w.name for w in weights[2:6])], ["x"]),
+        helper.make_node("Conv", ["x", weights[6].name], ["y"], pads=[1] * 4),
+        helper.make_node("Conv", ["y", *(w.name for w in weights[7:])], ["maps"]),
+        helper.make_node("GlobalAveragePool", ["maps"], ["mean"]),
+        helper.make_node("Reshape", ["mean", "form"], [LANDMARKS]),
+        helper.make_node("ReduceSum", [LANDMARKS, "last"], [SCORES], keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "toy",
+        [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["B", SIDE, SIDE, 3])],
+        [
+            helper.make_tensor_value_info(LANDMARKS, TensorProto.FLOAT, ["B", 3, 2]),
+            helper.make_tensor_value_info(SCORES, TensorProto.FLOAT, ["B", 3]),
+        ],
+        [
+            numpy_helper.from_array(np.array([-1, 3, 2], np.int64), "form"),
+            numpy_helper.from_array(np.array([2], np.int64), "last"),
+        ],
+    )
+    model = onnx.ModelProto(ir_version=9, opset_import=[helper.make_opsetid("", 18)])
+    return Template(
+        network=TOY,
+        precision="fp32",
+        model=(model.SerializeToString(), b""),
+        graph=(graph.SerializeToString(), b""),
+        weights=weights,
+        versions={"onnx": "1"},
+    )
+
+
+@pytest.fixture(scope="session")
+def toy_core():
+    """Arrays of a core for `toy_template`; as cores do, it has a head of its own."""
+    rng = np.random.default_rng(0)
+    shapes = {"conv_first.weight": (4, 3, 1, 1), "conv_first.bias": (4,)}
+    shapes |= {"block1.conv1.weight": (4, 4, 3, 3), "head.weight": (14, 4, 1, 1), "head.bias": 14}
+    return {n: rng.normal(size=shape).astype(np.float32) for n, shape in shapes.items()}
+
+
+@pytest.fixture
+def toy_pack():
+    """Return a function seed -> arrays and header of a pack for `toy_core` (method projection)."""
+
+    def make(seed: int = 1):
+        rng = np.random.default_rng(seed)
+        shapes = {"conv_first.projection": (4, 4), "block1.conv1.projection": (4, 4)}
+        shapes |= {"head.weight": (6, 4, 1, 1), "head.bias": 6}
+        pack = {n: rng.normal(size=shape).astype(np.float32) for n, shape in shapes.items()}
+        for norm in ("bn_first", "block1.bn1"):
+            for part in ("weight", "bias", "running_mean", "running_var"):
+                pack[f"{norm}.{part}"] = rng.uniform(0.5, 1.5, 4).astype(np.float32)
+        header = {
+            "kind": "pack",
+            "category": "toys",
+            "method": "projection",
+            "scope": "all",
+            "train_plain_convs": False,
+            "crop_scale": 1.25,
+            "landmark_names": list(NAMES),
+            "network": TOY,
+        }
+        return pack, header
+
+    return make

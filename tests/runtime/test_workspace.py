@@ -61,6 +61,16 @@ def test_newest_onnx_is_the_newest_file(runs):
     assert workspace.newest("onnx") == runs / "b.onnx"
 
 
+def test_newest_onnx_is_in_fp32_if_there_is_one(runs):
+    for age, name in enumerate(["cats-bf16", "cats", "cats-int8"]):
+        path = runs / f"{name}.onnx"
+        path.write_bytes(b"")
+        os.utime(path, (1000 - age, 1000 - age))
+    assert workspace.newest("onnx") == runs / "cats.onnx"
+    (runs / "cats.onnx").unlink()
+    assert workspace.newest("onnx") == runs / "cats-bf16.onnx"
+
+
 def test_nothing_usable_names_the_command(runs):
     _clutter(runs)
     for kind, command in (("pack", "lmk adapt"), ("onnx", "lmk export")):
@@ -94,3 +104,52 @@ def test_named_files_still_raise(runs, tmp_path):
         UserError, match="a.onnx: is an exported model, expected .* a category pack"
     ):
         read_header(runs / "a.onnx")
+
+
+def test_a_category_s_pack_is_found_by_its_name(runs, tmp_path):
+    zoo = tmp_path / "zoo"
+    zoo.mkdir()
+    shipped = _write(zoo / "cats.safetensors", kind="pack")
+    _write(zoo / "core.safetensors", kind="core")
+    _clutter(runs)
+    assert workspace.pack_named("cats") == shipped
+    mine = _write(runs / "cats.safetensors", kind="pack")
+    _write(runs / "cups.safetensors", kind="pack")
+    assert workspace.pack_named("cats") == mine
+    assert workspace.pack_named("core") is workspace.pack_named("dogs") is None
+    assert workspace.pack_names() == {"cats", "cups"}
+
+
+def test_nothing_is_made_among_what_ships(runs, tmp_path):
+    shipped = _write_in(tmp_path / "zoo")
+    assert workspace.made_of(shipped, ".onnx") == runs / "cats.onnx"
+    assert workspace.made_of(_write_in(tmp_path), "-fp16.onnx") == tmp_path / "cats-fp16.onnx"
+
+
+def _write_in(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    return _write(folder / "cats.safetensors", kind="pack")
+
+
+def test_the_core_of_people_ships_as_the_default_and_no_pack_does(runs):
+    zoo = workspace.ZOO
+    zoo.mkdir()
+    core = _write(zoo / "core.safetensors", age=9, kind="core")
+    _write(zoo / "face-core.safetensors", kind="core")
+    for name in ("cats", "shoes"):
+        _write(zoo / f"{name}.safetensors", kind="pack")
+    assert workspace.newest("core") == core
+    for kind in ("pack", "onnx"):
+        with pytest.raises(UserError, match="or a category that ships: cats, shoes"):
+            workspace.newest(kind)
+
+
+def test_a_pack_is_picked_by_its_category(runs, capsys):
+    workspace.ZOO.mkdir()
+    pack = _write(workspace.ZOO / "cats.safetensors", kind="pack")
+    assert workspace.pick(Path("cats"), "pack") == pack
+    assert f"pack: {pack}" in capsys.readouterr().err.replace("\n", "")
+    assert workspace.pick(Path("dogs"), "pack") == Path("dogs")  # whoever reads it says so
+    assert workspace.pick(Path("cats"), "onnx") == Path("cats")
+    own = _write(Path("cats"), kind="pack")
+    assert workspace.pick(Path("cats"), "pack") == own

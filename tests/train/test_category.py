@@ -7,9 +7,19 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lmk.runtime.errors import UserError
+from lmk.runtime.parity import probe_crops
 from lmk.train import checkpoint
-from lmk.train.category import load_pack, new_category, save_pack, train_mode
-from lmk.train.checkpoint import halve, load_core, read_header, save_core
+from lmk.train.augment import to_pixels
+from lmk.train.bottleneck import soft_argmax
+from lmk.train.category import (
+    halve_pack,
+    load_pack,
+    new_category,
+    probe,
+    save_pack,
+    train_mode,
+)
+from lmk.train.checkpoint import load_core, read_header, save_core
 from lmk.train.hourglass import HourglassConfig, LandmarkNetwork
 
 VARIANTS = {
@@ -23,7 +33,7 @@ VARIANTS = {
 }
 
 
-def write(path, model, variant, core_sha256):
+def write(path, model, variant, core_sha256, **more):
     method, scope, plain = variant
     header = {
         "category": "teapots",
@@ -33,6 +43,7 @@ def write(path, model, variant, core_sha256):
         "core_sha256": core_sha256,
         "crop_scale": 1.0,
         "landmark_names": ["p0", "p1", "p2", "p3", "p4"],
+        **more,
     }
     save_pack(path, model, header)
 
@@ -87,7 +98,7 @@ def test_what_starts_from_the_core(core_path, name):
 
 def test_a_halved_pack_is_nearly_the_network(make_pack, core_path, tmp_path):
     path, model = make_pack("projection")
-    halve(path, tmp_path / "half.safetensors")
+    halve_pack(path, core_path, tmp_path / "half.safetensors")
     again, _ = load_pack(tmp_path / "half.safetensors", core_path)
     images = torch.rand(3, 3, 64, 64)
     assert (again(images) - model(images)).abs().max() < 0.02 * model(images).abs().max()
@@ -97,8 +108,9 @@ def test_size_on_disk(tmp_path):
     core = LandmarkNetwork(HourglassConfig(16))
     save_core(tmp_path / "core.safetensors", core, {})
     model = new_category("projection", core, 10)
-    write(tmp_path / "pack.safetensors", model, VARIANTS["projection"], "")
-    halve(tmp_path / "pack.safetensors", tmp_path / "half.safetensors")
+    sha256 = read_header(tmp_path / "core.safetensors")["sha256"]
+    write(tmp_path / "pack.safetensors", model, VARIANTS["projection"], sha256)
+    halve_pack(*(tmp_path / f"{name}.safetensors" for name in ("pack", "core", "half")))
     sizes = {p.stem: p.stat().st_size / 1e6 for p in tmp_path.iterdir()}
     assert sizes["core"] == pytest.approx(25.1, abs=0.3)
     assert sizes["pack"] == pytest.approx(2.3, abs=0.1)
@@ -172,3 +184,33 @@ def test_finetune_last_moves_only_what_follows_the_hourglass(core):
         if not torch.equal(value, before[name])
     }
     assert moved == {"top", "conv_last", "bn_last", "head"}
+
+
+def test_a_pack_says_what_it_finds_in_the_probe_crops(make_pack, core_path, tmp_path):
+    path, model = make_pack("projection")
+    stored = read_header(path)["probe"]
+    images = torch.from_numpy(probe_crops(64)).permute(0, 3, 1, 2) / 255
+    with torch.no_grad():
+        points = to_pixels(soft_argmax(model(images)))
+    torch.testing.assert_close(torch.tensor(stored["landmarks"]), points, atol=1e-3, rtol=0)
+    half = tmp_path / "half.safetensors"
+    halve_pack(path, core_path, half)
+    assert read_header(half)["probe"] == probe(load_pack(half, core_path)[0]) != stored
+
+
+def test_the_probe_leaves_the_network_as_it_is(core):
+    model = new_category("projection", core, 5).train().to(memory_format=torch.channels_last)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    assert len(probe(model)["landmarks"][0]) == 5
+    assert model.training and torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_run_that_goes_on_writes_no_probe(core, tmp_path):
+    path = tmp_path / "pack.safetensors"
+    model = new_category("projection", core, 5)
+    write(path, model, VARIANTS["projection"], "", finished=False)
+    assert "probe" not in read_header(path)
+    write(path, model, VARIANTS["projection"], "", finished=True)
+    assert "probe" in read_header(path)

@@ -1,0 +1,120 @@
+"""Name of a category -> its model: an exported one, else composed from its pack on first use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from lmk.runtime import parity, workspace
+from lmk.runtime.contract import Contract, Precision
+from lmk.runtime.errors import UserError
+from lmk.runtime.files import write_bytes
+from lmk.runtime.report import console
+from lmk.runtime.template import compose, read_template, stamp, template_name
+from lmk.runtime.weights import Arrays, check_core, read_header, read_weights
+from lmk.runtime.wire import read_metadata
+
+_FILE_SUFFIXES = (".onnx", ".safetensors", ".engine")
+_PRECISION: Precision = "fp32"  # what runs everywhere
+
+
+def model_file(model: Path | str) -> Path:
+    """The file of `model`: itself if it names a file, else the category's `runs/NAME.onnx`.
+
+    That is composed, and said on standard error, when it is not there, and again when it was made
+    of other weights than `runs/NAME.safetensors` now holds, or composed from a pack that shipped
+    before. Raises UserError for a name that is not known (the known ones are listed), and what
+    `compose_file` raises.
+    """
+    path = Path(model)
+    if path.exists() or len(path.parts) != 1 or path.suffix in _FILE_SUFFIXES:
+        return path
+    output = workspace.RUNS / f"{path.name}.onnx"
+    pack = workspace.pack_named(path.name)
+    if not output.exists():
+        if pack is None:
+            raise _unknown(path.name)
+        reason = "first use"
+    elif pack is None or not (stale := _why_stale(output, pack)):
+        return output
+    else:
+        reason = stale
+    console().print(f"model: {output}, composed from {pack} ({reason})")
+    contract = compose_file(pack, output)
+    if "max_px" in contract.drift:
+        console().print(f"verified: the pack's probe within {contract.drift['max_px']:.1e} px")
+    else:
+        console().print(f"warning: {pack} has no probe, so {output} is unchecked")
+    return output
+
+
+def compose_file(pack_path: Path, output: Path) -> Contract:
+    """Write the ONNX file of a pack to `output`, checked by the pack's probe; return its contract.
+
+    Core and template are looked for in runs/, beside the pack, and among what ships. Raises
+    UserError when one is missing, damaged or of another pack, when the model does not find what
+    the pack's probe says, or the file cannot be written; what was there before is then untouched.
+    """
+    pack, header = read_weights(pack_path, "pack")
+    workspace.warn_unfinished(pack_path, header)
+    template = read_template(_template_of(pack_path))
+    core: Arrays = {}
+    if core_path := workspace.core_of(pack_path):
+        core, core_header = read_weights(core_path, "core")
+        check_core(pack_path, header, core_path, core_header["sha256"])
+    model = compose(template, core, pack, header, str(pack_path))
+    names, size = tuple(header["landmark_names"]), header["network"]["input_size"]
+    drift = {"reference": "none"}
+    if probe := header.get("probe"):
+        drift = parity.check(model, probe, size, names, str(pack_path))
+    contract = Contract(
+        category=header["category"],
+        num_landmarks=header["network"]["num_landmarks"],
+        input_size=size,
+        precision=_PRECISION,
+        core_sha256=header["core_sha256"],
+        pack_sha256=header["sha256"],
+        landmark_names=names,
+        crop_scale=header["crop_scale"],
+        drift=drift,
+        versions=template.versions | {"numpy": np.__version__},
+    )
+    write_bytes(output, stamp(model, contract))
+    return contract
+
+
+def _why_stale(model: Path, pack: Path) -> str | None:
+    """Why `model` is to be composed again of `pack`; None if it is not."""
+    contract = Contract.from_metadata(read_metadata(model), str(model))
+    if contract.pack_sha256 == read_header(pack)["sha256"]:
+        return None
+    # What the user has exported is not replaced by what ships under the same name.
+    if pack.parent != workspace.RUNS and "reference" not in contract.drift:
+        return None
+    if contract.precision != _PRECISION:
+        console().print(f"warning: {model} is not of {pack} as it is now; export it again")
+        return None
+    return "the pack has changed"
+
+
+def _template_of(pack: Path) -> Path:
+    network = read_header(pack)["network"]
+    name = template_name(network, _PRECISION)
+    for folder in dict.fromkeys((workspace.RUNS, pack.parent, workspace.ZOO)):
+        if (folder / name).is_file():
+            return folder / name
+    facts = ", ".join(f"{key} {value}" for key, value in network.items())
+    raise UserError(
+        f"{pack}: no template for its network ({facts}), expected one in {workspace.RUNS}/ or "
+        f"among what ships; run `lmk export {pack}`, which needs torch"
+    )
+
+
+def _unknown(name: str) -> UserError:
+    exported = {path.stem for path in workspace.RUNS.glob("*.onnx")}
+    known = ", ".join(sorted(exported | workspace.pack_names())) or "none"
+    return UserError(
+        f"model: got '{name}', which is no file and no category here, expected one of: {known}; "
+        "`lmk adapt` makes more"
+    )

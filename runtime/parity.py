@@ -1,0 +1,100 @@
+"""Probe crops -> what a detector finds in them: kept in a pack, checked wherever it is composed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmk.runtime.contract import INPUT, LANDMARKS, SCORES
+from lmk.runtime.errors import UserError
+
+COUNT = 4  # crops
+TOLERANCE_PX = 0.01  # in fp32; rounding alone stays 10 to 100 times below it
+_SEED = 0
+_OCTAVES = 5
+Found = tuple[NDArray[np.float32], NDArray[np.float32]]  # landmarks (N,K,2), scores (N,K)
+
+
+def probe_crops(size: int, count: int = COUNT, seed: int = _SEED) -> NDArray[np.uint8]:
+    """Textured crops uint8 (count,size,size,3), the same on every machine, now and later.
+
+    Noise at five scales, each half as strong as the coarser one before: white noise would be
+    averaged away by a network. Integers only, from the raw numbers of PCG64, which NumPy promises
+    never to change; neither promise is made of its distributions or of sums of floats.
+    """
+    source = np.random.PCG64(seed)
+    image = np.zeros((count, size, size, 3), np.int64)
+    for octave in range(_OCTAVES):
+        cells = 3 * 2**octave
+        shape = (count, cells + 1, cells + 1, 3)
+        noise = (source.random_raw(int(np.prod(shape))) >> np.uint64(56)).astype(np.int64)
+        image += _enlarged(noise.reshape(shape), size) << (_OCTAVES - 1 - octave)
+    mean = image // (size**2 * (2**_OCTAVES - 1))  # 0 to 255, mostly near the middle
+    return np.clip(128 + 2 * (mean - 128), 0, 255).astype(np.uint8)
+
+
+def record(landmarks: NDArray[np.float32], scores: NDArray[np.float32]) -> dict[str, Any]:
+    """What stands in a pack's header: landmarks (N,K,2) and scores (N,K) of `probe_crops`."""
+    return {
+        "crops": len(landmarks),
+        "seed": _SEED,
+        "landmarks": landmarks.astype(np.float64).round(4).tolist(),
+        "scores": scores.astype(np.float64).round(4).tolist(),
+    }
+
+
+def check(
+    model: bytes, probe: Mapping[str, Any], size: int, names: Sequence[str], source: str
+) -> dict[str, Any]:
+    """Run the crops of `probe` (see `record`), of `size` pixels, through an ONNX model.
+
+    Returns how far the landmarks are from those of the probe, ready for JSON: `crops`,
+    `tolerance_px`, `max_px`, `mean_px`, `landmarks_max_px` (K values) and `scores_max`. Raises
+    UserError, about the pack `source`, naming the worst landmark when it is further than 0.01 px.
+    """
+    landmarks, scores = run_onnx(model, probe_crops(size, probe["crops"], probe["seed"]))
+    expected = np.array(probe["landmarks"])
+    if expected.shape != landmarks.shape:
+        raise UserError(
+            f"{source}: got a probe of {expected.shape}, expected {landmarks.shape}; "
+            "make the pack again"
+        )
+    distance = np.linalg.norm(landmarks - expected, axis=2)  # (N,K)
+    worst = np.where(np.isnan(distance), np.inf, distance).max(axis=0)  # (K,)
+    if not worst.max() <= TOLERANCE_PX:
+        name = names[int(worst.argmax())]
+        raise UserError(
+            f"{source}: landmark '{name}': got a drift of {worst.max():.4g} px from the probe in "
+            f"the pack, expected at most {TOLERANCE_PX} px; try another version of onnxruntime, "
+            "or run `lmk export`, which says where it comes from"
+        )
+    return {
+        "reference": "probe",
+        "crops": len(landmarks),
+        "tolerance_px": TOLERANCE_PX,
+        "max_px": float(worst.max()),
+        "mean_px": float(distance.mean()),
+        "landmarks_max_px": worst.tolist(),
+        "scores_max": float(np.abs(scores - np.array(probe["scores"])).max()),
+    }
+
+
+def run_onnx(model: bytes, crops: NDArray[np.uint8]) -> Found:
+    """Landmarks and scores of ONNX Runtime on the CPU."""
+    import onnxruntime  # 0.2 s
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    session = onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
+    landmarks, scores = session.run([LANDMARKS, SCORES], {INPUT: crops})
+    return landmarks, scores
+
+
+def _enlarged(noise: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Bilinear from (N,cells+1,cells+1,3) to (N,size,size,3), times size²."""
+    at, part = np.divmod(np.arange(size) * (noise.shape[1] - 1), size)
+    rows = noise[:, at] * (size - part)[:, None, None] + noise[:, at + 1] * part[:, None, None]
+    return rows[:, :, at] * (size - part)[:, None] + rows[:, :, at + 1] * part[:, None]

@@ -1,0 +1,103 @@
+"""Arrays and metadata -> bytes of an ONNX file, and back, without the onnx package.
+
+An ONNX file is a protobuf message: a row of fields, each a tag (number and wire type) and a value.
+Only what is needed of onnx.proto stands here; the graph itself is never looked into.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from lmk.runtime.errors import UserError
+
+# TensorProto.DataType by the name of the type.
+DTYPES = {"float32": 1, "float16": 10, "bfloat16": 16}
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
+_GRAPH, _METADATA = 7, 14  # fields of ModelProto
+_INITIALIZER = 5  # of GraphProto
+
+
+def encode_initializer(name: str, dtype: str, shape: Sequence[int], data: bytes) -> bytes:
+    """A field of a graph: the tensor `name` of `dtype`, a key of DTYPES; `data` little-endian."""
+    dims = b"".join(_tag(1, _VARINT) + _varint(side) for side in shape)
+    kind = _tag(2, _VARINT) + _varint(DTYPES[dtype])
+    return _field(_INITIALIZER, dims + kind + _field(8, name.encode()) + _field(9, data))
+
+
+def encode_graph(graph: bytes) -> bytes:
+    """A field of a model: its graph. It may stand once only: not every reader merges two."""
+    return _field(_GRAPH, graph)
+
+
+def encode_metadata(metadata: Mapping[str, str]) -> bytes:
+    """Fields of a model; they may follow at its end."""
+    return b"".join(
+        _field(_METADATA, _field(1, key.encode()) + _field(2, value.encode()))
+        for key, value in metadata.items()
+    )
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of the ONNX file `path`.
+
+    Raises UserError when the file is missing, truncated or no protobuf message.
+    """
+    try:
+        data = path.read_bytes()
+        entries = [dict(_fields(value)) for number, value in _fields(data) if number == _METADATA]
+        return {entry[1].decode(): entry[2].decode() for entry in entries}
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; check the path") from None
+    except (OSError, ValueError, IndexError, KeyError) as error:
+        raise UserError(
+            f"{path}: truncated or not an ONNX file ({error}); export the pack again"
+        ) from error
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Number and value of each field; those of fixed size and numbers are passed over."""
+    at = 0
+    while at < len(data):
+        tag, at = _read_varint(data, at)
+        kind = tag & 7
+        if kind == _VARINT:
+            _, at = _read_varint(data, at)
+        elif kind == _BYTES:
+            size, at = _read_varint(data, at)
+            if at + size > len(data):
+                raise ValueError(f"got {len(data)} bytes, expected {at + size} or more")
+            yield tag >> 3, data[at : at + size]
+            at += size
+        elif kind in (_FIXED32, _FIXED64):
+            at += 4 if kind == _FIXED32 else 8
+        else:
+            raise ValueError(f"got wire type {kind}")
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """The number at `at`, and where it ends."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
+
+
+def _field(number: int, value: bytes) -> bytes:
+    return _tag(number, _BYTES) + _varint(len(value)) + value
+
+
+def _tag(number: int, kind: int) -> bytes:
+    return _varint(number << 3 | kind)
+
+
+def _varint(value: int) -> bytes:
+    """Seven bits a byte, the lowest first; the eighth says that more follow."""
+    parts = bytearray()
+    while value >= 0x80:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*parts, value])
