@@ -88,15 +88,15 @@ def main(folder: Path, core: Path, row: tuple[str, ...], vgg: Path | None, **o: 
             **change,
         )
         tests = o["test"] or (o["data"],)
-        found["rows"][name] = _row(config, o["data"], o["crop"], tests, o["test_images"])
+        found["rows"][name] = adapt_and_judge(config, o["data"], o["crop"], tests, o["test_images"])
         write_bytes(results, json.dumps(found, indent=1).encode())
         write_bytes(folder / "ablation.md", table(found["rows"]).encode())
 
 
-def _row(
+def adapt_and_judge(
     config: AdaptConfig, data: str, crop: Any, tests: Sequence[str], images: int
 ) -> dict[str, Any]:
-    """Adapt unless that is done, and judge on each test set."""
+    """Adapt unless that is done, and judge on each test set: seconds, and measures by set."""
     assert config.core is not None
     size = load_core(config.core)[0].config.input_size
     config = replace(config, input_size=size, resume=has_begun(config.output))
