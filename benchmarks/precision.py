@@ -1,0 +1,99 @@
+"""What each precision costs in pixels and saves in bytes, and what engines build of it.
+
+    python -m lmk.benchmarks.precision --folder runs/precision --pack cats=cat_heads \\
+        --pack shoes=shoes_zappos --target 7.5 --target 8.9 > precision.json
+
+PACK=DATA: a file or a category that ships, and images of it. Engines are of TensorRT for RTX, of
+the first pack, and built anew; without a target none is. What an export or a build refuses is
+recorded in its words. The JSON goes to standard output.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lmk.benchmarks.machine import machine
+from lmk.export.engine import build_engine, make_recipe, read_onnx
+from lmk.export.engine_options import LIBRARIES, EngineOptions
+from lmk.export.engine_place import find_place
+from lmk.export.pack import export_pack
+from lmk.runtime import workspace
+from lmk.runtime.commands import FILE_PATH
+from lmk.runtime.contract import PRECISIONS, Precision
+from lmk.runtime.errors import UserError
+from lmk.runtime.report import console
+from lmk.runtime.weights import read_header
+from lmk.train.checkpoint import versions
+from lmk.train.datasets.load import load_decoded
+
+CROPS = 128
+
+
+@click.command()
+@click.option("--folder", type=FILE_PATH, required=True, help="The ONNX files stay here.")
+@click.option("--pack", "packs", multiple=True, required=True, metavar="PACK=DATA")
+@click.option("--target", "targets", multiple=True, help="Compute capability of an engine: 8.9")
+def main(folder: Path, packs: tuple[str, ...], targets: tuple[str, ...]) -> None:
+    """Export every pack in every precision, build engines of the first, print the JSON."""
+    result: dict[str, Any] = {"machine": machine(), "packs": {}, "engines": {}}
+    result["machine"]["versions"] |= versions("tensorrt-rtx")
+    for number, pair in enumerate(packs):
+        name, _, data = pair.partition("=")
+        rows = result["packs"][Path(name).stem] = {}
+        for precision in PRECISIONS:
+            output = folder / f"{Path(name).stem}-{precision}.onnx"
+            rows[precision] = export(Path(name), data, precision, output)
+            console().print(f"{name} {precision}: {rows[precision]}")
+            if number == 0 and output.exists():
+                built = {target: build(output, target) for target in targets}
+                result["engines"][precision] = built
+    print(json.dumps(result, indent=1))
+
+
+def export(name: Path, data: str, precision: Precision, output: Path) -> dict[str, Any]:
+    """Size, and drift from eager fp32 in pixels; or why it was refused."""
+    pack = workspace.pick(name, "pack")
+    size = read_header(pack)["network"]["input_size"]
+    crops = load_decoded(data, None, size, "image").central_crops(CROPS, size)
+    try:
+        contract = export_pack(pack, workspace.core_of(pack), output, crops, True, precision)
+    except UserError as error:
+        return {"refused": str(error)}
+    pair = next(name for name in contract.drift["pairs"] if name.startswith("eager"))
+    if precision == "fp32":
+        pair = "eager-onnxruntime"
+    found = contract.drift["pairs"][pair]
+    drift = {key: found[key] for key in ("mean_px", "p99_px", "max_px")}
+    kept = contract.drift.get("kept", [])
+    return {"bytes": output.stat().st_size, "crops": contract.drift["crops"], "kept": kept, **drift}
+
+
+def build(onnx: Path, target: str) -> dict[str, Any]:
+    """Size, seconds and layers of an engine for crops one at a time; or why it was refused."""
+    options = EngineOptions(LIBRARIES["rtx"], batches=(1,), targets=(target,))
+    data, contract = read_onnx(onnx)
+    try:
+        place = find_place(options, contract.precision)
+        recipe = make_recipe(place, data, contract, options)
+        with tempfile.TemporaryDirectory() as folder:
+            timings = Path(folder) / "timings"
+            info, plan = build_engine(
+                place.trt, data, contract, recipe, lambda percent: None, timings
+            )
+    except UserError as error:
+        return {"refused": str(error)}
+    return {
+        "plan_bytes": len(plan),
+        "seconds": round(info.build_seconds, 2),
+        "layers": info.layers,
+        "convolutions": info.convolutions,
+    }
+
+
+if __name__ == "__main__":
+    main()
