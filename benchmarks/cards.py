@@ -6,6 +6,7 @@ python -m lmk.benchmarks.cards zoo
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ class Source:
     terms: str
 
 
+_AS_GOOD = 0.95  # of the mean shape's error: nothing that a user could do with such landmarks
 _NONE_STATED = "none stated with the copy that was used"
 SOURCES = {
     "pose_lspet": Source(
@@ -69,9 +71,9 @@ Cores and packs trained by this project, matrices in half precision. `lmk adapt`
 `runs/` holds none and `--core` names none; `lmk detect --model NAME` uses a pack. The weights were
 learnt from images that have terms of their own: see each card.
 
-Everything here is made by `benchmarks/gpu/train_zoo.sh`, and this page, by
-`python -m lmk.benchmarks.cards`, from [zoo.json](zoo.json). All measures are of the files as they
-ship, on images that they were not trained on. *Consistency*: how far landmarks of a transformed
+Each file is made by the recipe on its card, all of them by `benchmarks/gpu/train_zoo.sh`, and this
+page, by `python -m lmk.benchmarks.cards`, from [zoo.json](zoo.json). All measures are of the files as
+they ship, on images that they were not trained on. *Consistency*: how far landmarks of a transformed
 image are from the transformed landmarks, beside that of points that never move. *Forward*,
 *backward*: error of the best linear map from found to annotated points and back, beside the mean
 shape's. Pictures: where each landmark lands on many such images, over the mean of their crops.
@@ -181,7 +183,14 @@ def _measures(reports: list[Mapping[str, Any]]) -> str:
     notes = [
         f"{r['data']}: collapsed, {r['collapsed_because']}." for r in reports if r["collapsed"]
     ]
-    return "\n".join([*("| " + " | ".join(line) + " |" for line in lines), *notes])
+    notes += [
+        f"{r['data']}: as good as the mean shape, no better: the landmarks follow the object as a "
+        "whole and not its parts."
+        for r in reports
+        if r.get("forward_percent", 0) > _AS_GOOD * r.get("forward_mean_shape_percent", math.inf)
+    ]
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n\n".join([text, *notes])
 
 
 def _line(report: Mapping[str, Any], annotated: bool) -> list[str]:

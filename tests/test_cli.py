@@ -267,7 +267,7 @@ def test_too_few_landmarks(here, capsys, tmp_path, count):
         (["export", "no.safetensors"], ["no.safetensors", "no such file"]),
         (["detect", "no.mp4"], ["no.mp4"]),
         (["detect", ".", "--roi", "left"], ["left", "full, center, x,y,w,h"]),
-        (["info", "runs/butterfly/preview.png"], [".safetensors or .onnx"]),
+        (["info", "runs/butterfly/preview.png"], [".safetensors, .onnx or .engine"]),
         (["evaluate", "--data", "nowhere"], ["no such folder"]),
         (["fly"], ["fly"]),
     ],

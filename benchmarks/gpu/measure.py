@@ -65,7 +65,11 @@ def measure(path: Path, stage: Stage, data: Mapping[str, DecodedSet]) -> dict[st
     else:
         model, _ = load_pack(path, _core_beside(path, stage))
         config = EvaluateConfig(images=TEST_IMAGES)
-        reports = [evaluate(model, each, config, seed) for each in data.values()]
+        crops = {"": stage.crop}  # of the others whole images
+        reports = [
+            evaluate(model, each, config, seed, crop=crops.get(name, "image"))
+            for name, each in data.items()
+        ]
         entry["measures"] = [_short(report) for report in reports]
     entry["parameters"] = sum(parameter.numel() for parameter in model.parameters())
     return entry

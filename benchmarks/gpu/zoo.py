@@ -41,7 +41,7 @@ _TIGHT = {"shift": 0.15, "scale": 0.25}
 _STAGES = {
     "core": Stage(("pose_lspet",), "annotation"),
     "face-core": Stage(_FACES, "image"),
-    "faces": Stage(("face_celeba_small",), "image", "core", ("face_mtfl80",), _TIGHT),
+    "faces": Stage(("face_celeba_small",), "center", "core", ("face_mtfl80",), _TIGHT),
     "cats": Stage(("cat_heads",), "image", "core", options=_TIGHT),
     "shoes": Stage(("shoes_zappos",), "image", "core", options=_TIGHT),
     "bodies": Stage(("pose_lspet",), "image", "face-core"),

@@ -153,3 +153,11 @@ def test_a_file_that_is_missing(folder):
 def test_a_folder_without_measures(tmp_path):
     result = CliRunner().invoke(cards.main, [str(tmp_path)])
     assert result.exit_code == 1 and "no such file; make it by train_zoo" in result.output
+
+
+@pytest.mark.parametrize(("forward", "told"), [(33.0, True), (30.0, False)])
+def test_a_pack_that_knows_no_more_than_the_mean_shape_says_so(folder, forward, told):
+    zoo = json.loads((folder / "zoo.json").read_text())
+    zoo["entries"]["cats"]["measures"][1]["forward_percent"] = forward
+    (folder / "zoo.json").write_text(json.dumps(zoo))
+    assert ("faces: as good as the mean shape, no better" in page_of(folder)) is told
