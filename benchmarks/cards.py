@@ -72,11 +72,12 @@ Cores and packs trained by this project, matrices in half precision. `lmk adapt`
 learnt from images that have terms of their own: see each card.
 
 Each file is made by the recipe on its card, all of them by `benchmarks/gpu/train_zoo.sh`, and this
-page, by `python -m lmk.benchmarks.cards`, from [zoo.json](zoo.json). All measures are of the files as
-they ship, on images that they were not trained on. *Consistency*: how far landmarks of a transformed
-image are from the transformed landmarks, beside that of points that never move. *Forward*,
-*backward*: error of the best linear map from found to annotated points and back, beside the mean
-shape's. Pictures: where each landmark lands on many such images, over the mean of their crops.
+page, by `python -m lmk.benchmarks.cards`, from [zoo.json](zoo.json). All measures are of the files
+as they ship, on images that they were not trained on. *Consistency*: how far landmarks of a
+transformed image are from the transformed landmarks, beside that of points that never move.
+*Forward*, *backward*: error of the best linear map from found to annotated points and back, beside
+the mean shape's. Pictures: where each landmark lands on many such images, over the mean of their
+crops.
 """
 
 
