@@ -64,10 +64,8 @@ def export(name: Path, data: str, precision: Precision, output: Path) -> dict[st
         contract = export_pack(pack, workspace.core_of(pack), output, crops, True, precision)
     except UserError as error:
         return {"refused": str(error)}
-    pair = next(name for name in contract.drift["pairs"] if name.startswith("eager"))
-    if precision == "fp32":
-        pair = "eager-onnxruntime"
-    found = contract.drift["pairs"][pair]
+    ran = "onnxruntime" if precision == "fp32" else "emulated"
+    found = contract.drift["pairs"][f"eager-{ran}"]
     drift = {key: found[key] for key in ("mean_px", "p99_px", "max_px")}
     kept = contract.drift.get("kept", [])
     return {"bytes": output.stat().st_size, "crops": contract.drift["crops"], "kept": kept, **drift}

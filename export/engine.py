@@ -122,7 +122,7 @@ def build_engine(
     plan = _build(trt, builder, network, config, log, report)
     seconds = time.monotonic() - started
     keep()
-    for line in log.errors:  # it managed without
+    for line in log.lines:  # it managed without
         _logger.warning("%s: %s", recipe.library, line)
     return (
         EngineInfo(

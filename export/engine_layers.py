@@ -105,7 +105,7 @@ def inspect_kernels(trt: Any, plan: bytes, log: Any) -> dict[str, int]:
     """
     engine = trt.Runtime(log).deserialize_cuda_engine(plan)
     if engine is None:
-        _logger.warning("%s: cannot inspect what it built: %s", trt.__name__, log.errors[-1:])
+        _logger.warning("%s: cannot inspect what it built: %s", trt.__name__, log.lines[-1:])
         return {}
     inspector = engine.create_engine_inspector()
     return count_kernels(inspector.get_engine_information(trt.LayerInformationFormat.JSON))

@@ -11,38 +11,24 @@ from collections.abc import Callable
 from typing import Any
 
 from lmk.runtime.errors import UserError
+from lmk.runtime.plan import make_log
 
 PERCENT = 100  # the steps that `monitor` reports in
 _SHOWN = 3  # lines of TensorRT's own in an error: the first says what, later ones where
-_logger = logging.getLogger(__name__)
 
 
 def log_of(trt: Any) -> Any:
-    """An `ILogger` that writes to Python's logging and keeps the errors in its list `errors`.
+    """An `ILogger` whose warnings are only INFO: an int8 engine has a hundred, about its choices.
 
-    Errors are logged only at level DEBUG: what becomes of them is the caller's to say. Warnings are
-    INFO: an int8 engine has a hundred, about choices of TensorRT's own.
+    See `make_log`.
     """
-    severity = trt.ILogger.Severity
-    levels = {severity.WARNING: logging.INFO}
-
-    class Log(trt.ILogger):
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, level: Any, message: str) -> None:
-            if level in (severity.ERROR, severity.INTERNAL_ERROR):
-                self.errors.append(" ".join(message.split()))
-            _logger.log(levels.get(level, logging.DEBUG), "%s: %s", trt.__name__, message)
-
-    return Log()
+    return make_log(trt, warnings=logging.INFO)
 
 
 def failure(log: Any, what: str, cure: str) -> UserError:
     """The error for what TensorRT refused, with the lines that it logged."""
     # Without a driver each error is followed by a second one that says only this.
-    lines = [line for line in dict.fromkeys(log.errors) if "catchCudaError" not in line][:_SHOWN]
+    lines = [line for line in dict.fromkeys(log.lines) if "catchCudaError" not in line][:_SHOWN]
     return UserError(f"{what}: {'; '.join(lines) or 'TensorRT gave no reason'}; {cure}")
 
 

@@ -20,6 +20,7 @@ from lmk.export.graph import DetectorGraph
 from lmk.export.precision import emulated
 from lmk.runtime.contract import INPUT, LANDMARKS, SCORES, Precision, default_names
 from lmk.runtime.errors import UserError
+from lmk.runtime.parity import LIMITS_PX
 from lmk.train.hourglass import LandmarkNetwork
 from lmk.train.projection import ProjectedConv2d
 
@@ -29,18 +30,6 @@ if TYPE_CHECKING:
 FLAT_SCORE = 0.5  # below it less than half of a heat-map's mass is near its point: it has no peak
 _BATCH = 8  # crops a run: bounds memory, and the last, smaller batch tests the dynamic axis
 Found = tuple[NDArray[np.float32], NDArray[np.float32]]  # landmarks (N,K,2), scores (N,K)
-
-# Statistic over all landmarks and crops -> pixels. In fp32 rounding alone stays 10 to 100 times
-# below it. A landmark is 2 to 4 px off the annotated place in the best of cases: the others cost
-# at most a tenth of that on average.
-LIMITS_PX: dict[Precision, dict[str, float]] = {
-    "fp32": {"max": 0.01},
-    "fp16": {"mean": 0.1, "p99": 0.5},
-    "bf16": {"mean": 0.1, "p99": 0.5},
-    "int8": {"mean": 0.3, "p99": 1.5},
-    "fp8": {"mean": 0.3, "p99": 1.5},
-}
-
 
 _CURES: dict[Precision, str] = {
     "fp32": "the graph is not what was trained; try other versions of torch, onnxscript or "

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from lmk.runtime import workspace
+from lmk.runtime.errors import UserError
 from lmk.runtime.report import print_doctor, print_info, print_summary, progress
 
 FILE_PATH = click.Path(path_type=Path)
@@ -16,6 +17,11 @@ FILE_PATH = click.Path(path_type=Path)
 @click.argument("source")
 @click.option(
     "--model", type=FILE_PATH, help="A category or a model file; default: the newest in runs/."
+)
+@click.option(
+    "--engine",
+    type=FILE_PATH,
+    help="An engine built with --refit for another category of the same core: run --model with it.",
 )
 @click.option("--roi", default="full", show_default=True, help="full, center, x,y,w,h or a CSV.")
 @click.option(
@@ -31,6 +37,7 @@ FILE_PATH = click.Path(path_type=Path)
 def detect_command(
     source: str,
     model: Path | None,
+    engine: Path | None,
     roi: str,
     output: Path | None,
     overlay: bool,
@@ -46,10 +53,12 @@ def detect_command(
     from lmk.runtime.results import make_sinks
     from lmk.runtime.sources import open_source
 
+    if engine and model is None:
+        raise UserError(f"{engine}: got no category to find with it; name one by --model")
     region = parse_roi(roi)
     with (
         open_source(source) as frames,
-        load(workspace.pick(model, "onnx"), device, threads) as landmarker,
+        load(workspace.pick(model, "onnx"), device, threads, engine) as landmarker,
     ):
         folder = output or workspace.RUNS / (Path(source).resolve().stem + "-landmarks")
         sinks, files = make_sinks(frames, folder, landmarker.names, overlay, force)

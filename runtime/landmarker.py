@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmk.runtime import images
+from lmk.runtime.contract import Contract
 from lmk.runtime.errors import UserError
 from lmk.runtime.images import Box
 from lmk.runtime.ort import OrtRunner
@@ -32,7 +33,11 @@ class Landmarker:
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
-        self.contract = runner.contract
+
+    @property
+    def contract(self) -> Contract:
+        """What the model promises; it changes with the category."""
+        return self.runner.contract
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -69,6 +74,23 @@ class Landmarker:
             Detection(images.to_frame(points, self._square(box), side), score, box)
             for points, score, box in zip(landmarks, scores, boxes, strict=True)
         ]
+
+    def switch(self, category: Path | str) -> None:
+        """Find another category of the same core from now on, by its name or pack.
+
+        Only with an engine that was built with --refit: its weights are swapped, in well under a
+        second. Waits for calls in other threads. Raises UserError as `swap.swap`, and for a model
+        that is no engine.
+        """
+        from lmk.runtime.swap import swap
+        from lmk.runtime.trt import TrtRunner
+
+        if not isinstance(self.runner, TrtRunner):
+            raise UserError(
+                f"{self.runner.name}: cannot change to '{category}', expected an engine; load that "
+                "category, or an engine that was built with --refit"
+            )
+        swap(self.runner, category)
 
     def close(self) -> None:
         """Free the model."""
@@ -110,14 +132,26 @@ def _check_image(image: object) -> None:
         raise ValueError(f"image: got {image.dtype} {image.shape}, {expected}")
 
 
-def load(path: Path | str, device: str | None = None, threads: int | None = None) -> Landmarker:
+def load(
+    path: Path | str,
+    device: str | None = None,
+    threads: int | None = None,
+    engine: Path | str | None = None,
+) -> Landmarker:
     """Load a model made by `lmk export`, or a category by its name.
 
     A category's model is `runs/NAME.onnx`, composed on first use from a pack in `runs/` or one that
     ships, see `named.model_file`. device: "cpu" or "cuda", None = cuda for an engine and cpu else;
-    threads: CPU threads of the model, None = one a core. Raises UserError when the file is missing
-    or not such a model, the name is not known, or the device does not load.
+    threads: CPU threads of the model, None = one a core. engine: run the category, or its pack,
+    with this engine file, which was built with --refit for another category of the same core: it
+    gets the weights of the pack, see `swap.swap`. Raises UserError when a file is missing or not
+    such a model, the name is not known, or the device does not load.
     """
+    if engine is not None:
+        _check_device(Path(engine), device)
+        from lmk.runtime.swap import open_engine
+
+        return Landmarker(open_engine(Path(engine), path))
     if Path(path).suffix == ".safetensors":
         raise UserError(
             f"{path}: got a pack or a core, expected an exported model (.onnx); "
@@ -128,11 +162,15 @@ def load(path: Path | str, device: str | None = None, threads: int | None = None
     path = model_file(path)
     if path.suffix != ".engine":
         return Landmarker(OrtRunner(path, device or "cpu", threads))
-    if device not in (None, "cuda"):
-        raise UserError(
-            f"{path}: got device '{device}', expected cuda, where engines run; leave the device "
-            "out, or name the ONNX file"
-        )
+    _check_device(path, device)
     from lmk.runtime.trt import TrtRunner
 
     return Landmarker(TrtRunner(path))
+
+
+def _check_device(engine: Path, device: str | None) -> None:
+    if device not in (None, "cuda"):
+        raise UserError(
+            f"{engine}: got device '{device}', expected cuda, where engines run; leave the device "
+            "out, or name the ONNX file"
+        )

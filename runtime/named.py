@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +20,15 @@ from lmk.runtime.wire import read_metadata
 
 _FILE_SUFFIXES = (".onnx", ".safetensors", ".engine")
 _PRECISION: Precision = "fp32"  # what runs everywhere
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A category's model in one precision, made of template, core and pack."""
+
+    model: bytes  # ONNX, without metadata
+    contract: Contract  # without drift
+    probe: Mapping[str, Any] | None  # see `parity.record`
 
 
 def model_file(model: Path | str) -> Path:
@@ -34,7 +46,8 @@ def model_file(model: Path | str) -> Path:
     pack = workspace.pack_named(path.name)
     if not output.exists():
         if pack is None:
-            raise _unknown(path.name)
+            exported = {path.stem for path in workspace.RUNS.glob("*.onnx")}
+            raise _unknown(path.name, exported | workspace.pack_names())
         reason = "first use"
     elif pack is None or not (stale := _why_stale(output, pack)):
         return output
@@ -52,36 +65,71 @@ def model_file(model: Path | str) -> Path:
 def compose_file(pack_path: Path, output: Path) -> Contract:
     """Write the ONNX file of a pack to `output`, checked by the pack's probe; return its contract.
 
+    Raises UserError as `composed`, when the model does not find what the pack's probe says, or the
+    file cannot be written; what was there before is then untouched.
+    """
+    made = composed(pack_path, _PRECISION)
+    contract, drift = made.contract, {"reference": "none"}
+    if made.probe:
+        names, size = contract.landmark_names, contract.input_size
+        drift = parity.check(made.model, made.probe, size, names, str(pack_path))
+    contract = replace(contract, drift=drift)
+    write_bytes(output, stamp(made.model, contract))
+    return contract
+
+
+def composed(pack_path: Path, precision: Precision) -> Composed:
+    """The model of a pack, unchecked.
+
     Core and template are looked for in runs/, beside the pack, and among what ships. Raises
-    UserError when one is missing, damaged or of another pack, when the model does not find what
-    the pack's probe says, or the file cannot be written; what was there before is then untouched.
+    UserError when one is missing, damaged or of another pack.
     """
     pack, header = read_weights(pack_path, "pack")
     workspace.warn_unfinished(pack_path, header)
-    template = read_template(_template_of(pack_path))
+    template = read_template(_template_of(pack_path, precision))
     core: Arrays = {}
     if core_path := workspace.core_of(pack_path):
         core, core_header = read_weights(core_path, "core")
         check_core(pack_path, header, core_path, core_header["sha256"])
     model = compose(template, core, pack, header, str(pack_path))
-    names, size = tuple(header["landmark_names"]), header["network"]["input_size"]
-    drift = {"reference": "none"}
-    if probe := header.get("probe"):
-        drift = parity.check(model, probe, size, names, str(pack_path))
-    contract = Contract(
+    contract = contract_of(header, precision, template.versions | {"numpy": np.__version__})
+    return Composed(model, contract, header.get("probe"))
+
+
+def contract_of(
+    header: Mapping[str, Any], precision: Precision, versions: dict[str, str]
+) -> Contract:
+    """The contract of the model that is made of a pack with `header`."""
+    return Contract(
         category=header["category"],
         num_landmarks=header["network"]["num_landmarks"],
-        input_size=size,
-        precision=_PRECISION,
+        input_size=header["network"]["input_size"],
+        precision=precision,
         core_sha256=header["core_sha256"],
         pack_sha256=header["sha256"],
-        landmark_names=names,
+        landmark_names=tuple(header["landmark_names"]),
         crop_scale=header["crop_scale"],
-        drift=drift,
-        versions=template.versions | {"numpy": np.__version__},
+        versions=versions,
     )
-    write_bytes(output, stamp(model, contract))
-    return contract
+
+
+def pack_file(category: Path | str) -> Path:
+    """The pack `category`: itself if it is a file of weights, else that of the name.
+
+    Raises UserError for a name that is not known and for a model that was made of a pack.
+    """
+    path = Path(category)
+    if path.suffix == ".safetensors":
+        return path
+    if path.suffix in _FILE_SUFFIXES or len(path.parts) != 1:
+        raise UserError(
+            f"{path}: got a model, expected a category or its pack, whose weights an engine takes; "
+            "leave the engine out, or name the category"
+        )
+    pack = workspace.pack_named(path.name)
+    if pack is None:
+        raise _unknown(path.name, workspace.pack_names())
+    return pack
 
 
 def _why_stale(model: Path, pack: Path) -> str | None:
@@ -98,22 +146,33 @@ def _why_stale(model: Path, pack: Path) -> str | None:
     return "the pack has changed"
 
 
-def _template_of(pack: Path) -> Path:
+def _template_of(pack: Path, precision: Precision) -> Path:
     network = read_header(pack)["network"]
-    name = template_name(network, _PRECISION)
+    name = template_name(network, precision)
     for folder in dict.fromkeys((workspace.RUNS, pack.parent, workspace.ZOO)):
         if (folder / name).is_file():
             return folder / name
     facts = ", ".join(f"{key} {value}" for key, value in network.items())
     raise UserError(
-        f"{pack}: no template for its network ({facts}), expected one in {workspace.RUNS}/ or "
-        f"among what ships; run `lmk export {pack}`, which needs torch"
+        f"{pack}: no {precision} template for its network ({facts}), expected one in "
+        f"{workspace.RUNS}/ or among what ships; {_cure(pack, network, precision)}, which needs "
+        "torch"
     )
 
 
-def _unknown(name: str) -> UserError:
-    exported = {path.stem for path in workspace.RUNS.glob("*.onnx")}
-    known = ", ".join(sorted(exported | workspace.pack_names())) or "none"
+def _cure(pack: Path, network: Mapping[str, int], precision: Precision) -> str:
+    """How to do without a template that is missing."""
+    if precision == _PRECISION:
+        return f"run `lmk export {pack}`"
+    return (
+        f"make it by `python -m lmk.export.template --width {network['width']} --input-size "
+        f"{network['input_size']} --landmarks {network['num_landmarks']} --precision {precision} "
+        f"--output {workspace.RUNS}`"
+    )
+
+
+def _unknown(name: str, names: set[str]) -> UserError:
+    known = ", ".join(sorted(names)) or "none"
     return UserError(
         f"model: got '{name}', which is no file and no category here, expected one of: {known}; "
         "`lmk adapt` makes more"

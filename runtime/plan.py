@@ -9,9 +9,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from lmk.runtime.contract import INPUT, LANDMARKS, SCORES
 from lmk.runtime.cuda import CudaDevice, CudaError, Memory, Stream
 from lmk.runtime.engine_file import ENGINE_NAMES, EngineInfo
@@ -78,43 +75,32 @@ class Plan:
         if asked is not None and not asked(stream.handle):
             raise CudaError("this engine cannot be captured in a CUDA graph; load it without")
 
-    def refit_names(self) -> tuple[str, ...]:
-        """The names of all weights that `prepare_refit` takes; none if they are fixed."""
-        if not self._engine.refittable:
-            return ()
-        refitter = self._library.Refitter(self._engine, self._log)
-        return tuple(sorted(refitter.get_all_weights()))
+    def prepare_refit(self, model: bytes) -> Callable[[], None]:
+        """Give a function that puts the weights of an ONNX model into the engine.
 
-    def prepare_refit(self, tensors: Mapping[str, NDArray[Any]]) -> Callable[[], None]:
-        """Give a function that puts other weights into the engine, by their names in the graph.
-
-        tensors: one for each of `refit_names`, in its shape and dtype; bfloat16 as uint16 of the
-        same bits. The function raises CudaError, after which the weights are undefined. Nothing
-        may run meanwhile, and what was captured holds the old weights. Raises UserError for a
-        tensor that is missing, unknown, of the wrong dtype or size or not finite, and for an
-        engine whose weights are fixed.
+        model: of the graph that the engine was built from; the library's parser finds its weights,
+        for an engine has others: a factor and an offset in place of a batch-norm's four tensors.
+        The function raises CudaError, after which the weights are undefined. Nothing may run
+        meanwhile, and what was captured holds the old weights. Raises UserError for an engine
+        whose weights are fixed, and a model of another graph.
         """
-        wanted = set(self.refit_names())
-        if not wanted:
+        if not self._engine.refittable:
             raise UserError(
                 f"{self.path}: got an engine whose weights are fixed, expected one that takes "
-                "others; export the pack with --refit, on a machine with a GPU"
+                f"others; build one, on a machine with a GPU, by `lmk export PACK --engine "
+                f"{ENGINE_NAMES[self.info.recipe.library]} --refit`"
             )
-        self._check_names(wanted, set(tensors))
         refitter = self._library.Refitter(self._engine, self._log)
-        kept = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-        for name, tensor in kept.items():
-            weights = self._weights(name, tensor, refitter.get_weights_prototype(name))
-            if not refitter.set_named_weights(name, weights):
-                raise UserError(f"{self.path}: weights '{name}': {self.complaints()}")
-        missing = refitter.get_missing_weights()
-        if missing:
+        parser = self._library.OnnxParserRefitter(refitter, self._log)
+        if not parser.refit_from_bytes(model):
+            errors = [parser.get_error(index).desc() for index in range(parser.num_errors)]
             raise UserError(
-                f"{self.path}: got no weights '{missing[0]}', which the engine computes together "
-                "with others that are given; export the pack again"
+                f"{self.path}: got weights that do not fit ({'; '.join(errors[:_COMPLAINTS])}), "
+                "expected those of the graph it was built from; export that pack to an engine of "
+                "its own"
             )
 
-        def put(kept: object = kept) -> None:  # the refitter has only their addresses
+        def put(parser: object = parser) -> None:  # which owns what the refitter will read
             if not refitter.refit_cuda_engine():
                 raise CudaError(self.complaints())
 
@@ -163,41 +149,15 @@ class Plan:
                 f"{self.info.recipe.batches}; export the pack again"
             )
 
-    def _check_names(self, wanted: set[str], given: set[str]) -> None:
-        if wanted == given:
-            return
-        word, odd = ("no", wanted - given) if wanted - given else ("unknown", given - wanted)
-        raise UserError(
-            f"{self.path}: got {word} weights '{min(odd)}' ({len(odd)} such), expected the "
-            f"{len(wanted)} that the engine can change; take the engine's own core and template"
-        )
 
-    def _weights(self, name: str, tensor: NDArray[Any], prototype: Any) -> Any:
-        """`tensor` for the refitter, checked against what the engine has under that name."""
-        kind = prototype.dtype
-        is_bfloat16 = kind == self._library.DataType.BF16  # has no dtype in NumPy
-        dtype = np.dtype(np.uint16 if is_bfloat16 else self._library.nptype(kind))
-        if (tensor.dtype, tensor.size) != (dtype, prototype.size):
-            raise UserError(
-                f"{self.path}: weights '{name}': got {tensor.size} values of {tensor.dtype}, "
-                f"expected {prototype.size} of {dtype}; take a pack for the engine's own core"
-            )
-        if not is_bfloat16 and not np.isfinite(tensor).all():
-            raise UserError(
-                f"{self.path}: weights '{name}': got a value that is not finite, expected numbers; "
-                "adapt the pack again"
-            )
-        return self._library.Weights(kind, tensor.ctypes.data, tensor.size)
-
-
-def make_log(library: Any) -> Any:
+def make_log(library: Any, warnings: int = logging.WARNING) -> Any:
     """A logger for the library `tensorrt` or `tensorrt_rtx` that passes all on to Python's.
 
-    Its `lines` are the error messages so far, one line each.
+    Its `lines` are the error messages so far, one line each. warnings: the level of its warnings.
     """
     severity = library.ILogger.Severity
     levels = {severity.INTERNAL_ERROR: logging.ERROR, severity.ERROR: logging.ERROR}
-    levels |= {severity.WARNING: logging.WARNING, severity.INFO: logging.DEBUG}
+    levels |= {severity.WARNING: warnings, severity.INFO: logging.DEBUG}
 
     class Log(library.ILogger):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lmk.runtime import parity
 from lmk.runtime.contract import Contract
@@ -54,39 +53,40 @@ class TrtRunner(Runner):
         with self._on_device("cannot run these crops", "try a smaller batch"), self._lane() as lane:
             return self._run(lane, crops)
 
-    def refit_names(self) -> tuple[str, ...]:
-        """See `Plan.refit_names`."""
-        with self._on_device("cannot name its weights", "load it again"), self._exclusive():
-            return self._plan.refit_names()
-
     def refit(
-        self,
-        tensors: Mapping[str, NDArray[Any]],
-        contract: Contract,
-        probe: Mapping[str, Any] | None = None,
-        tolerance_px: float = parity.TOLERANCE_PX,
+        self, model: bytes, contract: Contract, probe: Mapping[str, Any] | None = None
     ) -> float | None:
         """Make this the model of another category: swap the weights of the engine.
 
-        tensors: see `Plan.prepare_refit`. contract: the other category's. probe: what its pack has
-        of the landmarks in the probe crops (see `parity.record`). Waits for calls that are running.
-        Returns the largest distance to the probe's landmarks in pixels, None without a probe.
-        Raises UserError for a contract of another network, for what `Plan.prepare_refit` refuses,
-        and for landmarks beyond `tolerance_px`; these close the runner: its weights are no one's.
+        model: the other category's, see `Plan.prepare_refit`; contract: also its. probe: what its
+        pack has of the landmarks in the probe crops (see `parity.record`). Waits for calls that are
+        running. Returns the largest distance to the probe's landmarks in pixels, None without one.
+        Raises UserError for what `check_takes` and `Plan.prepare_refit` refuse, and for landmarks
+        beyond the limits of the precision; these close the runner: its weights are no one's.
         """
-        self._check_network(contract)
+        self.check_takes(contract)
         with self._on_device("cannot change its weights", "load it again"), self._exclusive():
-            put = self._plan.prepare_refit(tensors)
+            put = self._plan.prepare_refit(model)
             try:
                 put()
                 for lane in self._idle:
                     lane.drop_graphs()
-                drift = None if probe is None else self._drift(contract, probe, tolerance_px)
+                drift = None if probe is None else self._drift(contract, probe)
             except BaseException:
                 self._free()
                 raise
             self.contract = contract
             return drift
+
+    def check_takes(self, contract: Contract) -> None:
+        """Raise UserError unless the engine's network can be that of `contract`."""
+        for name in ("core_sha256", "num_landmarks", "input_size", "precision"):
+            ours, other = getattr(self.contract, name), getattr(contract, name)
+            if ours != other:
+                raise UserError(
+                    f"{self._plan.path}: refit to '{contract.category}': got {name} {other}, "
+                    f"expected {ours}; export that pack to an engine of its own"
+                )
 
     def close(self) -> None:
         """Wait for calls that are running, then free everything; a second call does nothing."""
@@ -117,34 +117,18 @@ class TrtRunner(Runner):
         except CudaError as error:
             raise UserError(f"{self.name}: {failure} ({error}); {cure}") from error
 
-    def _drift(self, contract: Contract, probe: Mapping[str, Any], tolerance_px: float) -> float:
-        """How far landmarks are from the probe's, in pixels; raises UserError naming the worst."""
+    def _drift(self, contract: Contract, probe: Mapping[str, Any]) -> float:
+        """How far landmarks are from the probe's at most, in pixels; raises as `parity.compare`."""
         crops = parity.probe_crops(contract.input_size, probe["crops"], probe["seed"])
         lane = self._take()
         try:
-            landmarks, _ = self._run(lane, crops)
+            found = self._run(lane, crops)
         finally:
             self._idle.append(lane)
-        distance = np.linalg.norm(landmarks - np.array(probe["landmarks"]), axis=2)  # (N,K)
-        worst = np.where(np.isnan(distance), np.inf, distance).max(axis=0)
-        if not worst.max() <= tolerance_px:
-            name = contract.landmark_names[int(worst.argmax())]
-            raise UserError(
-                f"{self._plan.path}: landmark '{name}': got a drift of {worst.max():.4g} px from "
-                f"the probe of '{contract.category}', expected at most {tolerance_px} px; "
-                "export that pack to an engine of its own"
-            )
-        return float(worst.max())
-
-    def _check_network(self, contract: Contract) -> None:
-        """Raise UserError unless the engine's network can be that of `contract`."""
-        for name in ("core_sha256", "num_landmarks", "input_size", "precision"):
-            ours, other = getattr(self.contract, name), getattr(contract, name)
-            if ours != other:
-                raise UserError(
-                    f"{self._plan.path}: refit to '{contract.category}': got {name} {other}, "
-                    f"expected {ours}; export that pack to an engine of its own"
-                )
+        source = f"{self._plan.path}: refit to '{contract.category}'"
+        names, cure = contract.landmark_names, "export that pack to an engine of its own"
+        report = parity.compare(found, probe, names, contract.precision, source, cure)
+        return float(report["max_px"])
 
     @contextmanager
     def _lane(self) -> Iterator[Lane]:

@@ -132,10 +132,12 @@ def pack_path(make_pack, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def exported(pack_path, core_path, crops, tmp_path_factory):
-    """The file and the contract of a whole export of `pack_path`."""
+def exported(pack_path, core_path, crops, template, tmp_path_factory):
+    """The file and the contract of a whole export of `pack_path`, but for the trace."""
     path = tmp_path_factory.mktemp("exported") / "teapots.onnx"
-    return path, export_pack(pack_path, core_path, path, crops)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("lmk.export.pack.make_template", lambda network: template)
+        return path, export_pack(pack_path, core_path, path, crops)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ def counted(typed_models):
         flag = trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
         network = builder.create_network(1 << int(flag))
         parser = trt.OnnxParser(network, log)
-        assert parser.parse(model.SerializeToString()), log.errors
+        assert parser.parse(model.SerializeToString()), log.lines
         return count_layers(trt, network)
 
     return {name: count(model) for name, model in typed_models.items()}

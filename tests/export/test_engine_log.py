@@ -61,6 +61,7 @@ def test_log_goes_to_python_and_errors_are_kept(caplog):
     levels = {record.getMessage(): record.levelname for record in caplog.records}
     assert levels["tensorrt_rtx: slow"] == "INFO"
     assert levels["tensorrt_rtx: news"] == "DEBUG"
+    assert log.lines == ["no kernel", "[x::catchCudaError::1] no driver", "no kernel"]
     assert str(failure(log, "x: cannot build", "cure")) == "x: cannot build: no kernel; cure"
 
 

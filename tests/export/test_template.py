@@ -1,6 +1,7 @@
 """template: a graph without weights that any category of the architecture can fill."""
 
 import copy
+import dataclasses
 
 import numpy as np
 import onnx
@@ -12,11 +13,12 @@ from onnx import numpy_helper
 from lmk.export import template as module
 from lmk.export.fold import fold
 from lmk.export.graph import to_onnx
+from lmk.export.pack import export_pack
 from lmk.export.precision import halve
 from lmk.export.template import fill, make_template, write_template
 from lmk.export.verify import randomised, run_eager, run_onnx
 from lmk.runtime.errors import UserError
-from lmk.runtime.parity import check
+from lmk.runtime.parity import LIMITS_PX, check
 from lmk.runtime.template import compose, pack_tensors, read_template, stamp
 from lmk.runtime.weights import read_weights
 from lmk.train.category import category_state, halve_pack, load_pack, new_category
@@ -126,18 +128,42 @@ def test_it_comes_back_from_its_file(template, tmp_path):
         read_template(path)
 
 
-@pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_half_precision_is_that_of_an_export(same_program, template, adapted, precision):
-    half = make_template(HourglassConfig(5, 16, 64), precision)
-    filled = onnx.load_from_string(fill(half, adapted, PROJECTION))
-    single = onnx.load_from_string(fill(template, adapted, PROJECTION))
-    expected = initializers(halve(single, precision))
-    for name, value in initializers(filled).items():
-        assert value.dtype == expected[name].dtype
-        assert np.array_equal(value, expected[name]), name
-    assert [n.op_type for n in filled.graph.node] == [
-        n.op_type for n in halve(single, precision).graph.node
-    ]
+@pytest.fixture(scope="module", params=["fp16", "bf16"])
+def half(request, plain_program):
+    """A precision and the template in it."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module, "trace", lambda network: plain_program)
+        return request.param, make_template(HourglassConfig(5, 16, 64), request.param)
+
+
+def test_half_precision_is_that_of_an_export(half, template, make_pack, core_path, tmp_path):
+    """Byte for byte, of a second category too: an export fills in fp32, then rounds."""
+    precision, typed = half
+    for seed in (3, 4):
+        pack = make_pack(tmp_path / f"{seed}.safetensors", seed=seed)
+        single = onnx.load_from_string(composed(pack, core_path, template))
+        assert composed(pack, core_path, typed) == halve(single, precision).SerializeToString()
+
+
+def test_an_export_in_half_precision_is_the_composed_file(
+    half, same_trace, pack_path, core_path, crops, tmp_path, monkeypatch
+):
+    precision, typed = half
+    monkeypatch.setitem(LIMITS_PX, precision, {"mean": 20.0})  # random weights drift as they like
+    output = tmp_path / "out.onnx"
+    contract = export_pack(pack_path, core_path, output, crops[:1], precision=precision)
+    assert output.read_bytes() == stamp(composed(pack_path, core_path, typed), contract)
+
+
+def test_half_precision_comes_back_from_its_file(half, template, tmp_path):
+    precision, typed = half
+    path = write_template(typed, tmp_path)
+    assert path.name == f"template-16-64-5-{precision}.safetensors"
+    assert read_template(path) == typed
+    dtypes = {weight.dtype for weight in typed.weights}
+    assert dtypes == {{"fp16": "float16", "bf16": "bfloat16"}[precision]}
+    recipe = [dataclasses.replace(weight, dtype="float32") for weight in typed.weights]
+    assert recipe == list(template.weights)
 
 
 def test_integers_have_no_template():
@@ -170,7 +196,8 @@ def test_command(template, monkeypatch, tmp_path):
     options = ["--width", "16", "--input-size", "64", "--landmarks", "5"]
     done = CliRunner().invoke(module.main, [*options, "--output", str(tmp_path)])
     assert done.output.strip() == str(tmp_path / "template-16-64-5-fp32.safetensors")
-    assert asked == [(HourglassConfig(5, 16, 64), "fp32")]
+    CliRunner().invoke(module.main, [*options, "--output", str(tmp_path), "--precision", "bf16"])
+    assert asked == [(HourglassConfig(5, 16, 64), precision) for precision in ("fp32", "bf16")]
 
 
 def test_the_network_is_untouched(template, adapted):

@@ -7,6 +7,7 @@ crop, its scores their mean brightness: they depend on every pixel and can be co
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import sys
 from fractions import Fraction
@@ -17,10 +18,13 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from safetensors.numpy import save_file
 
 import lmk
+from lmk.runtime import parity, workspace
 from lmk.runtime.contract import INPUT, LANDMARKS, SCORES, Contract
-from lmk.runtime.template import Template, Weight
+from lmk.runtime.template import Template, Weight, compose, template_name
+from lmk.runtime.weights import digest
 
 SIDE = 64
 NAMES = ("red", "green", "blue")
@@ -291,3 +295,40 @@ def toy_pack():
         return pack, header
 
     return make
+
+
+@pytest.fixture
+def save_arrays():
+    """Return a function that writes a file of ours from arrays, and gives their sha256."""
+
+    def save(path: Path, kind: str, arrays, header) -> str:
+        header = {**header, "kind": kind, "sha256": digest(arrays)}
+        path.parent.mkdir(exist_ok=True)
+        save_file(arrays, path, metadata={"lmk": json.dumps(header)})
+        return header["sha256"]
+
+    return save
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch, toy_template, toy_core, toy_pack, save_arrays):
+    """A zoo of core, template and a function that writes the pack of a seed; runs/ is empty."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(workspace, "ZOO", tmp_path / "zoo")
+    name = template_name(toy_template.network, "fp32")
+    save_arrays(workspace.ZOO / name, "template", toy_template.arrays(), toy_template.header())
+    core_sha256 = save_arrays(workspace.ZOO / "core.safetensors", "core", toy_core, {})
+
+    def write(path=None, seed=1, probed=True, edit=lambda pack: None, **more) -> Path:
+        path = path or workspace.ZOO / "toys.safetensors"
+        pack, header = toy_pack(seed)
+        header |= {"core_sha256": core_sha256, **more}
+        if probed:
+            model = compose(toy_template, toy_core, pack, header, "pack")
+            found = parity.run_onnx(model, parity.probe_crops(SIDE))
+            header |= {"probe": parity.record(*found)}
+        edit(pack)
+        save_arrays(path, "pack", pack, header)
+        return path
+
+    return write

@@ -1,10 +1,11 @@
 """A stand-in for the module tensorrt_rtx: as much as the runner uses, with an engine that computes.
 
 Names of classes, methods and parameters are the library's, which test_plan.py checks. The test puts
-a FakeCuda into `cuda`.
+a FakeCuda into `cuda`, and what models there are into `read_model`.
 """
 
 import ctypes
+import functools
 
 import numpy as np
 
@@ -39,12 +40,12 @@ def write_file(path, contract=None, **changes):
     return path
 
 
-def nptype(trt_type):
-    return {DataType.FLOAT: np.float32, DataType.HALF: np.float16}[trt_type]
+def read_model(model):
+    """What an engine with the weights of that ONNX model finds in crops; ValueError: does not fit.
 
-
-class DataType:
-    FLOAT, HALF, BF16 = "float", "half", "bf16"
+    Here the model is its gain, b"2.0".
+    """
+    return functools.partial(find, gain=float(model))
 
 
 class ExecutionContextAllocationStrategy:
@@ -90,7 +91,7 @@ class ICudaEngine:
 
     def __init__(self):
         self._shapes = {IMAGE: (-1, SIDE, SIDE, 3), LANDMARKS: (-1, 3, 2), SCORES: (-1, 3)}
-        self._weights = {"gain": np.ones(1, np.float32), "unused": np.zeros((2, 3), np.float16)}
+        self._find = find
         self._ran = []  # batches
         self._capturable, self._broken = True, False
 
@@ -136,12 +137,12 @@ class IExecutionContext:
         return self._engine._capturable
 
     def execute_async_v3(self, stream_handle):
-        gain = float(self._engine._weights["gain"][0])  # what is captured keeps its weights
-        cuda.live[stream_handle].queue.append(lambda: self._run(gain))
+        finding = self._engine._find  # what is captured keeps its weights
+        cuda.live[stream_handle].queue.append(lambda: self._run(finding))
         return True
 
-    def _run(self, gain):
-        found = find(self._array(IMAGE, np.uint8, SIDE, SIDE, 3), gain)
+    def _run(self, finding):
+        found = finding(self._array(IMAGE, np.uint8, SIDE, SIDE, 3))
         self._array(LANDMARKS, np.float32, 3, 2)[:] = found[0]
         self._array(SCORES, np.float32, 3)[:] = found[1]
         self._engine._ran.append(self._batch)
@@ -152,36 +153,36 @@ class IExecutionContext:
         return np.frombuffer(block, dtype).reshape(self._batch, *shape)
 
 
-class Weights:
-    def __init__(self, type, ptr, count):
-        block = (ctypes.c_uint8 * (count * np.dtype(nptype(type)).itemsize)).from_address(ptr)
-        self._values = np.frombuffer(block, nptype(type)).copy()
-
-
-class _Prototype:
-    def __init__(self, dtype, size):
-        self.dtype, self.size = dtype, size
-
-
 class Refitter:
     def __init__(self, engine, logger):
-        self._engine, self._given = engine, {}
-
-    def get_all_weights(self):
-        return list(self._engine._weights)
-
-    def get_weights_prototype(self, weights_name):
-        return {"gain": _Prototype(DataType.FLOAT, 1), "unused": _Prototype(DataType.HALF, 6)}[
-            weights_name
-        ]
-
-    def set_named_weights(self, name, weights):
-        self._given[name] = weights._values
-        return True
-
-    def get_missing_weights(self):
-        return []
+        self._engine, self._given = engine, None
 
     def refit_cuda_engine(self):
-        self._engine._weights |= self._given
+        self._engine._find = self._given
         return True
+
+
+class OnnxParserRefitter:
+    num_errors = 0
+
+    def __init__(self, refitter, logger):
+        self._refitter = refitter
+
+    def refit_from_bytes(self, model):
+        try:
+            self._refitter._given = read_model(model)
+        except ValueError as error:
+            self.num_errors, self._error = 1, str(error)
+            return False
+        return True
+
+    def get_error(self, index):
+        return ParserError(self._error)
+
+
+class ParserError:
+    def __init__(self, text):
+        self._text = text
+
+    def desc(self):
+        return self._text

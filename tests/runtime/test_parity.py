@@ -7,7 +7,7 @@ import pytest
 
 from lmk.runtime import parity
 from lmk.runtime.errors import UserError
-from lmk.runtime.parity import check, probe_crops, record, run_onnx
+from lmk.runtime.parity import LIMITS_PX, check, compare, probe_crops, record, run_onnx
 
 NAMES = ("red", "green", "blue")
 
@@ -36,6 +36,7 @@ def test_crops_are_smooth_textured_and_seeded():
 def test_a_model_agrees_with_its_own_probe(model_path, probe):
     report = check(model_path.read_bytes(), probe, 64, NAMES, "pack")
     assert report["reference"] == "probe" and report["crops"] == parity.COUNT
+    assert report["limits_px"] == LIMITS_PX["fp32"]
     assert 0 <= report["mean_px"] <= report["max_px"] < 1e-4
     assert len(report["landmarks_max_px"]) == 3 and report["scores_max"] < 1e-4
 
@@ -53,3 +54,23 @@ def test_a_probe_of_other_landmarks(model_path, probe):
     wrong = probe | {"landmarks": np.array(probe["landmarks"])[:, :2].tolist()}
     with pytest.raises(UserError, match=r"got a probe of \(4, 2, 2\), expected \(4, 3, 2\)"):
         check(model_path.read_bytes(), wrong, 64, NAMES, "pack")
+
+
+def test_half_precision_may_be_off_a_little(probe):
+    """Its limits are those of an export: 0.1 px on average, 0.5 px at the 99th percentile."""
+
+    def off(by, *where, precision="fp16"):
+        landmarks = np.array(probe["landmarks"])
+        landmarks[where] += by
+        found = landmarks, np.array(probe["scores"])
+        return compare(found, probe, NAMES, precision, "pack", "cure")
+
+    assert off([0.09, 0])["max_px"] == pytest.approx(0.09)
+    with pytest.raises(UserError, match=r"0\.11 px from .* \(mean\), expected at most 0\.1 px; cu"):
+        off([0, 0.11])
+    with pytest.raises(UserError, match=r"'blue': .* \(p99\), expected at most 0\.5 px"):
+        off([0.9, 0], 0, 2)
+    with pytest.raises(UserError, match=r"'red': got a drift of nan px .* \(mean\)"):
+        off(np.nan, 1, 0, precision="bf16")
+    with pytest.raises(UserError, match=r"\(max\), expected at most 0\.01 px"):
+        off([0.02, 0], precision="fp32")
