@@ -14,7 +14,10 @@ from lmk.runtime.cuda import open_device
 from lmk.runtime.engine_file import LIBRARY_TITLES, SINCE, Library
 from lmk.runtime.errors import UserError
 
-_PACKAGES = {"tensorrt": "tensorrt cuda-core", "tensorrt_rtx": "tensorrt-rtx cuda-core"}
+_PACKAGES = {
+    "tensorrt": "tensorrt cuda-core cuda-bindings",
+    "tensorrt_rtx": "tensorrt-rtx cuda-core cuda-bindings",
+}
 _logger = logging.getLogger(__name__)
 
 

@@ -134,7 +134,7 @@ def open_device(index: int = 0) -> CudaDevice:
 
         return HostedDevice(index)
     except ImportError as error:
-        package = "'cuda-core[cu13]'" if name == "cuda-core" else "pycuda"  # [cu13]: its bindings
+        package = "cuda-core cuda-bindings" if name == "cuda-core" else "pycuda"
         raise UserError(
             f"{name}: cannot be imported ({error}), needed to run on a GPU; pip install {package}"
         ) from error

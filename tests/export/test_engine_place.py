@@ -34,7 +34,10 @@ def machine(monkeypatch):
 
 @pytest.mark.parametrize(
     "library, packages",
-    [("tensorrt", "tensorrt cuda-core"), ("tensorrt_rtx", "tensorrt-rtx cuda-core")],
+    [
+        ("tensorrt", "tensorrt cuda-core cuda-bindings"),
+        ("tensorrt_rtx", "tensorrt-rtx cuda-core cuda-bindings"),
+    ],
 )
 def test_missing_library_names_the_line(monkeypatch, library, packages):
     monkeypatch.setitem(sys.modules, library, None)
