@@ -15,6 +15,7 @@ from lmk.runtime.commands import FILE_PATH
 from lmk.runtime.contract import PRECISIONS, Precision
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import check_output
+from lmk.runtime.named import is_composed
 from lmk.runtime.report import console, progress
 from lmk.runtime.weights import read_header
 
@@ -78,7 +79,7 @@ def export_command(
         onnx = workspace.made_of(pack, f"{typed}.onnx")
         output = _serve(pack, core, onnx, precision, data, repository, force)
     elif options is None:
-        _export(pack, core, output, precision, data, force)
+        _export(pack, core, output, precision, data, force or is_composed(output))
     else:
         check_output(output, force)  # before minutes of work
         onnx = pack if pack.suffix == ".onnx" else output.with_suffix(".onnx")

@@ -34,8 +34,8 @@ Found = tuple[NDArray[np.float32], NDArray[np.float32]]  # landmarks (N,K,2), sc
 _CURES: dict[Precision, str] = {
     "fp32": "the graph is not what was trained; try other versions of torch, onnxscript or "
     "onnxruntime",
-    "fp16": "export with --precision bf16 or fp32",
-    "bf16": "export with --precision fp16 or fp32",
+    "fp16": "verify on images of the category by --data, or export with --precision bf16 or fp32",
+    "bf16": "verify on images of the category by --data, or export with --precision fp16 or fp32",
     "int8": "calibrate on other images of the category by --data, or export with --precision fp16",
     "fp8": "calibrate on other images of the category by --data, or export with --precision fp16",
 }

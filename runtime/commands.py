@@ -75,8 +75,8 @@ def detect_command(
 @click.argument("file", type=FILE_PATH)
 @click.option("--json", "as_json", is_flag=True, help="Everything, machine-readable.")
 def info_command(file: Path, as_json: bool) -> None:
-    """Say what a core, pack or exported model holds."""
-    print_info(file, as_json)
+    """Say what a core, pack, exported model or engine holds; a category stands for its pack."""
+    print_info(workspace.pick(file, "pack"), as_json)
 
 
 @click.command("doctor")

@@ -132,6 +132,17 @@ def pack_file(category: Path | str) -> Path:
     return pack
 
 
+def is_composed(model: Path) -> bool:
+    """Whether `model` was composed on first use: nothing is lost by making it anew."""
+    if not model.is_file():
+        return False
+    try:
+        contract = Contract.from_metadata(read_metadata(model), str(model))
+    except UserError:
+        return False
+    return "reference" in contract.drift
+
+
 def _why_stale(model: Path, pack: Path) -> str | None:
     """Why `model` is to be composed again of `pack`; None if it is not."""
     contract = Contract.from_metadata(read_metadata(model), str(model))

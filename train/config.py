@@ -31,6 +31,7 @@ _POSITIVE |= {"images", "sigma", "projection_rate", "target_sigma", "generator_w
 _NOT_NEGATIVE = {"rotation", "scale", "shift", "gain", "equivariance", "separation", "seed"}
 _NOT_NEGATIVE |= {"ramp", "identity", "average", "bend", "jitter"}
 _BELOW_1 = {"average", "jitter", "bend"}
+_AT_MOST_1 = {"ramp"}
 
 
 # A batch-norm cannot be trained on one image, nor collapse be seen on one landmark.
@@ -78,6 +79,8 @@ class RunConfig:
                 raise UserError(f"{flag}: got {value}, expected 0 or more; raise it")
             if name in _BELOW_1 and not value < 1:
                 raise UserError(f"{flag}: got {value}, expected less than 1; lower it")
+            if name in _AT_MOST_1 and not value <= 1:
+                raise UserError(f"{flag}: got {value}, expected at most 1; lower it")
         rotation = getattr(self, "rotation", 0.0)
         if rotation > 180:
             raise UserError(f"--rotation: got {rotation}, expected at most 180 degrees; lower it")

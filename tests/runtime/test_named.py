@@ -11,7 +11,7 @@ import lmk
 from lmk.runtime import workspace
 from lmk.runtime.contract import Contract
 from lmk.runtime.errors import UserError
-from lmk.runtime.named import compose_file, model_file
+from lmk.runtime.named import compose_file, is_composed, model_file
 from lmk.runtime.template import compose, template_name
 from lmk.runtime.wire import read_metadata
 
@@ -199,3 +199,12 @@ def test_a_model_that_is_truncated_is_told(shipped):
     truncate(model_file("toys"))
     with pytest.raises(UserError, match="runs/toys.onnx: truncated or not an ONNX file"):
         model_file("toys")
+
+
+def test_what_was_composed_may_be_made_anew(shipped, model_path, tmp_path):
+    shipped()
+    assert is_composed(model_file("toys"))
+    assert not is_composed(model_path)  # of an export
+    assert not is_composed(tmp_path / "none.onnx")
+    (tmp_path / "foreign.onnx").write_bytes(b"not ours")
+    assert not is_composed(tmp_path / "foreign.onnx")

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -41,6 +42,12 @@ def test_summary_counts_and_lists(capsys):
     assert lines[0].startswith("1 frame in 2.0 s") and lines[-1] == f"skipped: {ODD}.png: broken"
     report.print_summary(_summary(2))
     assert capsys.readouterr().err.startswith("2 frames in")
+
+
+@pytest.mark.parametrize(("score", "told"), [(0.2, True), (0.8, False)])
+def test_low_scores_point_to_the_box(capsys, score, told):
+    report.print_summary(replace(_summary(2), mean_score=score))
+    assert ("--roi" in capsys.readouterr().err) is told
 
 
 @pytest.fixture

@@ -98,3 +98,12 @@ def test_numbers_that_no_run_can_have(options, complaint):
     with pytest.raises(UserError, match=complaint) as caught:
         AdaptConfig(**options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [("ramp", 1.5, "at most 1"), ("average", 1.0, "less than 1"), ("jitter", -0.1, "0 or more")],
+)
+def test_shares_have_bounds(name, value, expected):
+    with pytest.raises(UserError, match=f"--{name}: got {value}, expected {expected}"):
+        AdaptConfig(**{name: value})
