@@ -23,7 +23,9 @@ from lmk.runtime.weights import read_header
 from lmk.train.adapt import adapt
 from lmk.train.category import load_pack
 from lmk.train.checkpoint import load_core
+from lmk.train.commands import CROP
 from lmk.train.config import AdaptConfig, EvaluateConfig
+from lmk.train.datasets.decoded import CropMode
 from lmk.train.datasets.load import load_decoded
 from lmk.train.evaluate import evaluate
 from lmk.train.phases import has_begun
@@ -66,7 +68,7 @@ MEASURES = {
 @click.option("--test", multiple=True, help="Judge on these  [default: the data].")
 @click.option("--steps", type=int, default=300, show_default=True)
 @click.option("--row", multiple=True, type=click.Choice(list(ROWS)), help="[default: all]")
-@click.option("--crop", type=click.Choice(["image", "center", "object"]), default="image")
+@click.option("--crop", type=CROP, default="image")
 @click.option("--set", "changes", multiple=True, help="OPTION=VALUE for every row, as JSON.")
 @click.option("--vgg", type=FILE_PATH, help="For the rows that need it.")
 @click.option("--test-images", type=int, default=1000, show_default=True)
@@ -94,7 +96,7 @@ def main(folder: Path, core: Path, row: tuple[str, ...], vgg: Path | None, **o: 
 
 
 def adapt_and_judge(
-    config: AdaptConfig, data: str, crop: Any, tests: Sequence[str], images: int
+    config: AdaptConfig, data: str, crop: CropMode, tests: Sequence[str], images: int
 ) -> dict[str, Any]:
     """Adapt unless that is done, and judge on each test set: seconds, and measures by set."""
     assert config.core is not None

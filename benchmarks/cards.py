@@ -71,13 +71,13 @@ Cores and packs trained by this project, matrices in half precision. `lmk adapt`
 `runs/` holds none and `--core` names none; `lmk detect --model NAME` uses a pack. The weights were
 learnt from images that have terms of their own: see each card.
 
-Each file is made by the recipe on its card, all of them by `benchmarks/gpu/train_zoo.sh`, and this
-page, by `python -m lmk.benchmarks.cards`, from [zoo.json](zoo.json). All measures are of the files
-as they ship, on images that they were not trained on. *Consistency*: how far landmarks of a
-transformed image are from the transformed landmarks, beside that of points that never move.
-*Forward*, *backward*: error of the best linear map from found to annotated points and back, beside
-the mean shape's. Pictures: where each landmark lands on many such images, over the mean of their
-crops.
+Each file was made by the recipe on its card and measured by `benchmarks/gpu/train_zoo.sh`, which
+also makes such files anew with the options of its own plan; this page is made by `python -m
+lmk.benchmarks.cards`, from [zoo.json](zoo.json). All measures are of the files as they ship, on
+images that they were not trained on. *Consistency*: how far landmarks of a transformed image are
+from the transformed landmarks, beside that of points that never move. *Forward*, *backward*: error
+of the best linear map from found to annotated points and back, beside the mean shape's. Pictures:
+where each landmark lands on many such images, over the mean of their crops.
 """
 
 

@@ -3,6 +3,8 @@
     python -m lmk.benchmarks.precision --folder runs/precision --pack cats=cat_heads \\
         --pack shoes=shoes_zappos --target 7.5 --target 8.9 > precision.json
 
+Also the time of the first pack's crops one at a time in ONNX Runtime on this CPU, in turns.
+
 PACK=DATA: a file or a category that ships, and images of it. Engines are of TensorRT for RTX, of
 the first pack, and built anew; without a target none is. What an export or a build refuses is
 recorded in its words. The JSON goes to standard output.
@@ -10,14 +12,16 @@ recorded in its words. The JSON goes to standard output.
 
 from __future__ import annotations
 
+import functools
 import json
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from lmk.benchmarks.machine import machine
+from lmk.benchmarks.machine import interleaved, machine, milliseconds
 from lmk.export.engine import build_engine, make_recipe, read_onnx
 from lmk.export.engine_options import LIBRARIES, EngineOptions
 from lmk.export.engine_place import find_place
@@ -26,12 +30,15 @@ from lmk.runtime import workspace
 from lmk.runtime.commands import FILE_PATH
 from lmk.runtime.contract import PRECISIONS, Precision
 from lmk.runtime.errors import UserError
+from lmk.runtime.ort import OrtRunner
+from lmk.runtime.parity import probe_crops
 from lmk.runtime.report import console
 from lmk.runtime.weights import read_header
 from lmk.train.checkpoint import versions
 from lmk.train.datasets.load import load_decoded
 
-CROPS = 128
+CROPS, REPEATS = 128, 60
+RUNS_HERE: tuple[Precision, ...] = ("fp32", "fp16", "int8")  # ONNX Runtime's CPU has no bf16
 
 
 @click.command()
@@ -52,6 +59,9 @@ def main(folder: Path, packs: tuple[str, ...], targets: tuple[str, ...]) -> None
             if number == 0 and output.exists():
                 built = {target: build(output, target) for target in targets}
                 result["engines"][precision] = built
+    first = Path(packs[0].partition("=")[0]).stem
+    files = {p: folder / f"{first}-{p}.onnx" for p in RUNS_HERE}
+    result["cpu"] = cpu_latency({p: path for p, path in files.items() if path.exists()})
     print(json.dumps(result, indent=1))
 
 
@@ -69,6 +79,16 @@ def export(name: Path, data: str, precision: Precision, output: Path) -> dict[st
     drift = {key: found[key] for key in ("mean_px", "p99_px", "max_px")}
     kept = contract.drift.get("kept", [])
     return {"bytes": output.stat().st_size, "crops": contract.drift["crops"], "kept": kept, **drift}
+
+
+def cpu_latency(files: Mapping[Precision, Path]) -> dict[str, Any]:
+    """Milliseconds of one crop in ONNX Runtime on the CPU, each precision in its turn."""
+    runners = {precision: OrtRunner(path) for precision, path in files.items()}
+    crop = probe_crops(next(iter(runners.values())).contract.input_size, 1, 0)
+    calls: dict[str, Callable[[], object]] = {
+        p: functools.partial(runner, crop) for p, runner in runners.items()
+    }
+    return {p: milliseconds(times) for p, times in interleaved(calls, REPEATS).items()}
 
 
 def build(onnx: Path, target: str) -> dict[str, Any]:

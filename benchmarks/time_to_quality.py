@@ -21,6 +21,7 @@ from lmk.benchmarks.machine import machine
 from lmk.benchmarks.plots import line_plot
 from lmk.runtime.commands import FILE_PATH
 from lmk.runtime.files import write_bytes
+from lmk.train.commands import CROP
 from lmk.train.config import AdaptConfig
 from lmk.train.datasets.decoded import CropMode
 
@@ -35,7 +36,7 @@ STYLE = (
 @click.option("--data", required=True)
 @click.option("--test", required=True)
 @click.option("--steps", type=int, multiple=True, required=True)
-@click.option("--crop", type=click.Choice(["image", "center", "object"]), default="image")
+@click.option("--crop", type=CROP, default="image")
 @click.option("--test-images", type=int, default=1000, show_default=True)
 def main(
     folder: Path,

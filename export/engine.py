@@ -3,7 +3,7 @@
 One path for TensorRT and TensorRT for RTX. Each batch size gets an optimisation profile of its own,
 of that size alone. A runner picks the smallest that holds its crops and fills it up, so kernels are
 chosen for exactly the sizes that run, and a CUDA graph, which has fixed shapes anyway, is recorded
-once a profile. Each adds 5 MB to an engine for RTX (network of width 64, TensorRT for RTX 1.7).
+once a profile. The price is a larger engine.
 """
 
 from __future__ import annotations

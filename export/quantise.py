@@ -3,7 +3,7 @@
 Quantised are the input and the weight of every convolution but the stem's and the two after the
 hourglass: the first sees pixels, which have more levels than eight bits of a symmetric scale give
 them; the last two make the heat-maps, whose differences times ten decide the landmark. Leaving
-`conv_last` out, 3 % of the work, takes a quarter to a third off the drift. Nothing else is
+`conv_last` out, which is little work, takes a quarter to a third off the drift. Nothing else is
 quantised: TensorRT fuses DQ -> Conv, and batch-norm -> ReLU -> Q in front of it, and the residual
 sums stay in the half type, so that errors do not add up from block to block. Scales are symmetric,
 as TensorRT wants them: one a tensor for inputs, one an output channel for weights.

@@ -27,6 +27,6 @@ def batch_indices(count: int, batch: int, step: int, seed: int) -> Tensor:
     return _order(count, seed, epoch)[position * batch : (position + 1) * batch].clone()
 
 
-@functools.lru_cache(maxsize=2)  # of 200,000 images it takes 4 ms: much of a step on a GPU
+@functools.lru_cache(maxsize=2)  # drawn once an epoch, not once a step
 def _order(count: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(count, generator=generator(seed, 0, epoch))

@@ -99,7 +99,7 @@ def _load_file(kind: str, layers: nn.Sequential, path: Path) -> None:
 
 
 def core_features(core: LandmarkNetwork) -> Features:
-    """The first three stages of the frozen core: no download, a third of VGG's cost."""
+    """The first three stages of the frozen core: no download, and cheaper than VGG."""
     frozen = copy.deepcopy(core).eval().requires_grad_(False)
     return frozen.features
 

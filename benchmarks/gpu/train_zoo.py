@@ -24,6 +24,7 @@ from lmk.benchmarks.gpu.measure import measure, write_map
 from lmk.benchmarks.gpu.zoo import PLANS, Plan, Stage
 from lmk.benchmarks.machine import machine
 from lmk.benchmarks.reproduce import Budget
+from lmk.runtime.commands import FILE_PATH
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import write_bytes
 from lmk.runtime.report import console
@@ -39,13 +40,12 @@ from lmk.train.options import Duration
 from lmk.train.phases import has_begun, is_finished
 
 RESULTS = "zoo.json"
-_FOLDER = click.Path(path_type=Path)
 
 
 @click.command()
-@click.option("--data", type=_FOLDER, help="Folder that holds the data sets.")
-@click.option("--work", type=_FOLDER, required=True)
-@click.option("--output", type=_FOLDER, required=True)
+@click.option("--data", type=FILE_PATH, help="Folder that holds the data sets.")
+@click.option("--work", type=FILE_PATH, required=True)
+@click.option("--output", type=FILE_PATH, required=True)
 @click.option("--minutes", type=Duration(), help="End this piece after so long.")
 @click.option("--cpu", is_flag=True, help="Medium width and few steps.")
 @click.option("--dry-run", is_flag=True)
