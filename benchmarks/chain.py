@@ -66,8 +66,9 @@ def _crops(model: Path, video: Path, roi: str) -> NDArray[np.uint8]:
     region = parse_roi(roi)
     with open_source(video) as frames, load(model) as landmarker:
         crops = [
-            landmarker.crop(f.image, region(f.image.shape[0], f.image.shape[1], f.index))
-            for f in frames
+            landmarker.crop(frame.image, target.box)
+            for frame in frames
+            for target in region.targets(frame)
         ]
     return np.stack((crops * (32 // len(crops) + 1)) if len(crops) < 32 else crops)
 

@@ -20,7 +20,7 @@ from lmk.runtime.landmarker import load
 from lmk.runtime.pipeline import detect
 from lmk.runtime.report import console, print_summary, progress
 from lmk.runtime.results import make_sinks
-from lmk.runtime.sources import open_source
+from lmk.runtime.sources import Frame, open_source
 from lmk.train.adapt import adapt
 from lmk.train.category import load_pack
 from lmk.train.config import AdaptConfig, CoreConfig
@@ -124,8 +124,9 @@ def _error(
     )
     with table.open(newline="") as file:
         found = np.array([_row_points(row) for row in csv.DictReader(file)], np.float32)
-    height, width = CLIP_SIZE
-    box = parse_roi(ROI)(height, width, 0)
+    blank = np.broadcast_to(np.uint8(0), (*CLIP_SIZE, 3))
+    [target] = parse_roi(ROI).targets(Frame(table.name, 0, 0.0, blank))
+    box = target.box
     in_crop = regressor(to_crop(found, box, INPUT_SIZE))
     predicted = to_frame(in_crop, box, INPUT_SIZE)
     error = np.linalg.norm(predicted - truth, axis=2).mean()

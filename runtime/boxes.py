@@ -1,82 +1,127 @@
-"""What the user says of the object's place -> its box in every frame."""
+"""What the user says of the objects' places -> their boxes in every frame."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lmk.runtime.errors import UserError
-from lmk.runtime.images import Box
+from lmk.runtime.images import Box, whole
+from lmk.runtime.region import Region, Target
+from lmk.runtime.sources import Frame
 
-# (height, width) and index of a frame -> the object's box in it
-Roi = Callable[[int, int, int], Box]
 COLUMNS = ("frame", "x", "y", "w", "h")
 
 
-def parse_roi(text: str) -> Roi:
+class Boxes(Region):
+    """Boxes that depend on nothing but the frame."""
+
+    def __init__(self, targets_of: Callable[[Frame], Sequence[Target]]) -> None:
+        self._targets_of = targets_of
+
+    def targets(self, frame: Frame) -> Sequence[Target]:
+        """See `Region.targets`."""
+        return self._targets_of(frame)
+
+
+def parse_roi(text: str) -> Boxes:
     """Where the object is: "full", "center" (largest centred square), "x,y,w,h" or FILE.csv.
 
-    The file is described at `read_boxes`. Returns a function (height, width, index) -> Box, which
-    raises UserError when a box given as numbers does not lie in the frame. Raises UserError for any
-    other text.
+    The file is described at `read_boxes`. The region's `targets` raise UserError when a box given
+    as numbers does not lie in the frame. Raises UserError for any other text.
     """
     if text == "full":
-        return lambda height, width, index: (0.0, 0.0, float(width), float(height))
+        return Boxes(lambda frame: [Target(whole(frame.image))])
     if text == "center":
-        return _centre
+        return Boxes(lambda frame: [Target(_centre(frame))])
     if text.lower().endswith(".csv"):
         return read_boxes(Path(text))
     try:
-        x, y, box_width, box_height = (float(part) for part in text.split(","))
+        x, y, width, height = (float(part) for part in text.split(","))
     except ValueError:
-        raise UserError(f"roi: got '{text}', expected full, center, x,y,w,h or a .csv") from None
-
-    def fixed(height: int, width: int, index: int) -> Box:
-        inside = x >= 0 and y >= 0 and x + box_width <= width and y + box_height <= height
-        if not inside:  # NaN is not
-            raise UserError(
-                f"roi: got {text}, expected x,y,w,h within the frame of {width}×{height} pixels"
-            )
-        return (x, y, box_width, box_height)
-
-    if not (box_width > 0 and box_height > 0):
+        raise UserError(
+            f"roi: got '{text}', expected full, center, track, x,y,w,h or a .csv"
+        ) from None
+    if not (width > 0 and height > 0):
         raise UserError(f"roi: got {text}, expected x,y,w,h with a width and height above 0")
-    return fixed
+    return Boxes(lambda frame: [Target(_inside(text, (x, y, width, height), frame))])
 
 
-def _centre(height: int, width: int, index: int) -> Box:
+def _centre(frame: Frame) -> Box:
+    height, width = frame.image.shape[:2]
     side = min(height, width)
     return ((width - side) / 2, (height - side) / 2, float(side), float(side))
 
 
-def read_boxes(path: Path) -> Roi:
+def _inside(text: str, box: Box, frame: Frame) -> Box:
+    height, width = frame.image.shape[:2]
+    x, y, box_width, box_height = box
+    inside = x >= 0 and y >= 0 and x + box_width <= width and y + box_height <= height
+    if not inside:  # NaN is not
+        raise UserError(
+            f"roi: got {text}, expected x,y,w,h within the frame of {width}×{height} pixels"
+        )
+    return box
+
+
+def read_boxes(path: Path) -> Boxes:
     """Read a CSV of `frame,x,y,w,h` (frames from 0; pixels, edges).
 
     Between two listed frames the box moves evenly; before the first and after the last it stays.
-    It may reach beyond the frame, whose border is then replicated. Raises UserError naming the
-    line that is wrong.
+    Several objects: a column `track`, a whole number each; such a box exists from its first to its
+    last listed frame. Several sources: a column `source`, the name as in landmarks.csv. A box may
+    reach beyond the frame, whose border is then replicated. Raises UserError naming the line that
+    is wrong.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read ({error}); save it as UTF-8 CSV") from error
-    keys = np.array([_numbers(path, line, row) for line, row in enumerate(rows, start=2)])
-    if not len(keys):
+    if not rows:
         raise UserError(f"{path}: got no box, expected rows of {','.join(COLUMNS)}")
-    keys = keys[np.argsort(keys[:, 0], kind="stable")]
+    several = "track" in rows[0]
+    keys: dict[str | None, dict[int, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
+    for line, row in enumerate(rows, start=2):
+        track = _track(path, line, row) if several else 0
+        keys[row.get("source")][track].append(_numbers(path, line, row))
+    paths = {
+        source: {track: np.array(sorted(rows)) for track, rows in tracks.items()}
+        for source, tracks in keys.items()
+    }
 
-    def box_at(height: int, width: int, index: int) -> Box:
-        x, y, w, h = (float(np.interp(index, keys[:, 0], keys[:, i])) for i in range(1, 5))
-        return (x, y, w, h)
+    def targets(frame: Frame) -> list[Target]:
+        tracks = paths.get(None if None in paths else frame.source, {})
+        return [
+            Target(_box_at(rows, frame.index), track)
+            for track, rows in sorted(tracks.items())
+            if not several or rows[0, 0] <= frame.index <= rows[-1, 0]
+        ]
 
-    return box_at
+    return Boxes(targets)
 
 
-def _numbers(path: Path, line: int, row: dict[str, str]) -> list[float]:
+def _box_at(rows: NDArray[np.float64], index: int) -> Box:
+    x, y, w, h = (float(np.interp(index, rows[:, 0], rows[:, i])) for i in range(1, 5))
+    return (x, y, w, h)
+
+
+def _track(path: Path, line: int, row: dict[str, Any]) -> int:
+    try:
+        return int(row["track"])
+    except (TypeError, ValueError):
+        raise UserError(
+            f"{path}, line {line}: got track '{row['track']}', expected a whole number"
+        ) from None
+
+
+def _numbers(path: Path, line: int, row: dict[str, Any]) -> list[float]:
     try:
         values = [float(row[column]) for column in COLUMNS]
         if not np.isfinite(values).all() or min(values[3:]) <= 0 or values[0] < 0:

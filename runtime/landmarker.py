@@ -19,6 +19,9 @@ from lmk.runtime.ort import OrtRunner
 from lmk.runtime.runner import Runner
 
 
+LOW_SCORE = 0.5  # below it a heat-map has no peak to speak of
+
+
 @dataclass(frozen=True)
 class Detection:
     """The landmarks of one object in one frame."""
@@ -26,6 +29,12 @@ class Detection:
     points: NDArray[np.float32]  # (K,2): (x, y) in frame pixels, centre of the top-left one (0, 0)
     scores: NDArray[np.float32]  # (K,) in [0, 1]
     box: Box  # the object's box that was searched, as given (edges, not pixel centres)
+    track: int = 0  # the object's number: the same in all frames of a source
+
+    @property
+    def low(self) -> NDArray[np.bool_]:
+        """(K,): which landmarks are not to be relied on, by their scores."""
+        return self.scores < LOW_SCORE
 
 
 class Landmarker:

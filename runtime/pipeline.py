@@ -1,288 +1,311 @@
-"""Source -> landmarks -> sinks: decoding, the model and writing at the same time."""
+"""Sources -> landmarks -> sinks: decoding, the model and writing at the same time."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from lmk.runtime.boxes import Roi
-from lmk.runtime.images import Box
-from lmk.runtime.landmarker import Detection, Landmarker
+from lmk.runtime.errors import UserError
+from lmk.runtime.feed import STAGES, Feed, run_ready
+from lmk.runtime.journal import Journal
+from lmk.runtime.landmarker import Landmarker
+from lmk.runtime.region import Region
 from lmk.runtime.sinks import Sink
-from lmk.runtime.sources import Frame, Source
+from lmk.runtime.sources import Source
+from lmk.runtime.writer import Writer
 
-# A batch closes early at this many bytes of frames: five batches are alive at most.
-_BATCH_BYTES = 64 << 20
-STAGES = ("decode", "crop", "run", "write")
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from lmk.runtime.smooth import Smoother
+
+
+@dataclass
+class Task:
+    """One source, where its objects are, and what is to be written about them."""
+
+    source: Source
+    region: Region
+    sinks: Sequence[Sink] = ()
+    smoother: Smoother | None = None  # steadies the points of each track; None: as found
+    journal: Journal | None = None  # makes the run one that can be resumed
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What one pass over a source did."""
+    """What one pass over a source did, or over several."""
 
-    frames: int
+    frames: int  # written; those that an interrupted run had done are among them
     seconds: float
-    frames_per_second: float
+    frames_per_second: float  # of those that this run did
     skipped: list[str]  # see Source.skipped
-    mean_score: float  # over all landmarks of all frames; 0 without frames
+    mean_score: float  # over all landmarks of all frames; 0 without any
     busy_seconds: dict[str, float]  # per stage of STAGES, wall clock, waiting for others left out
+    objects: int = 0  # found in all frames together
+    resumed: int = 0  # frames that an interrupted run had done
+    dropped: int = 0  # frames that came while a live run was busy
+
+    @property
+    def bottleneck(self) -> str:
+        """The stage that set the rate."""
+        stages = {
+            "decode + crop": self.busy_seconds["decode"] + self.busy_seconds["crop"],
+            "run": self.busy_seconds["run"],
+            "write": self.busy_seconds["write"],
+        }
+        return max(stages, key=lambda stage: stages[stage])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How it went with one of several sources: a summary, or the error that ended it."""
+
+    name: str
+    summary: Summary | None
+    error: Exception | None = None
 
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C; what was found before it is in the sinks' files, unless earlier ones are there.
 
     `str` of it is one line for the user. untouched: earlier results were kept in its place.
+    resumable: a journal knows how to go on.
     """
 
-    def __init__(self, summary: Summary, untouched: bool = False) -> None:
+    def __init__(self, summary: Summary, untouched: bool = False, resumable: bool = False) -> None:
         frames = "1 frame" if summary.frames == 1 else f"{summary.frames} frames"
         kept = "the earlier results are untouched" if untouched else "what was found is kept"
-        super().__init__(f"interrupted after {frames}; {kept}")
+        more = "; --resume goes on" if resumable else ""
+        super().__init__(f"interrupted after {frames}; {kept}{more}")
         self.summary = summary
 
 
 def detect(
     source: Source,
     landmarker: Landmarker,
-    roi: Roi,
+    region: Region,
     sinks: Sequence[Sink],
     batch_size: int = 4,
     progress: Callable[[int], None] | None = None,
+    live: bool = False,
 ) -> Summary:
     """Find the landmarks in every frame of `source` and give them to every sink, in order.
 
-    Decoding and cropping, the model, and the sinks each have a thread (the model the caller's).
-    progress: called from the caller's thread with the number of frames the model has done.
-    An error of any stage stops the others, aborts the sinks and is raised. Ctrl-C writes what the
-    model has done, closes the sinks (aborts those that would replace earlier results: see
-    Sink.replaces) and raises Interrupted, a KeyboardInterrupt.
+    As `detect_all` with one source, whose error is raised.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size: got {batch_size}, expected 1 or more")
-    run = _Run(source, landmarker, roi, sinks, batch_size)
-    return run(progress or (lambda frames: None))
+    return detect_task(Task(source, region, sinks), landmarker, batch_size, progress, live)
+
+
+def detect_task(
+    task: Task,
+    landmarker: Landmarker,
+    batch_size: int = 4,
+    progress: Callable[[int], None] | None = None,
+    live: bool = False,
+) -> Summary:
+    """`detect` with all that a task can hold."""
+    run = _Run(landmarker, batch_size, progress, live)
+    [outcome] = run([(task.source.path.name, lambda: task)], 1)
+    if outcome.summary is None:
+        assert outcome.error is not None
+        raise outcome.error
+    return outcome.summary
+
+
+def detect_all(
+    tasks: Iterable[tuple[str, Callable[[], Task]]],
+    landmarker: Landmarker,
+    batch_size: int = 4,
+    streams: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[Outcome]:
+    """`detect` for many sources; yields how it went with each, as it ends.
+
+    tasks: a name, and what opens the source when its turn comes. streams: sources that are read at
+    the same time; their frames share the model's batches. An error of one source, its region or its
+    sinks ends that one: its sinks are aborted and the others go on. An error of the model is raised
+    after the sinks of all were aborted. Ctrl-C writes what the model has done, closes the sinks
+    (aborts those that would replace earlier results: see Sink.replaces) and raises Interrupted.
+    progress: called from the caller's thread with the number of frames the model has done.
+    """
+    return _Run(landmarker, batch_size, progress, live=False)(tasks, streams)
 
 
 @dataclass
-class _Batch:
-    frames: list[Frame] = field(default_factory=list)
-    boxes: list[Box] = field(default_factory=list)
-    crops: list[NDArray[np.uint8]] = field(default_factory=list)
-    num_bytes: int = 0
+class _Active:
+    """One source on its way."""
 
+    name: str
+    task: Task
+    feed: Feed
+    writer: Writer
+    started: float = field(default_factory=time.perf_counter)
 
-class _Stopped(Exception):
-    """The other end of a channel is gone: this stage ends without an error of its own."""
+    @property
+    def error(self) -> Exception | None:
+        return self.feed.error or self.writer.error
 
+    def finish(self, partial: bool) -> None:
+        """Let the writer end what the model has done; may be called again after Ctrl-C."""
+        self.feed.stop()
+        self.writer.end(self.feed.error is not None, partial)
+        self.writer.join()
+        self.task.source.close()
 
-class _Channel(Generic[T]):
-    """Hands items from one thread to another; `put` waits while one lies there already."""
+    def abort(self) -> None:
+        self.feed.stop()
+        self.writer.abort()
+        self.task.source.close()
 
-    def __init__(self) -> None:
-        self._items: deque[T] = deque()
-        self._changed = threading.Condition()
-        self._stopped = False
-
-    def put(self, item: T) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._stopped or not self._items)
-            if self._stopped:
-                raise _Stopped
-            self._items.append(item)
-            self._changed.notify_all()
-
-    def get(self) -> T:
-        with self._changed:
-            self._changed.wait_for(lambda: self._stopped or self._items)
-            if self._stopped:
-                raise _Stopped
-            item = self._items.popleft()
-            self._changed.notify_all()
-            return item
-
-    def stop(self) -> None:
-        with self._changed:
-            self._stopped = True
-            self._items.clear()
-            self._changed.notify_all()
-
-
-class _Worker(threading.Thread):
-    """A thread whose end can be waited for again after Ctrl-C broke into the wait.
-
-    Before Python 3.13 Thread.join, broken into, takes the thread for ended though it still runs.
-    """
-
-    def __init__(self, work: Callable[[], None]) -> None:
-        super().__init__(target=work, daemon=True)
-        self._done = threading.Event()
-
-    def run(self) -> None:
-        try:
-            super().run()
-        finally:
-            self._done.set()
-
-    def join(self, timeout: float | None = None) -> None:
-        self._done.wait(timeout)
-        super().join(timeout)
+    def summary(self) -> Summary:
+        seconds, writer = time.perf_counter() - self.started, self.writer
+        journal = self.task.journal
+        skipped = [*(journal.skipped if journal else []), *self.task.source.skipped]
+        return Summary(
+            frames=writer.num_frames,
+            seconds=seconds,
+            frames_per_second=(writer.num_frames - writer.num_replayed) / seconds,
+            skipped=list(dict.fromkeys(skipped)),
+            mean_score=writer.score_sum / max(writer.num_scores, 1),
+            busy_seconds=dict(self.feed.busy),
+            objects=writer.num_objects,
+            resumed=writer.num_replayed,
+            dropped=self.feed.dropped,
+        )
 
 
 class _Run:
-    """The state of one `detect`."""
+    """The state of one `detect_all`; the model runs in the caller's thread."""
 
     def __init__(
         self,
-        source: Source,
         landmarker: Landmarker,
-        roi: Roi,
-        sinks: Sequence[Sink],
         batch_size: int,
+        progress: Callable[[int], None] | None,
+        live: bool,
     ) -> None:
-        self._source, self._landmarker, self._roi = source, landmarker, roi
-        self._sinks, self._batch_size = sinks, batch_size
-        # None: no more follows
-        self._cropped: _Channel[_Batch | None] = _Channel()
-        self._found: _Channel[tuple[list[Frame], list[Detection]] | None] = _Channel()
-        self._error: BaseException | None = None
-        self._partial = False  # Ctrl-C came before the last frame
-        self._busy = dict.fromkeys(STAGES, 0.0)
-        self._num_frames, self._score_sum, self._num_scores = 0, 0.0, 0
-        self._started = time.perf_counter()
+        if batch_size < 1:
+            raise ValueError(f"batch_size: got {batch_size}, expected 1 or more")
+        self._landmarker, self._batch_size, self._live = landmarker, batch_size, live
+        self._progress = progress or (lambda frames: None)
+        self._changed = threading.Condition()
+        self._active: list[_Active] = []
+        self._ending: list[_Active] = []  # read to the end, still being written
+        self._num_done = 0
 
-    def __call__(self, progress: Callable[[int], None]) -> Summary:
-        reader = _Worker(lambda: self._guard(self._read))
-        writer = _Worker(lambda: self._guard(self._write))
-        interrupted = located = False
+    def __call__(
+        self, tasks: Iterable[tuple[str, Callable[[], Task]]], streams: int
+    ) -> Iterator[Outcome]:
+        waiting = iter(tasks)
+        more = True
         try:
-            reader.start()
-            writer.start()
-            try:
-                self._guard(lambda: self._locate_all(progress))
-                located = True
-                self._finish(reader, writer)
-            except KeyboardInterrupt:
-                interrupted, self._partial = True, not located
-                self._finish(reader, writer)
-        except BaseException:  # also a second Ctrl-C
-            self._stop(reader, writer)
-            for sink in self._sinks:
-                sink.abort()
-            raise
-        if interrupted:
-            untouched = self._partial and any(sink.replaces for sink in self._sinks)
-            raise Interrupted(self._summary(), untouched)
-        return self._summary()
-
-    def _finish(self, reader: threading.Thread, writer: threading.Thread) -> None:
-        """Let the writer end what the model has done; called again if Ctrl-C breaks into it."""
-        self._cropped.stop()
-        reader.join()
-        self._guard(lambda: self._found.put(None))
-        writer.join()
-        if self._error is not None:
-            raise self._error
-
-    def _stop(self, reader: threading.Thread, writer: threading.Thread) -> None:
-        self._cropped.stop()
-        self._found.stop()
-        for thread in (reader, writer):
-            if thread.ident is not None:  # started
-                thread.join()
-
-    def _guard(self, stage: Callable[[], None]) -> None:
-        """Run a stage; its error is kept for the caller and stops the other stages."""
-        try:
-            stage()
-        except _Stopped:
-            pass  # another stage has ended the run, and keeps the reason if there is one
+            while more or self._active or self._ending:
+                while more and len(self._active) < streams:
+                    opened = next(waiting, None)
+                    more = opened is not None
+                    if opened is not None:
+                        yield from self._open(*opened)
+                if self._active:
+                    self._step()
+                yield from self._ended(wait=not self._active or len(self._ending) > streams)
         except KeyboardInterrupt:
+            raise self._interrupted() from None
+        except BaseException:
+            for each in (*self._active, *self._ending):
+                each.abort()
             raise
-        except BaseException as error:
-            self._error = self._error or error
-            self._cropped.stop()
-            self._found.stop()
 
-    def _read(self) -> None:
-        """Thread 1: decode and crop."""
-        batch = _Batch()
-        frames = iter(self._source)
-        while True:
-            with self._timed("decode"):
-                frame = next(frames, None)
-            if frame is None:
-                break
-            with self._timed("crop"):
-                self._add(batch, frame)
-            if len(batch.frames) == self._batch_size or batch.num_bytes >= _BATCH_BYTES:
-                self._cropped.put(batch)
-                batch = _Batch()
-        if batch.frames:
-            self._cropped.put(batch)
-        self._cropped.put(None)
-
-    def _add(self, batch: _Batch, frame: Frame) -> None:
-        height, width = frame.image.shape[:2]
-        box = self._roi(height, width, frame.index)
-        batch.frames.append(frame)
-        batch.boxes.append(box)
-        batch.crops.append(self._landmarker.crop(frame.image, box))
-        batch.num_bytes += frame.image.nbytes
-
-    def _locate_all(self, progress: Callable[[int], None]) -> None:
-        """The caller's thread: run the model."""
-        num_done = 0
-        while (batch := self._cropped.get()) is not None:
-            with self._timed("run"):
-                detections = self._landmarker.locate(np.stack(batch.crops), batch.boxes)
-            self._found.put((batch.frames, detections))
-            num_done += len(detections)
-            progress(num_done)
-
-    def _write(self) -> None:
-        """Thread 2: feed the sinks. They are closed here, where no Ctrl-C can break into it."""
-        for sink in self._sinks:
-            sink.open(self._source)
-        while (found := self._found.get()) is not None:
-            with self._timed("write"):
-                for frame, detection in zip(*found, strict=True):
-                    self._write_one(frame, detection)
-        with self._timed("write"):
-            for sink in self._sinks:
-                if self._partial and sink.replaces:
-                    sink.abort()
-                else:
-                    sink.close()
-
-    def _write_one(self, frame: Frame, detection: Detection) -> None:
-        for sink in self._sinks:
-            sink.write(frame, detection)
-        self._num_frames += 1
-        self._score_sum += float(detection.scores.sum())
-        self._num_scores += detection.scores.size
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self._busy[stage] += time.perf_counter() - start
-
-    def _summary(self) -> Summary:
-        seconds = time.perf_counter() - self._started
-        return Summary(
-            frames=self._num_frames,
-            seconds=seconds,
-            frames_per_second=self._num_frames / seconds,
-            skipped=self._source.skipped,
-            mean_score=self._score_sum / max(self._num_scores, 1),
-            busy_seconds=dict(self._busy),
+    def _open(self, name: str, open_task: Callable[[], Task]) -> Iterator[Outcome]:
+        try:
+            task = open_task()
+        except Exception as error:
+            yield Outcome(name, None, error)
+            return
+        feed = Feed(
+            task.source,
+            task.region,
+            self._landmarker,
+            self._batch_size,
+            task.smoother,
+            self._live,
+            self._changed,
         )
+        writer = Writer(task.source, task.sinks, task.journal, feed.busy)
+        active = _Active(name, task, feed, writer)
+        self._active.append(active)
+        try:
+            if task.journal and task.journal.last_index >= 0:
+                task.source.resume_after(task.journal.last_index)
+                feed.restore(task.journal.state)
+        except UserError as error:
+            feed.error = error
+        else:
+            writer.start()
+            feed.start()
+            return
+        self._active.remove(active)
+        yield Outcome(name, None, feed.error)
+
+    def _step(self) -> None:
+        """Run the model once, and hand what it found to the writers."""
+        with self._changed:
+            self._changed.wait_for(lambda: any(each.feed.ready for each in self._active))
+        owners = {id(each.feed): each for each in self._active}
+        for feed, found in run_ready(
+            [each.feed for each in self._active], self._landmarker, self._batch_size
+        ):
+            each = owners[id(feed)]
+            if found and not each.writer.put(found):
+                feed.stop()  # the writer has failed: nothing more is wanted
+                feed.ended = True
+            self._num_done += len(found)
+            if feed.ended:
+                self._active.remove(each)
+                self._ending.append(each)
+                each.writer.end(failed=feed.error is not None)
+        self._active = self._active[1:] + self._active[:1]  # turns
+        self._progress(self._num_done)
+
+    def _ended(self, wait: bool) -> Iterator[Outcome]:
+        for each in list(self._ending):
+            if wait or each.writer.done:
+                each.finish(partial=False)
+                self._ending.remove(each)
+                error = each.error
+                yield Outcome(each.name, None if error else each.summary(), error)
+
+    def _interrupted(self) -> BaseException:
+        """Ctrl-C: end everything in order; a second one aborts."""
+        every = (*self._active, *self._ending)
+        try:
+            for each in every:
+                each.finish(partial=each in self._active)
+        except BaseException:
+            for each in every:
+                each.abort()
+            raise
+        for each in every:
+            if each.error is not None:
+                return each.error
+        untouched = any(each.writer.untouched for each in every)
+        resumable = any(each.task.journal and each.task.journal.last_index >= 0 for each in every)
+        return Interrupted(total([each.summary() for each in every]), untouched, resumable)
+
+
+def total(summaries: Sequence[Summary]) -> Summary:
+    """One summary of several; `seconds` is that of the longest."""
+    seconds = max((each.seconds for each in summaries), default=0.0)
+    frames, objects = sum(each.frames for each in summaries), sum(e.objects for e in summaries)
+    resumed = sum(each.resumed for each in summaries)
+    return Summary(
+        frames=frames,
+        seconds=seconds,
+        frames_per_second=(frames - resumed) / seconds if seconds else 0.0,
+        skipped=[line for each in summaries for line in each.skipped],
+        mean_score=sum(e.mean_score * e.objects for e in summaries) / max(objects, 1),
+        busy_seconds={s: sum(each.busy_seconds[s] for each in summaries) for s in STAGES},
+        objects=objects,
+        resumed=resumed,
+        dropped=sum(each.dropped for each in summaries),
+    )

@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lmk.runtime.errors import UserError
+from lmk.runtime.landmarker import LOW_SCORE
 from lmk.runtime.pipeline import Summary
 from lmk.runtime.weights import read_header
 
-_LOW_SCORE = 0.5  # below it, on average, heat-maps have no peak
 _LINE_SECONDS = 10.0  # between two lines of progress where there is no terminal
 Report = Callable[[int, int | None], None]  # items done, items in all if known
 
@@ -71,7 +71,7 @@ def print_summary(summary: Summary) -> None:
     )
     busy = ", ".join(f"{name} {value:.1f} s" for name, value in summary.busy_seconds.items())
     screen.print(f"busy: {busy}")
-    if summary.frames and summary.mean_score < _LOW_SCORE:
+    if summary.frames and summary.mean_score < LOW_SCORE:
         screen.print("low scores: the object should fill the box; say where it is by --roi")
     for reason in summary.skipped:
         screen.print(f"skipped: {reason}")

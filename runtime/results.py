@@ -57,7 +57,7 @@ class _StaleOutputs(Sink):
     def open(self, source: Source) -> None:
         """Nothing yet."""
 
-    def write(self, frame: Frame, detection: Detection) -> None:
+    def write(self, frame: Frame, detections: Sequence[Detection]) -> None:
         """Nothing yet."""
 
     def close(self) -> None:

@@ -33,10 +33,10 @@ MARK = ("Software", "lmk")  # in our PNGs: only they are ever cleared away
 
 
 class Sink(Protocol):
-    """Takes every frame of one source with its detection.
+    """Takes every frame of one source with what was found in it.
 
-    open -> write … -> close (the file appears) or abort (nothing appears). All may raise
-    UserError; only close and abort may follow one. Calls come from one thread at a time.
+    open -> replay … -> write … -> close (the file appears) or abort (nothing appears). All may
+    raise UserError; only close and abort may follow one. Calls come from one thread at a time.
     replaces: from open on, whether close takes the place of earlier results.
     """
 
@@ -46,16 +46,30 @@ class Sink(Protocol):
         """Get ready for the frames of `source`."""
         ...
 
-    def write(self, frame: Frame, detection: Detection) -> None:
-        """Add one frame."""
+    def replay(self, frame: Frame, detections: Sequence[Detection]) -> None:
+        """Add a frame that an interrupted run had done before its last `checkpoint`.
+
+        Its image has the right shape and no content: a sink of pictures has kept its own.
+        """
+        self.write(frame, detections)
+
+    def write(self, frame: Frame, detections: Sequence[Detection]) -> None:
+        """Add one frame with its objects: none, one or several, one `track` each."""
         ...
+
+    def checkpoint(self) -> None:
+        """Make sure that what cannot be replayed survives a crash.
+
+        Called between the same frames in every run: in a resumed one also between the replayed
+        frames, where it only has to count what an earlier run has kept.
+        """
 
     def close(self) -> None:
         """Finish the file under its final name."""
         ...
 
     def abort(self) -> None:
-        """Remove what was written; harmless before open and after close."""
+        """Remove what was written, but not what `checkpoint` kept; harmless at any time."""
         ...
 
 
@@ -79,14 +93,14 @@ class _Discarded(Exception):
 
 
 class CsvSink(Sink):
-    """One row per frame: source, frame, time_s, the box, then x, y, score of each landmark.
+    """One row per object and frame: source, frame, time_s, track, the box, then x, y, score of each landmark.
 
     Boxes as x, y, width, height (edges); points in frame pixels, centre of the top-left one (0, 0).
     """
 
     def __init__(self, path: Path, names: Sequence[str]) -> None:
         self.path = path
-        self._header = ["source", "frame", "time_s", "box_x", "box_y", "box_w", "box_h"]
+        self._header = ["source", "frame", "time_s", "track", "box_x", "box_y", "box_w", "box_h"]
         self._header += [f"{name}_{value}" for name in names for value in ("x", "y", "score")]
         self._pending: _Pending | None = None
 
@@ -100,14 +114,10 @@ class CsvSink(Sink):
             self._writer = csv.writer(self._file, lineterminator="\n")
             self._writer.writerow(self._header)
 
-    def write(self, frame: Frame, detection: Detection) -> None:
-        """Add the row of one frame."""
-        row = [frame.source, frame.index, f"{frame.time_s:.6f}"]
-        row += [f"{value:g}" for value in detection.box]
-        for (x, y), score in zip(detection.points.tolist(), detection.scores.tolist(), strict=True):
-            row += [f"{x:.3f}", f"{y:.3f}", f"{score:.4f}"]
+    def write(self, frame: Frame, detections: Sequence[Detection]) -> None:
+        """Add a row for each object of one frame."""
         with _write_errors(self.path):
-            self._writer.writerow(row)
+            self._writer.writerows(_row(frame, detection) for detection in detections)
 
     def close(self) -> None:
         """Flush and rename."""
@@ -124,6 +134,14 @@ class CsvSink(Sink):
                 self._file.close()
             self._pending.discard()
             self._pending = None
+
+
+def _row(frame: Frame, detection: Detection) -> list[Any]:
+    row = [frame.source, frame.index, f"{frame.time_s:.6f}", detection.track]
+    row += [f"{value:g}" for value in detection.box]
+    for (x, y), score in zip(detection.points.tolist(), detection.scores.tolist(), strict=True):
+        row += [f"{x:.3f}", f"{y:.3f}", f"{score:.4f}"]
+    return row
 
 
 class OverlayVideoSink(Sink):
@@ -172,12 +190,12 @@ class OverlayVideoSink(Sink):
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = _LIMITED_RANGE
 
-    def write(self, frame: Frame, detection: Detection) -> None:
+    def write(self, frame: Frame, detections: Sequence[Detection]) -> None:
         """Draw and encode one frame."""
         import av
 
         assert self._container is not None
-        drawn = _even(draw(frame.image, detection))
+        drawn = _even(_drawn(frame, detections))
         picture = self._reformatter.reformat(
             av.VideoFrame.from_numpy_buffer(drawn, format="rgb24"),
             width=self._size[1],  # a stream may change its size half-way; a file cannot
@@ -234,10 +252,10 @@ class OverlayImageSink(Sink):
         with _write_errors(self.folder):
             self._temporary.mkdir(parents=True)
 
-    def write(self, frame: Frame, detection: Detection) -> None:
+    def write(self, frame: Frame, detections: Sequence[Detection]) -> None:
         """Draw and save one frame."""
         assert self._temporary is not None
-        name, picture, mark = self._name_of(frame), draw(frame.image, detection), PngInfo()
+        name, picture, mark = self._name_of(frame), _drawn(frame, detections), PngInfo()
         mark.add_text(*MARK)
         with atomic_path(self._temporary / name) as path:
             # Level 1: much faster than the default, for slightly larger files.
@@ -292,6 +310,13 @@ def _check_not_source(output: Path, source: Source) -> None:
             f"{output}: got an output in the place of the source, expected another name; "
             "choose one with --output"
         )
+
+
+def _drawn(frame: Frame, detections: Sequence[Detection]) -> NDArray[np.uint8]:
+    image = frame.image
+    for detection in detections:
+        image = draw(image, detection)
+    return image
 
 
 def _even(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -11,7 +11,8 @@ from PIL import Image
 
 from lmk.runtime.boxes import parse_roi
 from lmk.runtime.errors import UserError
-from lmk.runtime.pipeline import STAGES, Interrupted, detect
+from lmk.runtime.feed import STAGES
+from lmk.runtime.pipeline import Interrupted, detect
 from lmk.runtime.sinks import CsvSink, OverlayImageSink, OverlayVideoSink
 from lmk.runtime.sources import open_source
 
@@ -33,10 +34,10 @@ def _rows(path):
 class _Broken(CsvSink):
     """Fails at the third frame."""
 
-    def write(self, frame, detection):
+    def write(self, frame, detections):
         if frame.index == 2:
             raise self.error
-        super().write(frame, detection)
+        super().write(frame, detections)
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 24, 100])
@@ -181,10 +182,10 @@ def test_full_disk_in_the_middle(tmp_path, landmarker, blob_video):
     (tmp_path / "o.csv").write_text("yesterday's")
 
     def fill_the_disk(num_done):
-        def no_space(row):
+        def no_space(rows):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        sink._writer = type("Full", (), {"writerow": staticmethod(no_space)})
+        sink._writer = type("Full", (), {"writerows": staticmethod(no_space)})
 
     with open_source(blob_video[0]) as source, pytest.raises(UserError, match="disk is full"):
         detect(source, landmarker, FULL, [sink], 2, fill_the_disk)
@@ -241,8 +242,11 @@ def test_frames_alive_are_bounded(tmp_path, landmarker, blob_image):
                 alive["most"] = max(alive.values())
                 yield Frame("x", index, 0.0, blob_image(20, 20, 9, 9))
 
+        def close(self):
+            pass
+
     class Slow(CsvSink):
-        def write(self, frame, detection):
+        def write(self, frame, detections):
             threading.Event().wait(0.005)
             alive["now"] -= 1
 
