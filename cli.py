@@ -10,9 +10,10 @@ import traceback
 import click
 
 from lmk import __version__
-from lmk.benchmarks.commands import demo_command, reproduce_command
-from lmk.export.commands import export_command
-from lmk.runtime.commands import detect_command, doctor_command, info_command
+from lmk.benchmarks.commands import bench_command, demo_command, reproduce_command
+from lmk.export.commands import export_command, name_command
+from lmk.runtime.commands import doctor_command, info_command
+from lmk.runtime.detect_command import detect_command
 from lmk.runtime.exits import explain
 from lmk.train.commands import (
     adapt_command,
@@ -36,12 +37,14 @@ for _command in (
     adapt_command,
     evaluate_command,
     report_command,
+    name_command,
     export_command,
     detect_command,
     info_command,
     doctor_command,
     demo_command,
     reproduce_command,
+    bench_command,
     data_group,
 ):
     cli.add_command(_command)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +116,7 @@ class Feed:
         return batch
 
     def give(self, batch: Batch, detections: Sequence[Detection]) -> list[Found]:
-        """What was found in the crops of a batch, in their order -> what was found in its frames."""
+        """What was found in the crops of a batch, in order -> what was found in its frames."""
         rest = iter(detections)
         found = []
         for frame, targets, state in zip(batch.frames, batch.targets, batch.states, strict=True):
@@ -152,10 +152,8 @@ class Feed:
             return
         except Exception as error:
             self.error = error
-        try:
+        with suppress(Stopped):
             self._channel.put(None, wait=True)
-        except Stopped:
-            pass
 
     def _batches(self) -> Iterator[list[Frame]]:
         frames: list[Frame] = []

@@ -37,7 +37,7 @@ class Journal:
         self._chunks: list[int] = []  # number of frames of each
         self.last_index = -1  # number of the last frame that is done
         self.state: Any = None  # see Found.before
-        self.skipped: list[str] = []
+        self.skipped: list[str] = []  # by the runs before this one
         try:
             if resume and (folder / _STATE).exists():
                 self._open()
@@ -91,9 +91,9 @@ class Journal:
         write_bytes(self._chunk(len(self._chunks)), "\n".join(self._lines).encode())
         self._chunks.append(len(self._lines))
         self._lines = []
-        self.last_index, self.state, self.skipped = last_index, state, skipped
+        self.last_index, self.state = last_index, state
         saved = {"identity": self._identity, "chunks": self._chunks, "last_index": last_index}
-        saved |= {"state": state, "skipped": skipped}
+        saved |= {"state": state, "skipped": list(dict.fromkeys([*self.skipped, *skipped]))}
         write_bytes(self.folder / _STATE, json.dumps(saved).encode())
 
     def remove(self) -> None:

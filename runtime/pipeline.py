@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmk.runtime.errors import UserError
@@ -30,6 +31,7 @@ class Task:
     sinks: Sequence[Sink] = ()
     smoother: Smoother | None = None  # steadies the points of each track; None: as found
     journal: Journal | None = None  # makes the run one that can be resumed
+    files: Sequence[Path] = ()  # that the sinks will have written
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,7 @@ class _Run:
         self._active: list[_Active] = []
         self._ending: list[_Active] = []  # read to the end, still being written
         self._num_done = 0
+        self._started = time.perf_counter()
 
     def __call__(
         self, tasks: Iterable[tuple[str, Callable[[], Task]]], streams: int
@@ -290,18 +293,18 @@ class _Run:
                 return each.error
         untouched = any(each.writer.untouched for each in every)
         resumable = any(each.task.journal and each.task.journal.last_index >= 0 for each in every)
-        return Interrupted(total([each.summary() for each in every]), untouched, resumable)
+        summary = total([each.summary() for each in every], time.perf_counter() - self._started)
+        return Interrupted(summary, untouched, resumable)
 
 
-def total(summaries: Sequence[Summary]) -> Summary:
-    """One summary of several; `seconds` is that of the longest."""
-    seconds = max((each.seconds for each in summaries), default=0.0)
+def total(summaries: Sequence[Summary], seconds: float) -> Summary:
+    """One summary of several, that took so many seconds together."""
     frames, objects = sum(each.frames for each in summaries), sum(e.objects for e in summaries)
     resumed = sum(each.resumed for each in summaries)
     return Summary(
         frames=frames,
         seconds=seconds,
-        frames_per_second=(frames - resumed) / seconds if seconds else 0.0,
+        frames_per_second=(frames - resumed) / seconds,
         skipped=[line for each in summaries for line in each.skipped],
         mean_score=sum(e.mean_score * e.objects for e in summaries) / max(objects, 1),
         busy_seconds={s: sum(each.busy_seconds[s] for each in summaries) for s in STAGES},

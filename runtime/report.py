@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.landmarker import LOW_SCORE
-from lmk.runtime.pipeline import Summary
+from lmk.runtime.pipeline import Outcome, Summary
 from lmk.runtime.weights import read_header
 
 _LINE_SECONDS = 10.0  # between two lines of progress where there is no terminal
@@ -36,8 +36,11 @@ def output() -> Console:
 
 
 @contextmanager
-def progress(title: str, total: int | None = None) -> Iterator[Report]:
-    """A bar with rate and time left on a terminal, a line every 10 seconds elsewhere."""
+def progress(title: str, total: int | None = None, before: int = 0) -> Iterator[Report]:
+    """A bar with rate and time left on a terminal, a line every 10 seconds elsewhere.
+
+    before: items that an earlier run had done; they do not count into the rate.
+    """
     screen = console()
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -47,7 +50,7 @@ def progress(title: str, total: int | None = None) -> Iterator[Report]:
     )
     started = last = time.monotonic()
     with Progress(*columns, console=screen, disable=not screen.is_terminal) as bar:
-        task = bar.add_task(title, total=total)
+        task = bar.add_task(title, total=total, completed=before)
 
         def report(done: int, of: int | None) -> None:
             nonlocal last
@@ -55,26 +58,57 @@ def progress(title: str, total: int | None = None) -> Iterator[Report]:
             now = time.monotonic()
             if not screen.is_terminal and now - last > _LINE_SECONDS:
                 last = now
-                rate = done / (now - started)
-                screen.print(f"{title}: {done} of {of or total or '?'}, {rate:.1f} a second")
+                screen.print(_progress_line(title, done, of or total, before, now - started))
 
         yield report
+
+
+def _progress_line(title: str, done: int, total: int | None, before: int, seconds: float) -> str:
+    rate = (done - before) / seconds
+    left = f", {clock((total - done) / rate)} left" if total and total > done and rate else ""
+    return f"{title}: {done} of {total or '?'}, {rate:.1f} a second{left}"
+
+
+def clock(seconds: float) -> str:
+    """As 1:02:03, or 2:03 below an hour."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def print_outcome(outcome: Outcome) -> None:
+    """A line about one of several sources."""
+    screen = console()
+    if outcome.summary is None:
+        screen.print(f"{outcome.name}: failed: {outcome.error}")
+        return
+    screen.print(f"{outcome.name}: {_rate(outcome.summary)}")
+    for reason in outcome.summary.skipped:
+        screen.print(f"skipped: {reason}")
 
 
 def print_summary(summary: Summary) -> None:
     """What a detection did: frames, rate, where the time went, what was left out."""
     screen = console()
-    seconds, rate = summary.seconds, summary.frames_per_second
-    frames = "1 frame" if summary.frames == 1 else f"{summary.frames} frames"
-    screen.print(
-        f"{frames} in {seconds:.1f} s, {rate:.1f} a second; mean score {summary.mean_score:.2f}"
-    )
+    screen.print(_rate(summary))
     busy = ", ".join(f"{name} {value:.1f} s" for name, value in summary.busy_seconds.items())
-    screen.print(f"busy: {busy}")
-    if summary.frames and summary.mean_score < LOW_SCORE:
+    screen.print(f"busy: {busy}; the slowest: {summary.bottleneck}")
+    if summary.dropped:
+        screen.print(f"dropped: {summary.dropped} frames that came while the model was busy")
+    if summary.objects and summary.mean_score < LOW_SCORE:
         screen.print("low scores: the object should fill the box; say where it is by --roi")
     for reason in summary.skipped:
         screen.print(f"skipped: {reason}")
+
+
+def _rate(summary: Summary) -> str:
+    frames = "1 frame" if summary.frames == 1 else f"{summary.frames} frames"
+    resumed = f" ({summary.resumed} of them before)" if summary.resumed else ""
+    objects = "" if summary.objects == summary.frames else f"{summary.objects} objects, "
+    return (
+        f"{frames}{resumed} in {summary.seconds:.1f} s, {summary.frames_per_second:.1f} a second; "
+        f"{objects}mean score {summary.mean_score:.2f}"
+    )
 
 
 def print_info(path: Path, as_json: bool = False) -> None:

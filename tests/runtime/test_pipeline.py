@@ -12,8 +12,9 @@ from PIL import Image
 from lmk.runtime.boxes import parse_roi
 from lmk.runtime.errors import UserError
 from lmk.runtime.feed import STAGES
+from lmk.runtime.overlay import OverlayImageSink, OverlayVideoSink
 from lmk.runtime.pipeline import Interrupted, detect
-from lmk.runtime.sinks import CsvSink, OverlayImageSink, OverlayVideoSink
+from lmk.runtime.sinks import CsvSink
 from lmk.runtime.sources import open_source
 
 FULL = parse_roi("full")

@@ -1,0 +1,44 @@
+"""A video of any length at 1920×1080, as a camera gives it: texture, motion and noise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+_HEIGHT, _WIDTH, _RATE = 1080, 1920, 30
+_LOOP = 90  # frames after which the picture comes back
+
+
+def write_clip(path: Path, seconds: float) -> Path:
+    """Write `seconds` of H.264 at 30 frames a second; returns `path`.
+
+    A soft pattern drifts behind a textured disc that circles; a little noise keeps the encoder from
+    finding it all too easy.
+    """
+    frames = [_frame(index) for index in range(_LOOP)]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=_RATE, options={"preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = _WIDTH, _HEIGHT, "yuv420p"
+        for index in range(round(seconds * _RATE)):
+            picture = av.VideoFrame.from_ndarray(frames[index % _LOOP], format="rgb24")
+            picture = picture.reformat(format="yuv420p")
+            picture.pts = index
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return path
+
+
+def _frame(index: int) -> NDArray[np.uint8]:
+    y, x = np.mgrid[0:_HEIGHT, 0:_WIDTH].astype(np.float32)
+    angle = 2 * np.pi * index / _LOOP
+    shift = 80 * np.sin(angle)
+    grey = 110 + 50 * np.sin((x + shift) / 70) * np.cos((y - shift) / 90)
+    centre = _WIDTH / 2 + 300 * np.cos(angle), _HEIGHT / 2 + 200 * np.sin(angle)
+    disc = np.hypot(x - centre[0], y - centre[1]) < 220
+    grey = np.where(disc, 180 + 50 * np.sin(x / 9) * np.sin(y / 11), grey)
+    noise = np.random.default_rng(index).normal(0, 4, (_HEIGHT, _WIDTH, 3))
+    tint = np.float32([1.0, 0.9, 0.8])
+    return np.clip(grey[..., None] * tint + noise, 0, 255).astype(np.uint8)

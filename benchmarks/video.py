@@ -1,0 +1,213 @@
+"""From a video file to CSV and overlay: `lmk detect` beside a plain OpenCV loop of the same model.
+
+    python -m lmk.benchmarks.video MODEL --video FILE… [--roi center] [--rounds 5]
+
+The plain loop is what one writes by hand: read a frame, crop it, run the ONNX file with ONNX
+Runtime, draw circles, write the frame. Same file, same model, same threads, taking turns. A `FILE`
+of `long:SECONDS` is a video of 1920×1080 made for the run. Absolute rates vary between machines:
+read the ratios. The last line is the whole result as JSON.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import resource
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from lmk.benchmarks.clip import write_clip
+from lmk.benchmarks.machine import interleaved, machine
+from lmk.runtime import workspace
+from lmk.runtime.boxes import parse_roi
+from lmk.runtime.images import square_around
+from lmk.runtime.landmarker import Landmarker, load
+from lmk.runtime.named import model_file
+from lmk.runtime.pipeline import Summary, detect
+from lmk.runtime.region import Region
+from lmk.runtime.results import make_sinks
+from lmk.runtime.sources import Frame, open_source
+
+_LEAST_CROPS = 32
+_BATCH = 4
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--video", "videos", multiple=True, required=True, help="A file, or long:SECONDS.")
+@click.option("--roi", default="center", show_default=True)
+@click.option("--rounds", default=5, show_default=True)
+@click.option("--threads", type=int, help="Of the model; default: all cores.")
+def main(model: Path, videos: tuple[str, ...], roi: str, rounds: int, threads: int | None) -> None:
+    """Measure, print a line a figure, and JSON last."""
+    screen = Console(highlight=False)
+    model = model_file(workspace.pick(model, "onnx"))
+    results = []
+    with tempfile.TemporaryDirectory() as name:
+        for video in videos:
+            path = Path(video)
+            if video.startswith("long:"):
+                path = write_clip(Path(name) / "long.mp4", float(video.removeprefix("long:")))
+            result = compare(model, path, roi, Path(name), rounds, threads)
+            for key, value in result.items():
+                screen.print(f"{key}: {value}")
+            results.append(result)
+    print(json.dumps({"model": model.name, "roi": roi, "videos": results, "machine": machine()}))
+
+
+def compare(
+    model: Path, video: Path, roi: str, folder: Path, rounds: int, threads: int | None = None
+) -> dict[str, Any]:
+    """Frames a second of every contestant, ratios of each round, stages and CPU share of ours.
+
+    share_of_model: of the rate of the model alone, on crops that are ready, in the same batches.
+    cpu_share: processor time over wall time and cores. Needs opencv-python.
+    """
+    region = parse_roi(roi)
+    summaries: dict[str, Summary] = {}
+    with load(model, threads=threads) as landmarker:
+        crops, num_frames, size = _crops(landmarker, video, region)
+
+        def ours(formats: tuple[str, ...]) -> Callable[[], object]:
+            def call() -> None:
+                key = "+".join(formats)
+                summaries[key] = _detect(landmarker, video, region, folder, formats)
+
+            return call
+
+        def plain(overlay: bool) -> Callable[[], object]:
+            return lambda: plain_loop(landmarker, video, region, folder, overlay)
+
+        calls = {
+            "csv": ours(("csv",)),
+            "plain csv": plain(False),
+            "csv+overlay": ours(("csv", "overlay")),
+            "plain csv+overlay": plain(True),
+            "model alone": lambda: _batches(landmarker, crops, num_frames),
+            "decode alone": lambda: _decode(video),
+        }
+        calls = {name: _counted(call) for name, call in calls.items()}
+        seconds = {k: np.array(v) for k, v in interleaved(calls, rounds, warmup=1).items()}
+    result: dict[str, Any] = {"file": video.name, "frames": num_frames, "size": list(size)}
+    for name, values in seconds.items():
+        result[name] = {
+            "frames_per_second": round(float(num_frames / np.median(values)), 1),
+            "cpu_seconds": round(float(np.median(calls[name].cpu)), 3),
+        }
+    for name in ("csv", "csv+overlay"):
+        ratio = seconds[f"plain {name}"] / seconds[name]
+        alone = seconds["model alone"] / seconds[name]
+        result[name] |= {
+            "speed_up_on_plain": round(float(np.median(ratio)), 2),
+            "share_of_model_alone": round(float(np.median(alone)), 3),
+            "bottleneck": summaries[name].bottleneck,
+            "busy_seconds": {k: round(v, 2) for k, v in summaries[name].busy_seconds.items()},
+        }
+    return result
+
+
+class _counted:
+    """A call whose processor seconds are kept."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self._call, self.cpu = call, list[float]()
+
+    def __call__(self) -> None:
+        before = _cpu_seconds()
+        self._call()
+        self.cpu.append(_cpu_seconds() - before)
+
+
+def _cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def plain_loop(
+    landmarker: Landmarker, video: Path, region: Region, folder: Path, overlay: bool
+) -> None:
+    """Frame by frame with OpenCV, as one writes it by hand; the session is our runner's."""
+    import cv2
+
+    capture = cv2.VideoCapture(str(video))
+    size = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+    writer = None
+    if overlay:
+        code = cv2.VideoWriter.fourcc(*"mp4v")
+        rate = capture.get(cv2.CAP_PROP_FPS)
+        writer = cv2.VideoWriter(str(folder / "plain.mp4"), code, rate, size)
+    with (folder / "plain.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        index = 0
+        while True:
+            more, image = capture.read()
+            if not more:
+                break
+            points, scores = _plain_step(landmarker, image, region, index)
+            rows.writerow([index, *np.column_stack([points, scores]).ravel().tolist()])
+            if writer is not None:
+                for x, y in points:
+                    cv2.circle(image, (round(float(x)), round(float(y))), 4, (0, 255, 0), -1)
+                writer.write(image)
+            index += 1
+    capture.release()
+    if writer is not None:
+        writer.release()
+
+
+def _plain_step(
+    landmarker: Landmarker, image: NDArray[np.uint8], region: Region, index: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    import cv2
+
+    side = landmarker.contract.input_size
+    [target] = region.targets(Frame("plain", index, 0.0, image))
+    x, y, width, _ = square_around(target.box, landmarker.contract.crop_scale)
+    left, top, edge = max(0, round(x)), max(0, round(y)), round(width)
+    crop = cv2.resize(image[top : top + edge, left : left + edge], (side, side))
+    landmarks, scores = landmarker.runner(cv2.cvtColor(crop, cv2.COLOR_BGR2RGB)[None])
+    return landmarks[0] * (edge / side) + np.float32([left, top]), scores[0]
+
+
+def _crops(
+    landmarker: Landmarker, video: Path, region: Region
+) -> tuple[NDArray[np.uint8], int, tuple[int, int]]:
+    """Crops to run the model on alone, the number of frames, and their (height, width)."""
+    crops, num_frames = [], 0
+    with open_source(video) as frames:
+        for frame in frames:
+            num_frames += 1
+            size = frame.image.shape[:2]
+            if len(crops) < _LEAST_CROPS:
+                crops += [landmarker.crop(frame.image, t.box) for t in region.targets(frame)]
+    return np.stack(crops), num_frames, (size[0], size[1])
+
+
+def _batches(landmarker: Landmarker, crops: NDArray[np.uint8], num_frames: int) -> None:
+    for start in range(0, num_frames, _BATCH):
+        landmarker.runner(np.take(crops, range(start, start + _BATCH), axis=0, mode="wrap"))
+
+
+def _decode(video: Path) -> None:
+    with open_source(video) as frames:
+        for _ in frames:
+            pass
+
+
+def _detect(
+    landmarker: Landmarker, video: Path, region: Region, folder: Path, formats: tuple[str, ...]
+) -> Summary:
+    with open_source(video) as frames:
+        sinks, _ = make_sinks(frames, folder, landmarker.names, formats, force=True)
+        return detect(frames, landmarker, region, sinks, _BATCH)
+
+
+if __name__ == "__main__":
+    main()
