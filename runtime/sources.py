@@ -1,9 +1,9 @@
-"""Image, folder or video on disk -> frames, whatever can be read of it."""
+"""What a user names, a file, folder, pattern, stream or camera -> a source of frames."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
+import glob
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmk.runtime.errors import UserError
-from lmk.runtime.images import IMAGE_SUFFIXES, UnreadableImage, read_image
+from lmk.runtime.images import IMAGE_SUFFIXES
 
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"}
-)
-_logger = logging.getLogger(__name__)
+_CONTAINERS = ".mp4 .mov .m4v .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .flv .3gp .ogv .mxf"
+_RAW_STREAMS = ".h264 .264 .h265 .hevc .m2v .mjpeg .y4m .dv"
+VIDEO_SUFFIXES = frozenset(f"{_CONTAINERS} {_RAW_STREAMS}".split())
 
 
 @dataclass(frozen=True)
@@ -27,15 +26,17 @@ class Frame:
     """One picture of a source."""
 
     source: str  # file name; below a folder that was given, the path relative to it
-    index: int  # 0, 1, … over what could be read: no gaps
+    index: int  # its true number, from 0: what cannot be read leaves a gap
     time_s: float  # since the first frame of a video; 0 for images
-    image: NDArray[np.uint8]  # HWC RGB, upright
+    image: NDArray[np.uint8]  # HWC RGB, upright, in stored pixels: no aspect ratio is applied
 
 
 class Source(Protocol):
     """Frames in order, to be iterated over once. Also a context manager that closes itself."""
 
-    path: Path  # what was opened
+    path: Path  # what was opened; of streams and cameras only good for messages
+    name: str  # good as a folder name
+    is_live: bool = False  # frames come as time passes: can neither be resumed nor wait for long
     num_frames: int | None  # what the container says, or None; never to be relied on
     frame_rate: Fraction | None  # frames a second; None for images
     time_base: Fraction | None  # seconds a tick in which the video counts time; None for images
@@ -47,6 +48,14 @@ class Source(Protocol):
         ...
 
     def __iter__(self) -> Iterator[Frame]: ...
+
+    def resume_after(self, index: int) -> None:
+        """Before iteration: begin with the first frame whose number is above `index`.
+
+        Numbers, times and pixels are those of an uninterrupted pass. Raises UserError where the
+        source can only be read as it comes.
+        """
+        raise UserError(f"{self.path}: cannot be read again from the start, so not be resumed")
 
     def close(self) -> None:
         """Free the decoder; iteration must have stopped."""
@@ -64,89 +73,94 @@ class Source(Protocol):
         self.close()
 
 
-class ImageSource(Source):
-    """Image files as frames; what cannot be read is skipped, unless it is everything."""
+def open_source(spec: Path | str, hwaccel: str | None = None) -> Source:
+    """Open whatever `spec` names.
 
-    def __init__(self, paths: list[Path], root: Path) -> None:
-        self.path = root
-        self.num_frames = len(paths)
-        self.frame_rate = None
-        self.time_base = None
-        self.size = None
-        self._paths = paths
-        self._skipped: list[str] = []
-
-    @property
-    def skipped(self) -> list[str]:
-        """See `Source.skipped`."""
-        return list(self._skipped)
-
-    def __iter__(self) -> Iterator[Frame]:
-        index = 0
-        for path in self._paths:
-            try:
-                image = read_image(path)
-            except UnreadableImage as error:
-                if len(self._paths) == 1:
-                    raise
-                _logger.debug("skipped %s", error)  # the summary tells
-                self._skipped.append(str(error))
-                continue
-            yield Frame(self._name_of(path), index, 0.0, image)
-            index += 1
-        if index == 0:
-            raise UserError(
-                f"{self.path}: got {len(self._paths)} images none of which can be read "
-                f"(the first: {self._skipped[0]}); give whole image files"
-            )
-
-    def _name_of(self, path: Path) -> str:
-        return path.name if path == self.path else path.relative_to(self.path).as_posix()
-
-    def close(self) -> None:
-        """Nothing is held open between frames."""
-
-
-def open_source(spec: Path | str) -> Source:
-    """Open an image, a folder of images (recursive, sorted by path) or a video.
-
-    Raises UserError when it is missing, of an unknown kind, empty, or a video of which no frame
-    can be decoded.
+    An image, a folder of images (recursive, sorted by path), a pattern of images (`shots/*.png`,
+    also `**`), a video, a camera (`0`, `camera:0`, `/dev/video0`), an `rtsp://`, `http://` or
+    `https://` address, or standard input: `-` for a container piped in (Matroska, MPEG-TS or
+    fragmented MP4), `-:640x480@25` for raw rgb24 pictures of width x height at that rate.
+    hwaccel: decode videos on this kind of device (`cuda`, `vaapi`, …), by `auto` on one that can.
+    Raises UserError when it is missing, of an unknown kind, empty, a video of which no frame can
+    be decoded, or when the device asked for cannot decode it.
     """
+    from lmk.runtime.image_source import ImageSource, find_images
+
     path = Path(spec)
-    suffix = path.suffix.lower()
     if path.is_dir():
-        return ImageSource(_find_images(path), path)
-    if not path.exists():
-        raise UserError(f"{path}: got no such file or folder; check the path")
-    if suffix in IMAGE_SUFFIXES:
+        return ImageSource(find_images(path), path)
+    if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
         return ImageSource([path], path)
-    if suffix in VIDEO_SUFFIXES:
-        from lmk.runtime.video import VideoSource  # PyAV loads all of FFmpeg: only for videos
+    if _is_pattern(str(spec)):
+        root = fixed_part(str(spec))
+        images = [path for path in _matches(str(spec)) if _is_image(path)]
+        if not images:
+            raise UserError(f"{spec}: got a pattern that no image matches; check the path")
+        return ImageSource(images, root)
 
-        return VideoSource(path)
-    raise UserError(
-        f"{path}: got suffix '{suffix}', expected an image ({_listing(IMAGE_SUFFIXES)}), a video "
-        f"({_listing(VIDEO_SUFFIXES)}) or a folder of images"
-    )
+    from lmk.runtime.medium import find_medium  # PyAV loads all of FFmpeg: only for videos
+    from lmk.runtime.video import VideoSource
+
+    return VideoSource(find_medium(spec), hwaccel)
 
 
-def _find_images(folder: Path) -> list[Path]:
-    paths = sorted(
-        path
-        for path in folder.rglob("*")
-        # "._cat.jpg" is what macOS leaves beside cat.jpg: not an image
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not path.name.startswith(".")
-        and path.is_file()
-    )
-    if not paths:
+def expand(specs: Sequence[str]) -> list[str]:
+    """The specs for `open_source` that `specs` stand for, in their order, each once.
+
+    The images that a pattern matches stay one spec, the pattern; its videos and folders are one
+    each. A folder that holds videos stands for them too, and for itself only if it has images.
+    Raises UserError for a pattern without a match.
+    """
+    expanded: dict[str, None] = {}  # a set that keeps the order
+    for spec in specs:
+        found = _expand_pattern(spec) if _is_pattern(spec) else [spec]
+        for one in found:
+            expanded.update(dict.fromkeys(_expand_folder(one)))
+    return list(expanded)
+
+
+def fixed_part(pattern: str) -> Path:
+    """The folder of a pattern before its first wildcard."""
+    parts = Path(pattern).parts
+    fixed = next(n for n, part in enumerate(parts) if glob.has_magic(part))
+    return Path(*parts[:fixed])
+
+
+def _expand_pattern(pattern: str) -> list[str]:
+    matches = _matches(pattern)
+    images = [pattern] if any(_is_image(path) for path in matches) else []
+    whole_folders = "**" not in pattern  # it has matched what is in them already
+    others = [str(p) for p in matches if _is_video(p) or (whole_folders and p.is_dir())]
+    if not images + others:
         raise UserError(
-            f"{folder}: got a folder without images, expected files ending in "
-            f"{_listing(IMAGE_SUFFIXES)}"
+            f"{pattern}: got a pattern that no image, video or folder matches; check the path"
         )
-    return paths
+    return images + others
 
 
-def _listing(suffixes: frozenset[str]) -> str:
-    return " ".join(sorted(suffixes))
+def _expand_folder(spec: str) -> list[str]:
+    folder = Path(spec)
+    if not folder.is_dir():
+        return [spec]
+    found = sorted(path for path in folder.rglob("*") if not path.name.startswith("."))
+    videos = [str(path) for path in found if _is_video(path)]
+    # Without either it stays, to be refused when it is opened.
+    has_images = not videos or any(_is_image(path) for path in found)
+    return ([spec] if has_images else []) + videos
+
+
+def _is_pattern(spec: str) -> bool:
+    """Whether to expand it; a file that is called `a[1].jpg` is no pattern, nor is an address."""
+    return glob.has_magic(spec) and "://" not in spec and not Path(spec).exists()
+
+
+def _matches(pattern: str) -> list[Path]:
+    return sorted(Path(match) for match in set(glob.glob(pattern, recursive=True)))
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+
+
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()

@@ -1,22 +1,25 @@
-"""Video file -> frames, upright and on time, past what is damaged."""
+"""Video -> frames, upright, numbered and on time, past what is damaged."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
 from av.error import FFmpegError
+from av.packet import Packet
 from av.stream import Disposition
-from av.video.reformatter import VideoReformatter
-from numpy.typing import NDArray
 
 from lmk.runtime.errors import UserError
+from lmk.runtime.hardware import candidates, device_kinds
+from lmk.runtime.medium import Medium, reason_of
+from lmk.runtime.packets import Numbering, demux, find_start
+from lmk.runtime.pictures import Converter, Decoded, deinterlace, orientation
 from lmk.runtime.sources import Frame, Source
 
 _DEFAULT_RATE = Fraction(25)  # of a stream that says nothing about its rate
@@ -25,100 +28,182 @@ _logger = logging.getLogger(__name__)
 
 
 class VideoSource(Source):
-    """The first video stream of a file, decoded by PyAV.
+    """The first video stream of a medium, decoded by PyAV.
 
-    Rotation metadata is applied (a display matrix that also mirrors is not). Time is that of
-    presentation, from the first frame. Corrupt packets are skipped and counted. Raises UserError
-    at once when the file has no video stream or no frame of it can be decoded.
+    The display matrix is applied; the aspect ratio of pixels is not, points are in stored pixels.
+    Interlaced frames are deinterlaced. Time is that of presentation, from the first frame. Corrupt
+    packets are skipped and counted. Raises UserError at once when there is no video stream, no
+    frame of it can be decoded, or the device asked for by `hwaccel` cannot do it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._container = _open(path)
-        try:
-            self._stream = _video_stream(self._container, path)
-            self._stream.thread_type = "AUTO"  # frame threads where the codec has them
-            # Each thread holds a frame back, and loses it if the stream ends in a corrupt packet.
-            self._stream.thread_count = min(_MAX_THREADS, os.cpu_count() or 1)
-            self._num_packets = self._num_frames = self._num_corrupt = 0
-            self._notes: list[str] = []
-            self._reformatter = VideoReformatter()  # a frame's own is set up anew each time
-            self._decoded = self._decode()
-            self._first = next(self._decoded, None)
-            if self._first is None:
-                raise UserError(
-                    f"{path}: got {self._num_corrupt} corrupt packets and no frame that can be "
-                    "decoded; the file is damaged or not whole, copy it again"
-                )
-        except BaseException:
-            self._container.close()
-            raise
-        self.num_frames = self._estimate_frames()
-        stream = self._stream
-        self.frame_rate = _fraction(stream.average_rate or stream.guessed_rate or _DEFAULT_RATE)
-        self.time_base = _fraction(stream.time_base or 1 / self.frame_rate)
-        turned = self._first.rotation % 180 != 0
-        size = (self._first.height, self._first.width)
-        self.size = size[::-1] if turned else size
+    def __init__(self, medium: Medium, hwaccel: str | None = None) -> None:
+        self._medium = medium
+        self.path = Path(medium.location if medium.is_file else medium.title)
+        self.name = medium.name
+        self._after = -1  # frames up to this number are not wanted
+        self._device = self._open_on(candidates(hwaccel, medium.can_reopen))
+        first = self._first
+        self.num_frames = None if self.is_live else self._estimate_frames()
+        size = (first.frame.height, first.frame.width)
+        self.size = size[::-1] if orientation(first.frame)[0] else size
+        self._unread: Iterator[Decoded] | None = _chain(first, self._decoded)
+        del self._first  # else its picture would be kept to the end
+
+    @property
+    def decoder(self) -> str:
+        """What decodes: `h264 (cuda)`, `h264 (software, 2 threads)`."""
+        context = self._stream.codec_context
+        threads = "1 thread" if context.thread_count == 1 else f"{context.thread_count} threads"
+        return f"{context.name} ({self._device or f'software, {threads}'})"
 
     @property
     def skipped(self) -> list[str]:
         """See `Source.skipped`."""
         corrupt = [f"{self._num_corrupt} corrupt packets"] if self._num_corrupt else []
-        return [f"{self.path}: {note}" for note in corrupt + self._notes]
+        return [f"{self._medium.title}: {note}" for note in corrupt + self._notes]
+
+    def resume_after(self, index: int) -> None:
+        """See `Source.resume_after`: from the start, packets are read, but not decoded."""
+        if self.is_live or not self._medium.can_reopen:
+            raise UserError(
+                f"{self._medium.title}: got a stream that is over once it was read, expected a "
+                "file to resume; begin anew"
+            )
+        self._check_unread()
+        self.close()
+        with self._medium.open() as container:
+            stream = _video_stream(container, self._medium.title)
+            num_passed = find_start(_until_damage(demux(container, stream)), index)
+        self._after = index
+        self._open(self._device, num_passed)
+        self._unread = self._decoded
 
     def __iter__(self) -> Iterator[Frame]:
-        if self._first is None:
-            raise ValueError(f"{self.path}: a video source can be read once; open it again")
-        first, self._first = self._first, None
-        start, time_s = first.pts, 0.0
-        for index, frame in enumerate(_chain(first, self._decoded)):
-            if frame.pts is not None and start is not None:
-                time_s = float((frame.pts - start) * self.time_base)
-            elif index:  # raw streams carry no time stamps
-                time_s += float(1 / self.frame_rate)
-            yield Frame(self.path.name, index, time_s, self._upright(frame))
+        decoded, self._unread = self._check_unread(), None
+        label = self.path.name if self._medium.is_file else self.name
+        converter = Converter()
+        for item in decoded:
+            if item.index <= self._after:
+                continue
+            try:
+                image = converter.convert(item.frame)
+            except (FFmpegError, OSError):
+                self._num_corrupt += 1
+                continue
+            yield Frame(label, item.index, item.time_s, image)
+        if converter.odd_matrix is not None:
+            self._notes.append(f"colour matrix {converter.odd_matrix} is taken for BT.601")
         for line in self.skipped:
             _logger.debug("skipped %s", line)  # the summary tells
 
-    def _upright(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
-        # One thread: more cost more time than they save on frames of this size.
-        rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
-        quarter_turns = round(frame.rotation / 90) % 4  # counter-clockwise, as np.rot90 counts
-        return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), quarter_turns), np.uint8)
-
     def close(self) -> None:
-        """Close the file."""
+        """Close the medium."""
         self._decoded.close()
         self._container.close()
 
-    def _decode(self) -> Generator[av.VideoFrame]:
+    def _check_unread(self) -> Iterator[Decoded]:
+        if self._unread is None:
+            raise ValueError(f"{self.path}: a video source can be read once; open it again")
+        return self._unread
+
+    def _open_on(self, devices: list[str | None]) -> str | None:
+        """Open on the first of the devices that gives a frame; returns which."""
+        for device in devices:
+            try:
+                self._open_first(device)
+                return device
+            except UserError as error:
+                if device is None:
+                    raise
+                cause = error.__cause__
+                reason = reason_of(cause) if isinstance(cause, Exception) else "no frame"
+        if self._medium.can_reopen:  # raises if it is not for the device
+            self._open_first(None)
+            self.close()
+        raise UserError(
+            f"{self._medium.title}: cannot be decoded on {devices[-1]} ({reason}), expected one of "
+            f"{' '.join(device_kinds())} that is in this machine; leave it out to use the processor"
+        )
+
+    def _open_first(self, device: str | None) -> None:
+        self._start: int | None = None  # time stamp of the first frame
+        self._has_started = False
+        self._open(device, 0)
+        try:
+            first = next(self._decoded, None)
+        except BaseException:
+            self.close()
+            raise
+        if first is None:
+            self.close()
+            raise UserError(
+                f"{self._medium.title}: got {self._num_corrupt} corrupt packets and no frame that "
+                f"can be decoded; {self._medium.cure}"
+            )
+        self._first = first
+
+    def _open(self, device: str | None, num_passed: int) -> None:
+        """Open the medium to decode all but its first `num_passed` packets."""
+        self._container = self._medium.open(device)
+        try:
+            self._stream = stream = _video_stream(self._container, self._medium.title)
+            self.is_live = self._medium.is_live(self._container)
+            # Frame threads where the codec has them. Each holds a frame back: it would come late,
+            # and is lost if the stream ends in a corrupt packet.
+            stream.thread_type = "SLICE" if self.is_live else "AUTO"
+            threads = min(_MAX_THREADS, os.cpu_count() or 1)
+            stream.thread_count = threads if device is None else 1
+        except BaseException:
+            self._container.close()
+            raise
+        rate = stream.average_rate or stream.guessed_rate or _DEFAULT_RATE
+        self.frame_rate: Fraction = _fraction(rate)
+        self.time_base: Fraction = _fraction(stream.time_base or 1 / self.frame_rate)
+        self._num_passed, self._num_packets = num_passed, 0
+        self._num_frames = self._num_corrupt = 0
+        self._notes: list[str] = []
+        self._numbering = Numbering()
+        self._decoded = deinterlace(self._decode())
+
+    def _decode(self) -> Generator[Decoded]:
         for packet in self._packets():
             try:
                 frames = packet.decode()
-            except FFmpegError:
+            except (FFmpegError, OSError):
                 self._num_corrupt += 1
                 if packet.size == 0:  # while it was flushed: PyAV cannot go on with what follows
-                    lost = max(0, self._num_packets - self._num_frames - self._num_corrupt)
+                    sent = self._num_packets - self._num_passed
+                    lost = max(0, sent - self._num_frames - self._num_corrupt)
                     self._notes.append(f"{lost} frames behind the last corrupt packet are lost")
                 continue
             self._num_frames += len(frames)
-            yield from frames
+            for frame in frames:
+                yield self._numbered(frame)
         promised = self._stream.frames
         if self._num_packets < promised:
             self._notes.append(f"ends after {self._num_packets} of {promised} packets")
 
-    def _packets(self) -> Iterator[av.Packet]:
-        """The stream's packets, then the empty one that flushes the decoder."""
+    def _numbered(self, frame: av.VideoFrame) -> Decoded:
+        index = self._numbering.number(frame.pts)
+        if not self._has_started:
+            self._start, self._has_started = frame.pts, True
+        if frame.pts is None or self._start is None:  # raw streams carry no time stamps
+            return Decoded(frame, index, float(index / self.frame_rate))
+        return Decoded(frame, index, float((frame.pts - self._start) * self.time_base))
+
+    def _packets(self) -> Iterator[Packet]:
+        """The packets to decode, then the empty one that flushes the decoder."""
         try:
-            for packet in self._container.demux(self._stream):
-                self._num_packets += packet.size > 0
-                yield packet
-        except FFmpegError as error:  # of the container: those of the codec are not raised here
-            self._notes.append(f"breaks off after {self._num_packets} packets ({error.strerror})")
-            flush: av.Packet = av.Packet()
-            flush.stream = self._stream
-            yield flush
+            for packet in demux(self._container, self._stream):
+                self._num_packets += 1
+                self._numbering.add(packet)
+                if self._num_packets > self._num_passed:
+                    yield packet
+        except (FFmpegError, OSError) as error:  # of the container: the codec's are caught above
+            self._notes.append(f"breaks off after {self._num_packets} packets ({reason_of(error)})")
+        flush: Packet = Packet()
+        flush.stream = self._stream
+        yield flush
 
     def _estimate_frames(self) -> int | None:
         stream = self._stream
@@ -134,24 +219,20 @@ class VideoSource(Source):
         return None
 
 
-def _open(path: Path) -> av.container.InputContainer:
-    if path.stat().st_size == 0:
-        raise UserError(f"{path}: got an empty file, expected a video; copy it again")
-    try:
-        return av.open(str(path))
-    except (FFmpegError, OSError) as error:
-        raise UserError(
-            f"{path}: cannot be opened as a video ({error.strerror}); "
-            "it is damaged, not whole or not a video"
-        ) from error
+def _until_damage(packets: Iterator[Packet]) -> Iterator[Packet]:
+    with suppress(FFmpegError, OSError):  # told of when the frames are read
+        yield from packets
 
 
-def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
+def _video_stream(container: av.container.InputContainer, title: str) -> av.VideoStream:
     for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:  # the cover of a music file
-            return stream
+        if stream.disposition & Disposition.attached_pic:  # the cover of a music file
+            continue
+        if stream.codec_context is None:
+            raise UserError(f"{title}: got a codec that this PyAV has no decoder for; convert it")
+        return stream
     kinds = sorted({str(stream.type) for stream in container.streams}) or ["nothing"]
-    raise UserError(f"{path}: got {', '.join(kinds)} only, expected a video stream")
+    raise UserError(f"{title}: got {', '.join(kinds)} only, expected a video stream")
 
 
 def _fraction(value: Any) -> Fraction:
@@ -159,7 +240,7 @@ def _fraction(value: Any) -> Fraction:
     return Fraction(value.numerator, value.denominator)
 
 
-def _chain(first: av.VideoFrame, rest: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+def _chain(first: Decoded, rest: Iterator[Decoded]) -> Iterator[Decoded]:
     yield first
     del first  # the frame's picture is not needed while the rest is read
     yield from rest

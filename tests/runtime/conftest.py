@@ -140,15 +140,17 @@ def write_video():
         ticks: list[int] | None = None,
         rotation: int = 0,
         options: dict[str, str] | None = None,
+        coding: dict[str, str] | None = None,
+        mirrored: bool = False,
     ) -> Path:
         with av.open(str(path), "w", options=options or {}) as container:
-            stream = container.add_stream(codec, rate=25)
+            stream = container.add_stream(codec, rate=25, options=coding or {})
             stream.height, stream.width = pictures[0].shape[:2]
             stream.pix_fmt = pix_fmt
             tick = Fraction(1, 25) if ticks is None else Fraction(1, 1000)
             stream.time_base = stream.codec_context.time_base = tick
-            if rotation:
-                stream.set_display_rotation(rotation)
+            if rotation or mirrored:
+                stream.set_display_rotation(rotation, hflip=mirrored)
             for index, picture in enumerate(pictures):
                 frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
                 frame.pts, frame.time_base = (ticks[index] if ticks else index), tick
@@ -201,6 +203,12 @@ def library(gpu, monkeypatch):
     module.cuda = gpu
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", module)
     return module
+
+
+@pytest.fixture(scope="session")
+def spots():
+    """Objects that a stand-in for a network finds; see spots.py."""
+    return _load("spots")
 
 
 TOY = {"num_landmarks": 3, "width": 16, "input_size": SIDE}
