@@ -127,8 +127,9 @@ def _batches(landmarker: Landmarker, crops: NDArray[np.uint8], batch: int = 4) -
 
 
 def _detect(landmarker: Landmarker, video: Path, region: Any, folder: Path, overlay: bool) -> None:
+    formats = ["csv", "overlay"] if overlay else ["csv"]
     with open_source(video) as frames:
-        sinks, _ = make_sinks(frames, folder, landmarker.names, overlay, force=True)
+        sinks, _ = make_sinks(frames, folder, landmarker.names, formats, force=True)
         detect(frames, landmarker, region, sinks)
 
 

@@ -77,7 +77,7 @@ def _demo(folder: Path, minutes: float, force: bool, cache: Path) -> None:
     video = folder / f"{CATEGORY}.mp4"
     truth = write_clip(video)
     with open_source(video) as frames, load(model_path) as landmarker:
-        sinks, files = make_sinks(frames, folder, landmarker.names, overlay=True, force=True)
+        sinks, files = make_sinks(frames, folder, landmarker.names, ["csv", "overlay"], True)
         print_summary(detect(frames, landmarker, parse_roi(ROI), sinks))
     error, baseline = _error(data, pack, core, files[0], truth)
     screen.print(

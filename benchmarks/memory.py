@@ -29,7 +29,7 @@ class Looped(Source):
     """A video played again and again for so many seconds, decoded anew each time."""
 
     def __init__(self, path: Path, seconds: float) -> None:
-        self.path, self.seconds = path, seconds
+        self.path, self.name, self.seconds = path, path.stem, seconds
         self.num_frames = None
         with open_source(path) as first:
             self.frame_rate, self.time_base, self.size = (
@@ -80,7 +80,7 @@ def main(model: Path, video: Path, minutes: float) -> None:
 
     with tempfile.TemporaryDirectory() as name, load(model) as landmarker:
         source = Looped(video, minutes * 60)
-        sinks, _ = make_sinks(source, Path(name), landmarker.names, overlay=True, force=True)
+        sinks, _ = make_sinks(source, Path(name), landmarker.names, ["csv", "overlay"], True)
         summary = detect(source, landmarker, parse_roi("center"), sinks, progress=watch)
     after = [sample for sample in samples if sample[0] >= 60]
     result = {

@@ -184,7 +184,7 @@ def _crops(
     with open_source(video) as frames:
         for frame in frames:
             num_frames += 1
-            size = frame.image.shape[:2]
+            size = frame.size
             if len(crops) < _LEAST_CROPS:
                 crops += [landmarker.crop(frame.image, t.box) for t in region.targets(frame)]
     return np.stack(crops), num_frames, (size[0], size[1])

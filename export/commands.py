@@ -1,7 +1,8 @@
-"""The command that ships: export."""
+"""The commands that ship: export, name."""
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,7 +42,7 @@ _CROPS = 128  # to verify on; int8 and fp8 calibrate on every other one
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
-    help="What the network computes in. fp32 is the fastest on a CPU, the others are for GPUs; "
+    help="What the network computes in. On a CPU fp32 is the fastest in ONNX Runtime, int8 in OpenVINO; "
     "int8 and fp8 need --data.  [default: fp32]",
 )
 @click.option("--data", help="Images to calibrate and verify on; default: synthetic ones.")
@@ -88,6 +89,82 @@ def export_command(
             _export(pack, core, onnx, precision, data, force)
         _build(onnx, output, options, force)
     click.echo(output)
+
+
+class _Ridge(click.ParamType):
+    """A strength over 0, or auto: None."""
+
+    name = "auto|X"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | None:
+        """The number; a usage error for anything else."""
+        try:
+            strength = None if value == "auto" else float(value)
+        except ValueError:
+            strength = math.nan
+        if strength is not None and not 0 < strength < math.inf:
+            self.fail(f"got '{value}', expected auto or a number over 0, such as 0.01", param, ctx)
+        return strength
+
+
+@click.command("name")
+@click.argument("pack", type=FILE_PATH, required=False)
+@click.option(
+    "--annotations",
+    type=FILE_PATH,
+    required=True,
+    help="A CSV of file, NAME_x, NAME_y, … beside its images, or the folder of annotations.csv.",
+)
+@click.option("--core", type=FILE_PATH, help="The pack's core, if it is not in runs/.")
+@click.option("--output", type=FILE_PATH, help="The pack; default: runs/NAME-named.safetensors.")
+@click.option(
+    "--ridge",
+    type=_Ridge(),
+    default="auto",
+    show_default=True,
+    help="Draws the points to the middle of the landmarks; auto: the best for images left out.",
+)
+@click.option("--export/--no-export", default=True, help="Make the ONNX file too.")
+@click.option("--force", is_flag=True, help="Overwrite the output.")
+def name_command(
+    pack: Path | None,
+    annotations: Path,
+    core: Path | None,
+    output: Path | None,
+    ridge: float | None,
+    export: bool,
+    force: bool,
+) -> None:
+    """Let a pack find points of your own, annotated in 5 to 50 images.
+
+    The result is a pack, and an ONNX file, that find the named points instead of the landmarks. It
+    is refused when the landmarks do not tell where the points are. Optional columns box_x, box_y,
+    box_w, box_h say where the object is, as --roi does in detection.
+    """
+    from lmk.export.pack import export_pack
+    from lmk.train.named_pack import name_pack
+    from lmk.train.table import print_naming
+
+    pack = workspace.pick(pack, "pack")
+    workspace.warn_unfinished(pack, read_header(pack))
+    output = output or workspace.made_of(pack, "-named.safetensors")
+    if output.suffix != ".safetensors":
+        raise UserError(
+            f"--output: got {output}, expected a name ending in .safetensors; rename it"
+        )
+    onnx, core = output.with_suffix(".onnx"), core or workspace.core_of(pack)
+    if export:
+        check_output(onnx, force or is_composed(onnx))  # before the work
+    table = annotations / "annotations.csv" if annotations.is_dir() else annotations
+    report, seen = name_pack(pack, core, table, output, ridge, force)
+    print_naming(report)
+    click.echo(output)
+    if export:
+        contract = export_pack(output, core, onnx, seen.crops, force=True)
+        click.echo(f"verified: {_outcome(contract.drift)}", err=True)
+        click.echo(onnx)
 
 
 def _export(

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from lmk.runtime.contract import INPUT, LANDMARKS, SCORES, Contract
 from lmk.runtime.files import write_bytes
-from lmk.train import bottleneck
-from lmk.train.augment import to_pixels
 from lmk.train.hourglass import LandmarkNetwork
+from lmk.train.naming import find
 
 if TYPE_CHECKING:
     from torch.onnx import ONNXProgram
@@ -43,9 +42,7 @@ class DetectorGraph(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         # Cast before anything else: TensorRT takes uint8 only as an input that goes into a Cast.
         images = image.float().permute(0, 3, 1, 2) / 255
-        maps = bottleneck.probabilities(self.network(images))
-        points = bottleneck.expectation(maps)
-        return to_pixels(points), bottleneck.scores(maps, points)
+        return find(self.network, images)
 
 
 def trace(network: LandmarkNetwork) -> ONNXProgram:

@@ -65,7 +65,7 @@ def export_pack(
     drift["randomised"] = verify_randomised(model, filled)
     contract = Contract(
         category=header["category"],
-        num_landmarks=network.num_landmarks,
+        num_landmarks=len(names),
         input_size=network.input_size,
         precision=precision,
         core_sha256=header["core_sha256"],

@@ -73,7 +73,7 @@ def verify(
         f"{one}-{other}": _differences(found[one], found[other])
         for one, other in itertools.combinations(found, 2)
     }
-    names = names or default_names(eager.config.num_landmarks)
+    names = names or default_names(found["eager"][0].shape[1])
     for pair, differences in pairs.items():
         of_file = engine in pair.split("-")
         _check_limits(pair, differences, names, precision if of_file else "fp32")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmk.runtime.errors import UserError
-from lmk.runtime.images import Box, whole
+from lmk.runtime.images import Box
 from lmk.runtime.region import Region, Target
 from lmk.runtime.sources import Frame
 
@@ -37,7 +37,7 @@ def parse_roi(text: str) -> Boxes:
     as numbers does not lie in the frame. Raises UserError for any other text.
     """
     if text == "full":
-        return Boxes(lambda frame: [Target(whole(frame.image))])
+        return Boxes(lambda frame: [Target((0.0, 0.0, float(frame.size[1]), float(frame.size[0])))])
     if text == "center":
         return Boxes(lambda frame: [Target(_centre(frame))])
     if text.lower().endswith(".csv"):
@@ -54,13 +54,13 @@ def parse_roi(text: str) -> Boxes:
 
 
 def _centre(frame: Frame) -> Box:
-    height, width = frame.image.shape[:2]
+    height, width = frame.size
     side = min(height, width)
     return ((width - side) / 2, (height - side) / 2, float(side), float(side))
 
 
 def _inside(text: str, box: Box, frame: Frame) -> Box:
-    height, width = frame.image.shape[:2]
+    height, width = frame.size
     x, y, box_width, box_height = box
     inside = x >= 0 and y >= 0 and x + box_width <= width and y + box_height <= height
     if not inside:  # NaN is not

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import colorsys
 import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lmk.runtime.errors import UserError
 from lmk.runtime.landmarker import Detection
 
 _GOLDEN_RATIO = 0.618033988749895
@@ -18,6 +22,27 @@ _SMALL_RADIUS_PX = 2.0
 _RING = 0.2  # of the radius: white, then as much of black, so that one stands out on any texture
 _RING_PX = 1.0  # at least
 _MIN_OPACITY = 0.5  # of a landmark of score 0: faded but still to be found
+
+
+@dataclass(frozen=True)
+class Style:
+    """What is drawn besides the landmarks; by default nothing."""
+
+    trails: int = 0  # frames of a video for which a landmark's way stays to be seen, fading
+    names: bool = False  # of the landmarks, beside them
+    skeleton: tuple[tuple[str, str], ...] = ()  # names of the landmarks that lines join
+
+    def __post_init__(self) -> None:
+        if self.trails < 0:
+            raise UserError(f"trails: got {self.trails}, expected 0 or more frames")
+
+    def check(self, names: Sequence[str]) -> None:
+        """Raise UserError when the skeleton joins what is not a landmark of the model."""
+        for name in (name for pair in self.skeleton for name in pair):
+            if name not in names:
+                raise UserError(
+                    f"skeleton: got '{name}', expected a landmark of the model: {', '.join(names)}"
+                )
 
 
 @functools.cache
@@ -41,15 +66,30 @@ def draw(image: NDArray[np.uint8], detection: Detection) -> NDArray[np.uint8]:
     out.
     """
     drawn = image.copy()
+    draw_discs(drawn, detection)
+    return drawn
+
+
+def draw_discs(image: NDArray[np.uint8], detection: Detection) -> None:
+    """As `draw`, but in place."""
+    radius = radius_of(detection, image)
+    fades = opacity(detection.scores)
+    for index, (x, y) in enumerate(detection.points.tolist()):
+        if math.isfinite(x) and math.isfinite(y):
+            _disc(image, (x, y), radius, colour(index), float(fades[index]))
+
+
+def radius_of(detection: Detection, image: NDArray[np.uint8]) -> float:
+    """The radius in pixels of the discs of `detection`: it grows with the object's box."""
     least, most = _RADIUS_PX
     if max(image.shape[:2]) < _SMALL_IMAGE:
         least = _SMALL_RADIUS_PX
-    radius = float(np.clip(_RADIUS_OF_BOX * max(detection.box[2:]), least, most))
-    for index, (point, score) in enumerate(zip(detection.points, detection.scores, strict=True)):
-        if np.isfinite(point).all():
-            opacity = _MIN_OPACITY + (1 - _MIN_OPACITY) * float(np.clip(score, 0, 1))
-            _disc(drawn, (float(point[0]), float(point[1])), radius, colour(index), opacity)
-    return drawn
+    return float(np.clip(_RADIUS_OF_BOX * max(detection.box[2:]), least, most))
+
+
+def opacity(scores: NDArray[np.floating]) -> NDArray[np.floating]:
+    """How opaque landmarks of these scores are drawn, in [0.5, 1]."""
+    return _MIN_OPACITY + (1 - _MIN_OPACITY) * np.clip(np.nan_to_num(scores), 0, 1)
 
 
 def _disc(

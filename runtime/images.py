@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,54 +92,67 @@ def crop(image: NDArray[np.uint8], box: Box, size: int) -> NDArray[np.uint8]:
     left, top, width, height = box
     # The window that holds the box and the resampling kernel's support around it.
     support = int(np.ceil(max(1.0, max(width, height) / size))) + 1
-    rows, y = _window(top, height, support, image.shape[0])
-    columns, x = _window(left, width, support, image.shape[1])
-    patch = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    # The longer axis shrinks first and the border is replicated axis by axis: the window of a
-    # 20,000 x 100 image would not fit in memory.
+    rows = _window(top, height, support, image.shape[0])
+    columns = _window(left, width, support, image.shape[1])
+    patch = image[rows.inside, columns.inside]
+    if rows.size * columns.size <= 2 * patch.shape[0] * patch.shape[1]:
+        whole = np.pad(patch, (rows.repeats, columns.repeats, (0, 0)), mode="edge")
+        return _resized(whole, (size, size), rows, columns)
+    # Most of the window is border: that of a 20,000 x 100 image would not fit in memory. So the
+    # border is repeated axis by axis, after the longer one has shrunk.
     if image.shape[0] > image.shape[1]:
-        patch = _resize_rows(patch, rows - rows[0], y, height, size)
-        return _resize_columns(patch, columns - columns[0], x, width, size)
-    patch = _resize_columns(patch, columns - columns[0], x, width, size)
-    return _resize_rows(patch, rows - rows[0], y, height, size)
+        return _resize_columns(_resize_rows(patch, rows, size), columns, size)
+    return _resize_rows(_resize_columns(patch, columns, size), rows, size)
 
 
-def _window(
-    start: float, length: float, support: int, limit: int
-) -> tuple[NDArray[np.intp], float]:
-    """Indices, clipped to an axis of `limit` pixels, of all that `length` pixels from `start` need.
+class _Window(NamedTuple):
+    """Pixels along an axis: some of the image's, with the first and the last of them repeated."""
 
-    Also returns where in them, in pixels, `start` lies.
-    """
+    inside: slice
+    repeats: tuple[int, int]
+    start: float  # where in them the box begins
+    length: float  # of the box
+
+    @property
+    def size(self) -> int:
+        """Number of pixels."""
+        return self.inside.stop - self.inside.start + sum(self.repeats)
+
+
+def _window(start: float, length: float, support: int, limit: int) -> _Window:
+    """All that `length` pixels from `start` on need, of an axis of `limit` pixels."""
     first = int(np.floor(start)) - support
     end = int(np.ceil(start + length)) + support
-    return np.arange(first, end).clip(0, limit - 1), start - first
+    size = end - first
+    before, after = (min(max(beyond, 0), size - 1) for beyond in (-first, end - limit))
+    inner = min(max(first + before, 0), limit - 1)
+    inside = slice(inner, inner + size - before - after)
+    return _Window(inside, (before, after), start - first, length)
 
 
-def _resize_columns(
-    image: NDArray[np.uint8], columns: NDArray[np.intp], x: float, width: float, size: int
+def _resize_columns(image: NDArray[np.uint8], columns: _Window, size: int) -> NDArray[np.uint8]:
+    """Resample the columns of a window to `size`; the rows stay."""
+    every = _Window(slice(None), (0, 0), 0.0, float(image.shape[0]))
+    window = np.pad(image, ((0, 0), columns.repeats, (0, 0)), mode="edge")
+    return _resized(window, (size, image.shape[0]), every, columns)
+
+
+def _resize_rows(image: NDArray[np.uint8], rows: _Window, size: int) -> NDArray[np.uint8]:
+    """Resample the rows of a window to `size`; the columns stay."""
+    every = _Window(slice(None), (0, 0), 0.0, float(image.shape[1]))
+    window = np.pad(image, (rows.repeats, (0, 0), (0, 0)), mode="edge")
+    return _resized(window, (image.shape[1], size), rows, every)
+
+
+def _resized(
+    window: NDArray[np.uint8], size: tuple[int, int], rows: _Window, columns: _Window
 ) -> NDArray[np.uint8]:
-    """Take `columns`, resample `width` of them from `x` on to `size`; the rows stay."""
-    window = image if len(columns) == image.shape[1] else np.take(image, columns, axis=1)
-    resized = Image.fromarray(window).resize(
-        (size, window.shape[0]),
-        Image.Resampling.BILINEAR,
-        box=(x, 0, x + width, window.shape[0]),
-    )
-    return np.asarray(resized)
-
-
-def _resize_rows(
-    image: NDArray[np.uint8], rows: NDArray[np.intp], y: float, height: float, size: int
-) -> NDArray[np.uint8]:
-    """Take `rows`, resample `height` of them from `y` on to `size`; the columns stay."""
-    window = image if len(rows) == image.shape[0] else np.take(image, rows, axis=0)
-    resized = Image.fromarray(window).resize(
-        (window.shape[1], size),
-        Image.Resampling.BILINEAR,
-        box=(0, y, window.shape[1], y + height),
-    )
-    return np.asarray(resized)
+    """Resample the box in a window to (width, height)."""
+    box = columns.start, rows.start, columns.start + columns.length, rows.start + rows.length
+    # What shrinks to a quarter or less first shrinks by a whole number, to twice the size or more:
+    # three times as fast, and the landmarks move by some hundredths of a pixel of the crop.
+    bilinear = Image.Resampling.BILINEAR
+    return np.asarray(Image.fromarray(window).resize(size, bilinear, box, reducing_gap=2.0))
 
 
 def to_frame(points: NDArray[np.float32], box: Box, size: int) -> NDArray[np.float32]:

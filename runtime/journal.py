@@ -109,7 +109,7 @@ def _line(frame: Frame, detections: Sequence[Detection]) -> str:
         [each.track, [float(edge) for edge in each.box], each.points.tolist(), each.scores.tolist()]
         for each in detections
     ]
-    return json.dumps([frame.source, frame.index, frame.time_s, frame.image.shape[:2], found])
+    return json.dumps([frame.source, frame.index, frame.time_s, frame.size, found])
 
 
 def _read(line: str) -> tuple[Frame, list[Detection]]:

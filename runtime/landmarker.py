@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,10 @@ from lmk.runtime.images import Box
 from lmk.runtime.ort import OrtRunner
 from lmk.runtime.runner import Runner
 
+if TYPE_CHECKING:
+    from lmk.runtime.feed import Found
+    from lmk.runtime.region import Region
+    from lmk.runtime.sources import Source
 
 LOW_SCORE = 0.5  # below it a heat-map has no peak to speak of
 
@@ -38,7 +42,10 @@ class Detection:
 
 
 class Landmarker:
-    """Finds the landmarks of one object category in images. Also a context manager."""
+    """Finds the landmarks of one object category in images. Also a context manager.
+
+    Any number of threads may use it at the same time.
+    """
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
@@ -76,13 +83,53 @@ class Landmarker:
         return images.crop(image, self._square(box), self.contract.input_size)
 
     def locate(self, crops: NDArray[np.uint8], boxes: Sequence[Box]) -> list[Detection]:
-        """Run crops (B,S,S,3) that `crop` cut for `boxes`, in any thread but one at a time."""
+        """Run crops (B,S,S,3) that `crop` cut for `boxes`."""
         landmarks, scores = self.runner(crops)
         side = self.contract.input_size
         return [
             Detection(images.to_frame(points, self._square(box), side), score, box)
             for points, score, box in zip(landmarks, scores, boxes, strict=True)
         ]
+
+    def stream(
+        self,
+        source: Source | Path | str,
+        roi: str | Region = "full",
+        *,
+        start: str | None = None,
+        objects: int | None = None,
+        detector: Path | str | None = None,
+        smooth: bool | tuple[float, float] = False,
+        batch: int = 4,
+        live: bool | None = None,
+    ) -> Generator[Found, None, None]:
+        """Find the landmarks in every frame of a source: yields `frame` and its `detections`.
+
+        source: what `sources.open_source` takes, closed at the end, or an open one, which stays
+        open. roi, start, objects, detector: as of `lmk detect`; or a region of one's own, for this
+        stream alone. smooth: steady the points of each track; or least cut-off in Hz and gain by
+        speed, see `Smoother`. batch: frames that go through the model together. live: skip frames
+        that come while the model or the caller is busy, a file being played at its own rate; None:
+        with cameras and streams.
+        Frames come in order; the next ones are decoded meanwhile, in a thread that ends when the
+        generator ends, is closed or forgotten. Raises UserError, at once for `roi` to `smooth`, for
+        the source when the first frame is asked for, and when it ends in an error.
+        """
+        from lmk.runtime.regions import RegionMaker, Where
+        from lmk.runtime.smooth import BETA, MIN_CUTOFF_HZ, Smoother
+        from lmk.runtime.stream import stream
+
+        if batch < 1:
+            raise ValueError(f"batch: got {batch}, expected 1 or more")
+        if isinstance(roi, str):
+            where = Where(roi, start, objects, Path(detector) if detector else None)
+            region = RegionMaker(where, self)()
+        elif start is None and objects is None and detector is None:
+            region = roi
+        else:
+            raise ValueError("roi: got a region and start, objects or detector, expected one alone")
+        values = (MIN_CUTOFF_HZ, BETA) if smooth is True else smooth
+        return stream(self, source, region, Smoother(*values) if values else None, batch, live)
 
     def switch(self, category: Path | str) -> None:
         """Find another category of the same core from now on, by its name or pack.
@@ -150,8 +197,8 @@ def load(
     """Load a model made by `lmk export`, or a category by its name.
 
     A category's model is `runs/NAME.onnx`, composed on first use from a pack in `runs/` or one that
-    ships, see `named.model_file`. device: "cpu" or "cuda", None = cuda for an engine and cpu else;
-    threads: CPU threads of the model, None = one a core. engine: run the category, or its pack,
+    ships, see `named.model_file`. device: "cpu", "cuda", or "openvino", which is OpenVINO on the CPU,
+    None = cuda for an engine and cpu else; threads: CPU threads of the model, None = one a core. engine: run the category, or its pack,
     with this engine file, which was built with --refit for another category of the same core: it
     gets the weights of the pack, see `swap.swap`. Raises UserError when a file is missing or not
     such a model, the name is not known, or the device does not load.
@@ -169,6 +216,10 @@ def load(
     from lmk.runtime.named import model_file  # not when `lmk` is imported: it brings rich
 
     path = model_file(path)
+    if path.suffix != ".engine" and device == "openvino":
+        from lmk.runtime.openvino import OpenVinoRunner
+
+        return Landmarker(OpenVinoRunner(path, threads))
     if path.suffix != ".engine":
         return Landmarker(OrtRunner(path, device or "cpu", threads))
     _check_device(path, device)

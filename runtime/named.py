@@ -102,7 +102,7 @@ def contract_of(
     """The contract of the model that is made of a pack with `header`."""
     return Contract(
         category=header["category"],
-        num_landmarks=header["network"]["num_landmarks"],
+        num_landmarks=len(header["landmark_names"]),
         input_size=header["network"]["input_size"],
         precision=precision,
         core_sha256=header["core_sha256"],

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmk.runtime import wire
+from lmk.runtime import naming, wire
 from lmk.runtime.contract import Contract
 from lmk.runtime.errors import UserError
 from lmk.runtime.weights import Arrays, read_weights
@@ -124,6 +124,8 @@ def compose(
     tensors = {**core, **pack}
     weights = [_encoded(weight, tensors, source) for weight in template.weights]
     graph = b"".join([template.graph[0], *weights, template.graph[1]])
+    if "naming" in header:
+        graph = naming.attach(graph, pack, header, source)
     return template.model[0] + wire.encode_graph(graph) + template.model[1]
 
 
@@ -134,7 +136,7 @@ def stamp(model: bytes, contract: Contract) -> bytes:
 
 def pack_tensors(template: Template, header: Mapping[str, Any]) -> set[str]:
     """Names of the tensors that a pack with `header` must hold; see `category.new_category`."""
-    names = set()
+    names = set(naming.TENSORS if "naming" in header else ())
     for weight in template.weights:
         layers = [weight.layer, weight.norm] if weight.norm else [weight.layer]
         for layer in layers:

@@ -1,7 +1,7 @@
 """Arrays and metadata -> bytes of an ONNX file, and back, without the onnx package.
 
 An ONNX file is a protobuf message: a row of fields, each a tag (number and wire type) and a value.
-Only what is needed of onnx.proto stands here; the graph itself is never looked into.
+Only what is needed of onnx.proto stands here.
 """
 
 from __future__ import annotations
@@ -16,13 +16,46 @@ DTYPES = {"float32": 1, "float16": 10, "bfloat16": 16}
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
 _GRAPH, _METADATA = 7, 14  # fields of ModelProto
 _INITIALIZER = 5  # of GraphProto
+_NODE, _OUTPUT, _VALUE_INFO = 1, 12, 13  # of GraphProto too
 
 
 def encode_initializer(name: str, dtype: str, shape: Sequence[int], data: bytes) -> bytes:
     """A field of a graph: the tensor `name` of `dtype`, a key of DTYPES; `data` little-endian."""
-    dims = b"".join(_tag(1, _VARINT) + _varint(side) for side in shape)
-    kind = _tag(2, _VARINT) + _varint(DTYPES[dtype])
+    dims = b"".join(_number(1, side) for side in shape)
+    kind = _number(2, DTYPES[dtype])
     return _field(_INITIALIZER, dims + kind + _field(8, name.encode()) + _field(9, data))
+
+
+def encode_node(kind: str, inputs: Sequence[str], output: str) -> bytes:
+    """A field of a graph: the operator `kind` without attributes, named as its output."""
+    parts = [*((1, name) for name in inputs), (2, output), (3, output), (4, kind)]
+    return _field(_NODE, b"".join(_field(number, text.encode()) for number, text in parts))
+
+
+def encode_output(name: str, shape: Sequence[int | str]) -> bytes:
+    """A field of a graph: the output `name`, float32; a dynamic side of its shape has a name."""
+    dims = b"".join(
+        _field(1, _field(2, side.encode()) if isinstance(side, str) else _number(1, side))
+        for side in shape
+    )
+    kind = _number(1, DTYPES["float32"]) + _field(2, dims)
+    return _field(_OUTPUT, _field(1, name.encode()) + _field(2, _field(1, kind)))
+
+
+def extend_graph(graph: bytes, fields: Sequence[bytes], replaced: Mapping[str, str]) -> bytes:
+    """`graph` with its outputs replaced: `fields` are its new last nodes, weights and outputs.
+
+    replaced: what the tensors are called from now on that were its outputs. The fields are in the
+    order in which onnx would write them.
+    """
+    renamed = {old.encode(): new.encode() for old, new in replaced.items()}
+    parts = [
+        (number, _renamed(value, renamed) if number == _NODE else value)
+        for number, value in _fields(graph)
+        if number != _OUTPUT and not (number == _VALUE_INFO and _named(value) in renamed)
+    ]
+    parts += [next(_fields(field)) for field in fields]
+    return b"".join(_field(*part) for part in sorted(parts, key=lambda part: part[0]))
 
 
 def encode_graph(graph: bytes) -> bytes:
@@ -75,6 +108,18 @@ def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
             raise ValueError(f"got wire type {kind}")
 
 
+def _renamed(node: bytes, names: Mapping[bytes, bytes]) -> bytes:
+    """A node with other names of its inputs (1) and outputs (2); it has no fields of numbers."""
+    return b"".join(
+        _field(number, names.get(value, value) if number in (1, 2) else value)
+        for number, value in _fields(node)
+    )
+
+
+def _named(value_info: bytes) -> bytes:
+    return dict(_fields(value_info)).get(1, b"")
+
+
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:
     """The number at `at`, and where it ends."""
     value = shift = 0
@@ -88,6 +133,10 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
 
 def _field(number: int, value: bytes) -> bytes:
     return _tag(number, _BYTES) + _varint(len(value)) + value
+
+
+def _number(number: int, value: int) -> bytes:
+    return _tag(number, _VARINT) + _varint(value)
 
 
 def _tag(number: int, kind: int) -> bytes:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from lmk.runtime import parity
 from lmk.runtime.errors import UserError
 from lmk.runtime.weights import check_core
-from lmk.train import bottleneck, checkpoint
-from lmk.train.augment import to_pixels
+from lmk.train import checkpoint
 from lmk.train.config import Method, Scope
 from lmk.train.hourglass import HourglassConfig, LandmarkNetwork
+from lmk.train.naming import Naming, find
 from lmk.train.projection import category_state, load_category_state, project, with_head
 
 LAST_LAYERS = ("top", "conv_last", "bn_last", "head")  # what follows the hourglass
@@ -88,10 +88,8 @@ def probe(model: LandmarkNetwork) -> dict[str, Any]:
     network = copy.deepcopy(model).to("cpu", torch.float32).eval()
     crops = parity.probe_crops(network.config.input_size)
     with torch.inference_mode():
-        maps = bottleneck.probabilities(network(torch.from_numpy(crops).permute(0, 3, 1, 2) / 255))
-        points = bottleneck.expectation(maps)
-        scores = bottleneck.scores(maps, points)
-    return parity.record(to_pixels(points).numpy(), scores.numpy())
+        points, scores = find(network, torch.from_numpy(crops).permute(0, 3, 1, 2) / 255)
+    return parity.record(points.numpy(), scores.numpy())
 
 
 def load_pack(path: Path, core_path: Path | None) -> tuple[LandmarkNetwork, dict[str, Any]]:
@@ -121,6 +119,9 @@ def _rebuild(
         header["scope"],
         header["train_plain_convs"],
     )
+    if "naming" in header:
+        points, landmarks = len(header["landmark_names"]), network.num_landmarks
+        model.naming = Naming(torch.empty(points, landmarks), torch.empty(points, 2))
     try:
         load_category_state(model, {n: v.to(torch.float32) for n, v in state.items()})
     except KeyError as error:

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from lmk.runtime.errors import UserError
 from lmk.train import augment
-from lmk.train.bottleneck import soft_argmax
 from lmk.train.config import EvaluateConfig
 from lmk.train.datasets.decoded import DecodedSet
 from lmk.train.device import pick_device, to_float
 from lmk.train.draws import generator
 from lmk.train.hourglass import LandmarkNetwork
+from lmk.train.naming import find
 
 Points = NDArray[np.float32]
 _STREAM = 3  # of the random numbers: training has its own
@@ -129,7 +129,7 @@ def find_landmarks(
     found = []
     for part in np.array_split(np.arange(len(indices)), parts):
         crops = _crops(model, data, indices[part], None if moves is None else moves[part])
-        found.append(augment.to_pixels(soft_argmax(model(crops))).cpu().numpy())
+        found.append(find(model, crops)[0].cpu().numpy())
         if into is not None:
             into[part] = (crops * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     return np.concatenate(found)

@@ -106,6 +106,7 @@ class LandmarkNetwork(nn.Module):
         self.conv_last = nn.Conv2d(width, width, 1)
         self.bn_last = nn.BatchNorm2d(width)
         self.head = nn.Conv2d(width, config.num_landmarks, 1)
+        self.naming: nn.Module | None = None  # what names its points, see `naming.py`
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Stem features at strides 2, 4 and 4: what `perceptual.py` compares on."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import traceback
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,13 +14,13 @@ from typing import Any, Literal
 from rich.table import Table
 from rich.text import Text
 
+from lmk.runtime.cluster import Place, Share, at, here, joined_ray, machines, share_out
 from lmk.runtime.errors import UserError
 from lmk.runtime.exits import explain
 from lmk.runtime.files import write_error
 from lmk.runtime.report import console
 from lmk.runtime.weights import read_header
 from lmk.train.adapt import adapt
-from lmk.train.cluster import Share, joined_ray, machines, share_out
 from lmk.train.config import AdaptConfig
 from lmk.train.datasets.decoded import CropMode
 from lmk.train.datasets.load import training_set
@@ -64,14 +63,6 @@ class Outcome:
     pack: Path | None = None  # if this has made one, whole or as far as it got
     steps: int | None = None
     seconds: float | None = None  # of training, those before a resume included
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the user is: tasks may run in another folder or on another machine."""
-
-    folder: str
-    variables: Mapping[str, str]
 
 
 def adapt_many(categories: Sequence[Category], jobs: int | None = None) -> list[Outcome]:
@@ -150,8 +141,8 @@ def _resumable(category: Category) -> Category:
 def _run(ray: Any, todo: Sequence[Category], share: Share) -> Iterator[Outcome]:
     """Keep `share.jobs` tasks running until all are done or Ctrl-C; the outcomes as they come."""
     task = ray.remote(max_retries=0)(work).options(num_cpus=share.cpus, num_gpus=share.gpus)
-    place = Place(os.getcwd(), {k: v for k, v in os.environ.items() if k.startswith("LMK_")})
-    waiting, running, stop = deque(todo), dict[Any, Category](), _Stop()
+    place, waiting = here(), deque(todo)
+    running, stop = dict[Any, Category](), _Stop()
     with on_sigint(stop):
         while running or (waiting and not stop.asked):
             while waiting and len(running) < share.jobs and not stop.asked:
@@ -196,7 +187,7 @@ def work(category: Category, place: Place, share: Share) -> Outcome:
     if not share.gpus:
         config = replace(config, threads=config.threads or share.cpus)
     try:
-        with _at(place), _told_to(category.log):
+        with at(place), _told_to(category.log):
             try:
                 adapt(config, training_set(category.data, category.layout, category.crop, config))
             except KeyboardInterrupt:
@@ -207,26 +198,6 @@ def work(category: Category, place: Place, share: Share) -> Outcome:
     except Exception as error:
         line, _ = explain(error)
         return Outcome(category.name, "failed", line or f"internal error: {error!r}")
-
-
-@contextlib.contextmanager
-def _at(place: Place) -> Iterator[None]:
-    """In the user's folder, with the user's variables."""
-    before = dict(os.environ), os.getcwd()
-    try:
-        os.chdir(place.folder)
-    except OSError as error:
-        raise UserError(
-            f"{place.folder}: not on the machine of the task, expected a folder that all machines "
-            "share; start in one"
-        ) from error
-    os.environ.update(place.variables)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before[0])
-        os.chdir(before[1])
 
 
 @contextlib.contextmanager

@@ -111,13 +111,16 @@ def plain_state(model: LandmarkNetwork) -> dict[str, Tensor]:
 def category_state(model: LandmarkNetwork) -> dict[str, Tensor]:
     """What a category adds to its core: every trainable tensor and the batch-norm statistics.
 
-    For `project(core, scope)` that is W, batch-norm and head, and nothing else.
+    For `project(core, scope)` that is W, batch-norm and head, and nothing else; what names its
+    points goes with it.
     """
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     return {
         name: value.detach()
         for name, value in model.state_dict().items()
-        if name in trainable or name.endswith(("running_mean", "running_var"))
+        if name in trainable
+        or name.endswith(("running_mean", "running_var"))
+        or name.startswith("naming.")
     }
 
 

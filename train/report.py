@@ -18,7 +18,7 @@ from PIL import Image
 
 from lmk.runtime.draw import colour
 from lmk.runtime.files import write_bytes
-from lmk.train import bottleneck, steadiness
+from lmk.train import steadiness
 from lmk.train.checkpoint import versions
 from lmk.train.config import EvaluateConfig
 from lmk.train.consistency import Views, prepared, views
@@ -26,6 +26,7 @@ from lmk.train.datasets.decoded import DecodedSet
 from lmk.train.device import to_float
 from lmk.train.evaluate import spread_over
 from lmk.train.hourglass import LandmarkNetwork
+from lmk.train.naming import find
 from lmk.train.split import split_indices
 from lmk.train.steadiness import Landmark, Steadiness
 
@@ -120,8 +121,7 @@ def _scores(model: LandmarkNetwork, images: _Pixels, config: EvaluateConfig) -> 
     device, pixels = next(ready.parameters()).device, torch.from_numpy(images)
     found = []
     for part in torch.arange(len(images)).split(config.batch):
-        maps = bottleneck.probabilities(ready(to_float(pixels, part, device)))
-        found.append(bottleneck.scores(maps, bottleneck.expectation(maps)).cpu().numpy())
+        found.append(find(ready, to_float(pixels, part, device))[1].cpu().numpy())
     return np.concatenate(found)
 
 

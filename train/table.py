@@ -31,6 +31,32 @@ def print_evaluation(reports: Sequence[Mapping[str, Any]]) -> None:
             console().print(f"{row['label']}: {line}")
 
 
+def print_naming(report: Mapping[str, Any]) -> None:
+    """How far named points are off in images that were left out, on standard error."""
+    units = {"px": "px", "box_percent": "% of box"}
+    if report["normaliser"]:
+        units["percent"] = f"% of {report['normaliser']}"
+    table = Table(title=Text(f"named from {report['images']} images, each left out in turn"))
+    table.add_column("point")
+    table.add_column("images", justify="right")
+    for unit in units.values():
+        table.add_column(unit, justify="right")
+        table.add_column("mean\nshape", justify="right")
+    whole = {"name": "all", **report}
+    for row in [*report["points"], whole]:
+        pairs = [(row[f"error_{key}"], row[f"mean_shape_{key}"]) for key in units]
+        table.add_row(
+            Text(row["name"]), str(row["images"]), *(_px(value) for pair in pairs for value in pair)
+        )
+    screen = console()
+    screen.print(table, soft_wrap=False)
+    for row in report["points"]:
+        if row["error_px"] >= row["mean_shape_px"]:
+            screen.print(
+                f"warning: {row['name']}: no better than the mean shape; do not rely on it"
+            )
+
+
 def _variants(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A report and, beside it, that of its crops that do not know the annotation."""
     label, other = report["pack"].removesuffix(".safetensors"), report.get("leak_free_variant")

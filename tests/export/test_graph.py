@@ -123,6 +123,8 @@ def test_landmarks_are_crop_pixels_and_scores_are_mass():
     class Peaks(nn.Module):
         """Two maps: one peak at cell x=3, y=9; two equal ones, 10 cells apart."""
 
+        naming = None
+
         def forward(self, images):
             maps = torch.zeros(len(images), 2, 16, 16)
             maps[:, 0, 9, 3] = maps[:, 1, 2, 1] = maps[:, 1, 2, 11] = 5.0
@@ -138,6 +140,8 @@ def test_network_sees_rgb_in_zero_to_one():
     seen = []
 
     class Spy(nn.Module):
+        naming = None
+
         def forward(self, images):
             seen.append(images)
             return torch.zeros(len(images), 1, 16, 16)

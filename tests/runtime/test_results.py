@@ -1,13 +1,23 @@
 """A folder of results holds those of one run, and never loses what is not ours."""
 
+import sys
+from fractions import Fraction
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 from PIL import Image
 
 from lmk.runtime.boxes import parse_roi
+from lmk.runtime.draw import Style
 from lmk.runtime.errors import UserError
+from lmk.runtime.formats import FORMATS
+from lmk.runtime.landmarker import Detection
 from lmk.runtime.pipeline import Interrupted, detect
-from lmk.runtime.results import make_sinks
-from lmk.runtime.sources import open_source
+from lmk.runtime.results import make_sinks, output_files
+from lmk.runtime.sources import Frame, open_source
+
+BOTH = ("csv", "overlay")
 
 
 @pytest.fixture
@@ -20,9 +30,9 @@ def pictures(tmp_path, blob_image):
     return folder
 
 
-def _detect(landmarker, source, folder, overlay=True, force=True, progress=None):
+def _detect(landmarker, source, folder, formats=BOTH, force=True, progress=None):
     with open_source(source) as frames:
-        sinks, files = make_sinks(frames, folder, landmarker.names, overlay, force)
+        sinks, files = make_sinks(frames, folder, landmarker.names, formats, force)
         detect(frames, landmarker, parse_roi("full"), sinks, 2, progress)
     return files
 
@@ -35,10 +45,20 @@ def _contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_existing_results_ask_for_force(tmp_path, landmarker, pictures):
+@pytest.mark.parametrize("formats", [BOTH, ("jsonl",)])
+def test_existing_results_ask_for_force(tmp_path, landmarker, pictures, formats):
     _detect(landmarker, pictures, tmp_path / "out", force=False)
-    with pytest.raises(UserError, match="--force"):
-        _detect(landmarker, pictures, tmp_path / "out", force=False)
+    before = _contents(tmp_path / "out")
+    with pytest.raises(UserError, match="landmarks.csv: .*--force|overlay: .*--force"):
+        _detect(landmarker, pictures, tmp_path / "out", formats, force=False)
+    assert _contents(tmp_path / "out") == before
+
+
+def test_run_that_goes_on_replaces_what_is_there(tmp_path, blob_video):
+    (tmp_path / "landmarks.csv").write_text("partial")
+    with open_source(blob_video[0]) as source:
+        sinks, _ = make_sinks(source, tmp_path, ("a",), BOTH, False, append=True)
+    assert all(sink.replaces for sink in sinks[:2])
 
 
 def test_stale_pictures_go_and_foreign_files_stay(tmp_path, landmarker, pictures):
@@ -62,14 +82,15 @@ def test_results_of_another_kind_go(tmp_path, landmarker, pictures, blob_video):
     _detect(landmarker, pictures, out)
     assert _files(out)[:3] == ["landmarks.csv", "overlay", "overlay/a.png"]
     assert not (out / "overlay.mp4").exists()
-    files = _detect(landmarker, pictures, out, overlay=False)
-    assert _files(out) == ["landmarks.csv"] and files == [out / "landmarks.csv"]
+    files = _detect(landmarker, pictures, out, ("jsonl", "coco"))
+    assert _files(out) == ["landmarks.coco.json", "landmarks.jsonl"]
+    assert sorted(files) == [out / "landmarks.coco.json", out / "landmarks.jsonl"]
 
 
 def test_folder_without_results_is_not_cleared(tmp_path, landmarker, pictures):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "overlay.mp4").write_bytes(b"someone's")
-    _detect(landmarker, pictures, tmp_path / "out", overlay=False)
+    _detect(landmarker, pictures, tmp_path / "out", ("csv",))
     assert (tmp_path / "out" / "overlay.mp4").read_bytes() == b"someone's"
 
 
@@ -89,3 +110,84 @@ def test_forced_run_that_does_not_end_changes_nothing(
         _detect(landmarker, blob_video[0] if video else pictures, out, progress=stop)
     assert _contents(out) == before
     assert not isinstance(caught.value, Interrupted) or "untouched" in str(caught.value)
+
+
+def test_folder_in_the_source_is_refused(pictures):
+    with open_source(pictures) as source, pytest.raises(UserError, match="lies inside the source"):
+        make_sinks(source, pictures / "out", ("a",), BOTH, False)
+
+
+def test_unknown_format_and_landmark_are_refused(tmp_path, pictures):
+    with open_source(pictures) as source:
+        with pytest.raises(UserError, match="format: got 'xml', expected some of csv, overlay"):
+            make_sinks(source, tmp_path / "out", ("a",), ("csv", "xml"), False)
+        with pytest.raises(UserError, match="skeleton: got 'b'"):
+            make_sinks(
+                source, tmp_path / "out", ("a",), BOTH, False, style=Style(0, False, (("a", "b"),))
+            )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "module"), [("parquet", "pyarrow"), ("dlc", "tables"), ("slp", "sleap_io")]
+)
+def test_missing_package_is_told_before_any_work(tmp_path, pictures, monkeypatch, name, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with (
+        open_source(pictures) as source,
+        pytest.raises(
+            UserError, match=rf"format {name}: .*without {module} .*pip install.*\[{name}\]"
+        ),
+    ):
+        make_sinks(source, tmp_path / "out", ("a",), (name,), False)
+    assert not (tmp_path / "out").exists()
+
+
+def _walk(count=11):
+    """Frames of two landmarks on none, one or two objects."""
+    rng = np.random.default_rng(0)
+    for index in range(count):
+        found = [
+            Detection(
+                rng.uniform(0, 48, (2, 2)).astype(np.float32),
+                rng.random(2).astype(np.float32),
+                (0.0, 0.5, 48.0, 40.25),
+                track,
+            )
+            for track in range(index % 3)
+        ]
+        yield Frame("v.mp4", index, index / 25, np.full((48, 64, 3), 9 * index, np.uint8)), found
+
+
+@pytest.mark.parametrize("stop", [5, 8])
+def test_run_that_broke_off_ends_byte_for_byte_in_every_format(tmp_path, blob_video, stop):
+    pytest.importorskip("tables")
+    pytest.importorskip("sleap_io")
+    source = SimpleNamespace(
+        path=blob_video[0], frame_rate=Fraction(25), time_base=Fraction(1, 1000), size=(48, 64)
+    )
+
+    def run(name, replayed=0, stop=None):
+        work = tmp_path / f".{name}"
+        sinks, files = make_sinks(
+            source, tmp_path / name, ("a", "b"), FORMATS, False, work, Style(4)
+        )
+        for sink in sinks:
+            sink.open(source)
+            for frame, found in list(_walk())[:stop]:
+                (sink.replay if frame.index < replayed else sink.write)(frame, found)
+                if frame.index % 4 == 3:
+                    sink.checkpoint()
+        return sinks, files
+
+    for sink in run("whole")[0]:
+        sink.close()
+    lost, _ = run("broken", stop=stop)  # killed here
+    sinks, files = run("broken", replayed=stop // 4 * 4)
+    for sink in sinks:
+        sink.close()
+    for file in files:
+        assert file.read_bytes() == (tmp_path / "whole" / file.name).read_bytes(), file.name
+    assert len(files) == len(output_files(tmp_path, FORMATS)) == 8
+    for sink in lost:
+        sink.abort()

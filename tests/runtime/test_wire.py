@@ -5,7 +5,7 @@ import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from lmk.runtime import wire
 from lmk.runtime.errors import UserError
@@ -24,6 +24,48 @@ def test_an_initializer_is_what_onnx_writes():
     field = wire.encode_initializer("rows", "float32", values.shape, values.tobytes())
     expected = onnx.GraphProto(initializer=[numpy_helper.from_array(values, "rows")])
     assert field == expected.SerializeToString()
+
+
+def test_nodes_and_outputs_are_what_onnx_writes():
+    node = helper.make_node("MatMul", ["a", "b"], ["c"], name="c")
+    field = wire.encode_node("MatMul", ["a", "b"], "c")
+    assert field == onnx.GraphProto(node=[node]).SerializeToString()
+    info = helper.make_tensor_value_info("c", onnx.TensorProto.FLOAT, ["batch", 300, 2])
+    field = wire.encode_output("c", ["batch", 300, 2])
+    assert field == onnx.GraphProto(output=[info]).SerializeToString()
+
+
+def test_a_graph_is_extended_behind_its_outputs():
+    def value(name):
+        return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch"])
+
+    nodes = [
+        helper.make_node("Neg", ["image"], ["mid"], name="one", doc_string="kept"),
+        helper.make_node("Neg", ["mid"], ["out"]),
+        helper.make_node("Softmax", ["out"], ["other"], axis=0),
+    ]
+    weights = [numpy_helper.from_array(np.ones(2, np.float32), "w")]
+    infos = [value("mid"), value("out")]
+    outputs = [value("out"), value("other")]
+    graph = helper.make_graph(nodes, "g", [value("image")], outputs, weights, value_info=infos)
+    fields = [
+        wire.encode_output("out", ["batch"]),
+        wire.encode_initializer("v", "float32", (), b"\0\0\0\0"),
+        wire.encode_node("Neg", ["found"], "out"),
+    ]
+    data = wire.extend_graph(graph.SerializeToString(), fields, {"out": "found"})
+    made = onnx.GraphProto.FromString(data)
+    assert made.SerializeToString() == data
+    assert [(list(n.input), list(n.output)) for n in made.node] == [
+        (["image"], ["mid"]),
+        (["mid"], ["found"]),
+        (["found"], ["other"]),
+        (["found"], ["out"]),
+    ]
+    assert made.node[0].doc_string == "kept" and made.node[2].attribute[0].name == "axis"
+    assert [w.name for w in made.initializer] == ["w", "v"]
+    assert [v.name for v in made.value_info] == ["mid"]
+    assert [v.name for v in made.output] == ["out"] and made.input == graph.input
 
 
 @pytest.mark.parametrize("dtype", wire.DTYPES)

@@ -130,6 +130,7 @@ class Fake(nn.Module):
     def __init__(self):
         super().__init__()
         self.config = HourglassConfig(3, WIDTH, SIZE)
+        self.naming = None
         self.device_of = nn.Parameter(torch.zeros(1))
 
 

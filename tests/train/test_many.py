@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from lmk.runtime.cluster import SETTINGS, joined_ray, share_out
 from lmk.runtime.errors import UserError
 from lmk.runtime.weights import read_header
 from lmk.train import many
 from lmk.train.adapt import adapt
-from lmk.train.cluster import SETTINGS, joined_ray, share_out
 from lmk.train.config import AdaptConfig
 from lmk.train.datasets.builtin import builtin
 from lmk.train.datasets.load import training_set

@@ -31,6 +31,7 @@ class Detector(nn.Module):
     def __init__(self):
         super().__init__()
         self.config = HourglassConfig(5, 16, SIZE)
+        self.naming = None
         self.device_of = nn.Parameter(torch.zeros(1))
         self.fixed = torch.full((1, 1, 16, 16), -10.0)
         self.fixed[..., 12, 3] = 10.0

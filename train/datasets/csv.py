@@ -4,7 +4,8 @@ One row an image. Columns: `file` (path relative to the folder), optionally `wid
 (checked nowhere, for people), `split`, `source`; then for every landmark NAME `NAME_x`, `NAME_y` in
 pixels of the image as stored (whatever EXIF says of its rotation), pixel-centre convention, and
 optionally `NAME_v` (0: missing). An empty x or y is a missing point as well. Without any NAME_x
-column the images are unlabelled.
+column the images are unlabelled. Optional, all four: `box_x`, `box_y`, `box_w`, `box_h`, the
+object's box in pixels, edges (the top-left pixel spans 0 to 1); empty for the whole image.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmk.runtime.errors import UserError
-from lmk.runtime.images import read_image
+from lmk.runtime.images import Box, read_image
 from lmk.train.datasets.folder import fingerprint
 from lmk.train.datasets.sample import Dataset, Layout, Sample
 from lmk.train.datasets.scheme import scheme_of
 
 FILE_NAME = "annotations.csv"
+BOX = {"box_x", "box_y", "box_w", "box_h"}
 Row = dict[str, str]
 Lines = list[tuple[int, Row]]  # with their numbers in the file
 
@@ -32,9 +34,14 @@ def open_csv(root: Path) -> Dataset:
 
     Raises UserError naming the line and column of the first thing that is wrong: no `file`
     (column or cell), NAME_x without NAME_y, a column twice, a row of another number of cells,
-    anything but a finite number as a coordinate, not a single row.
+    anything but a finite number as a coordinate, a box without a size, not a single row.
     """
-    table = root / FILE_NAME
+    return open_table(root / FILE_NAME)
+
+
+def open_table(table: Path) -> Dataset:
+    """`open_csv` of a table of any name, beside its images."""
+    root = table.parent
     columns, rows = _read(table)
     names = _landmark_names(table, columns)
     if not rows:
@@ -44,12 +51,14 @@ def open_csv(root: Path) -> Dataset:
             raise UserError(f"{table}, line {line}: expected {len(columns)} cells, as the header")
         if not row["file"]:
             raise UserError(f"{table}, line {line}: the cell of 'file' is empty; fill it in")
+    has_box = BOX.issubset(columns)
     samples = tuple(
         Sample(
             row["file"],
             partial(read_image, root / row["file"], upright=not names),
             _points(table, line, row, names),
             row.get("split") or "",
+            _box(table, line, row) if has_box else None,
         )
         for line, row in rows
     )
@@ -82,8 +91,15 @@ def _landmark_names(table: Path, columns: list[str]) -> tuple[str, ...]:
     for column in columns:
         if columns.count(column) > 1:
             raise UserError(f"{table}: column '{column}' is there twice; rename one")
-    names = tuple(column[:-2] for column in columns if column.endswith("_x"))
-    ys = {column[:-2] for column in columns if column.endswith("_y")}
+    has_box = BOX.issubset(columns)
+    if not has_box and not {"box_w", "box_h"}.isdisjoint(columns):
+        raise UserError(
+            f"{table}: column '{min(BOX - set(columns))}' is missing; a box needs box_x, box_y, "
+            "box_w and box_h"
+        )
+    points = [column for column in columns if not (has_box and column in BOX)]
+    names = tuple(column[:-2] for column in points if column.endswith("_x"))
+    ys = {column[:-2] for column in points if column.endswith("_y")}
     for name in sorted(ys ^ set(names)):
         missing = f"{name}_y" if name in names else f"{name}_x"
         raise UserError(f"{table}: column '{missing}' is missing; every landmark needs _x and _y")
@@ -105,6 +121,22 @@ def _points(table: Path, line: int, row: Row, names: tuple[str, ...]) -> NDArray
         if x and y and point[2]:
             points[index] = point[:2]
     return points
+
+
+def _box(table: Path, line: int, row: Row) -> Box | None:
+    cells = [row[column] for column in ("box_x", "box_y", "box_w", "box_h")]
+    if not any(cells):
+        return None
+    try:
+        x, y, width, height = map(float, cells)
+        if not (np.isfinite([x, y, width, height]).all() and width > 0 and height > 0):
+            raise ValueError
+    except ValueError:
+        raise UserError(
+            f"{table}, line {line}: got {', '.join(cells)} for box_x,box_y,box_w,box_h, expected "
+            "numbers, with a width and height above 0, or empty cells for the whole image"
+        ) from None
+    return (x, y, width, height)
 
 
 LAYOUT = Layout(

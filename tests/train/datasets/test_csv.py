@@ -54,6 +54,19 @@ def test_points_visibility_and_empty_cells(write):
         np.testing.assert_array_equal(sample.points, np.array(points, np.float32))
 
 
+def test_boxes_of_the_object(write):
+    data = open_csv(
+        write("file,box_x,box_y,box_w,box_h,a_x,a_y\na.png,-1,2.5,30,40,1,2\nb.png,,,,,3,4\n")
+    )
+    assert data.landmark_names == ("a",)
+    assert [sample.box for sample in data.samples] == [(-1, 2.5, 30, 40), None]
+
+
+def test_a_landmark_may_be_called_box(write):
+    data = open_csv(write("file,box_x,box_y\na.png,1,2\n"))
+    assert data.landmark_names == ("box",) and data.samples[0].box is None
+
+
 def test_images_are_read_relative_to_the_table(write):
     root = write("file\nsub/a.png\nmissing.png\n")
     (root / "sub").mkdir()
@@ -93,6 +106,10 @@ def test_names_alone(write):
         ("file,a_x,a_y\na.png,1,2\n\n\nb.png,1,x\n", "line 5: got '1', 'x'"),
         ("file,a_x,a_y\na.png,1,2\n,3,4\n", "line 3: the cell of 'file' is empty"),
         ("a_x,a_y,file\n1,2,a.png\n3,4,\n", "line 3: the cell of 'file' is empty"),
+        ("file,box_x,box_y,box_w\na.png,1,2,3\n", "column 'box_h' is missing; a box needs"),
+        ("file,box_x,box_y,box_w,box_h\na.png,1,2,0,4\n", "line 2: got 1, 2, 0, 4 for box_x"),
+        ("file,box_x,box_y,box_w,box_h\na.png,1,2,,4\n", "line 2: got 1, 2, , 4 for box_x"),
+        ("file,box_x,box_y,box_w,box_h\na.png,1,2,inf,4\n", "line 2: .* above 0, or empty"),
     ],
 )
 def test_what_is_wrong_and_where(write, text, complaint):
