@@ -30,7 +30,8 @@ from lmk.runtime.boxes import parse_roi
 from lmk.runtime.images import square_around
 from lmk.runtime.landmarker import Landmarker, load
 from lmk.runtime.named import model_file
-from lmk.runtime.pipeline import Summary, detect
+from lmk.runtime.pipeline import detect
+from lmk.runtime.summary import Summary
 from lmk.runtime.region import Region
 from lmk.runtime.results import make_sinks
 from lmk.runtime.sources import Frame, open_source

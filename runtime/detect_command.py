@@ -15,6 +15,7 @@ from lmk.runtime.formats import FORMATS
 
 if TYPE_CHECKING:
     from lmk.runtime.landmarker import Landmarker
+    from lmk.runtime.summary import Outcome
     from lmk.runtime.tasks import Spec, Wanted
 
 FILE_PATH = click.Path(path_type=Path)
@@ -93,7 +94,12 @@ _OPTIONS: list[Callable[[Any], Any]] = [
         default=None,
         help="Drop frames that come too fast; default: for cameras and streams.",
     ),
-    click.option("--on", "cluster", type=click.Choice(["ray"]), help="Spread sources over Ray."),
+    click.option(
+        "--on",
+        "cluster",
+        type=click.Choice(["ray"]),
+        help="Spread the sources over Ray; with --write parquet also the images of each folder.",
+    ),
     click.option("--resume", is_flag=True, help="Go on with an interrupted run."),
     click.option("--force", is_flag=True, help="Overwrite earlier results."),
 ]
@@ -121,15 +127,13 @@ def detect_command(sources: tuple[str, ...], **options: Any) -> int:
     specs = grouped(expand(sources))
     folders = folders_of(specs, options["output"])
     model = workspace.pick(options["model"], "onnx")
-    if options["cluster"]:
-        from lmk.runtime.spread import detect_on_ray
-
-        raise NotImplementedError(detect_on_ray)
     todo = list(zip(specs, folders, strict=True))
     if wanted.resume:
         todo = [(spec, folder) for spec, folder in todo if not is_finished(folder, wanted)]
         if len(todo) < len(specs):
             click.echo(f"finished already: {len(specs) - len(todo)} of {len(specs)}", err=True)
+    if options["cluster"]:
+        return _detect_on_ray(todo, model, wanted, options)
     with load(model, options["device"], options["threads"], options["engine"]) as landmarker:
         if len(specs) > 1:
             return _detect_many(todo, landmarker, wanted, options["streams"])
@@ -194,9 +198,9 @@ def _detect_one(
 def _detect_many(
     todo: Sequence[tuple[Spec, Path]], landmarker: Landmarker, wanted: Wanted, streams: int
 ) -> int:
-    from lmk.runtime.pipeline import detect_all, total
+    from lmk.runtime.pipeline import detect_all
     from lmk.runtime.regions import RegionMaker
-    from lmk.runtime.report import print_outcome, print_summary, progress
+    from lmk.runtime.report import print_outcome, progress
     from lmk.runtime.tasks import name_of, opener
 
     regions = RegionMaker(wanted.where, landmarker)
@@ -210,8 +214,40 @@ def _detect_many(
             outcomes.append(outcome)
             print_outcome(outcome)
             report(len(outcomes), None)
+    return _tell(todo, outcomes, time.perf_counter() - started)
+
+
+def _detect_on_ray(
+    todo: Sequence[tuple[Spec, Path]], model: Path, wanted: Wanted, options: dict[str, Any]
+) -> int:
+    from lmk.runtime.part import Model
+    from lmk.runtime.report import print_outcome, progress
+    from lmk.runtime.spread import detect_on_ray
+
+    if options["live"]:
+        raise UserError("--live: got it with --on ray, expected one of them; leave the other out")
+    engine = str(options["engine"]) if options["engine"] else None
+    loaded = Model(str(model), options["device"], options["threads"], engine)
+    outcomes = []
+    started = time.perf_counter()
+    try:
+        with progress(f"detecting in {len(todo)} sources, parts") as report:
+            for outcome in detect_on_ray(todo, loaded, wanted, report):
+                outcomes.append(outcome)
+                print_outcome(outcome)
+    except KeyboardInterrupt:
+        kept = "interrupted; what was finished is kept; --resume goes on"
+        raise KeyboardInterrupt(kept) from None
+    return _tell(todo, outcomes, time.perf_counter() - started)
+
+
+def _tell(todo: Sequence[tuple[Spec, Path]], outcomes: Sequence[Outcome], seconds: float) -> int:
+    """The end of what happened to several sources, and the exit code."""
+    from lmk.runtime.report import print_summary
+    from lmk.runtime.summary import total
+
     summaries = [each.summary for each in outcomes if each.summary]
-    print_summary(total(summaries, time.perf_counter() - started))
+    print_summary(total(summaries, seconds))
     failed = len(outcomes) - len(summaries)
     if failed:
         click.echo(f"failed: {failed} of {len(outcomes)} sources, see above", err=True)

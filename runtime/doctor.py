@@ -110,6 +110,7 @@ _PACKAGES = (
         "(module.init(), module.Device.count())[1]",
         gpus=True,
     ),
+    _Package("openvino", ("openvino",), "openvino"),
     _Package("pyarrow", ("pyarrow",), "parquet"),
     _Package("ray", ("ray",), "ray"),
 )

@@ -43,3 +43,4 @@ class Region(Protocol):
 
     def restore(self, state: Any) -> None:
         """Go on where `state` was taken."""
+        return None

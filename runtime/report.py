@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.landmarker import LOW_SCORE
-from lmk.runtime.pipeline import Outcome, Summary
+from lmk.runtime.summary import Outcome, Summary
 from lmk.runtime.weights import read_header
 
 _LINE_SECONDS = 10.0  # between two lines of progress where there is no terminal

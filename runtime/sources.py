@@ -30,6 +30,11 @@ class Frame:
     time_s: float  # since the first frame of a video; 0 for images
     image: NDArray[np.uint8]  # HWC RGB, upright, in stored pixels: no aspect ratio is applied
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.image.shape[0], self.image.shape[1]
+
 
 class Source(Protocol):
     """Frames in order, to be iterated over once. Also a context manager that closes itself."""

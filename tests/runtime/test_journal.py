@@ -13,10 +13,11 @@ from lmk.runtime.errors import UserError
 from lmk.runtime.journal import Journal
 from lmk.runtime.landmarker import Detection
 from lmk.runtime.overlay import OverlayVideoSink
-from lmk.runtime.pipeline import Interrupted, Task, detect_task
+from lmk.runtime.pipeline import Task, detect_task
 from lmk.runtime.region import Region, Target
 from lmk.runtime.sinks import CsvSink
 from lmk.runtime.sources import Frame, open_source
+from lmk.runtime.summary import Interrupted
 
 FULL = parse_roi("full")
 ANY_FLOAT = st.floats(width=32)

@@ -13,9 +13,10 @@ from lmk.runtime.boxes import parse_roi
 from lmk.runtime.errors import UserError
 from lmk.runtime.feed import STAGES
 from lmk.runtime.overlay import OverlayImageSink, OverlayVideoSink
-from lmk.runtime.pipeline import Interrupted, detect
+from lmk.runtime.pipeline import detect
 from lmk.runtime.sinks import CsvSink
 from lmk.runtime.sources import open_source
+from lmk.runtime.summary import Interrupted
 
 FULL = parse_roi("full")
 

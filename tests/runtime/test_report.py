@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -11,13 +13,15 @@ from safetensors.numpy import save_file
 
 from lmk.runtime import report
 from lmk.runtime.errors import UserError
-from lmk.runtime.pipeline import Summary
+from lmk.runtime.feed import STAGES
+from lmk.runtime.summary import Outcome, Summary
 
 ODD = "m/[/b] [red]:cat:"
 
 
 def _summary(frames, skipped=()):
-    return Summary(frames, 2.0, frames / 2, list(skipped), 0.5, {"run": 1.0})
+    busy = dict.fromkeys(STAGES, 0.5) | {"run": 1.5}
+    return Summary(frames, 2.0, frames / 2, list(skipped), 0.5, busy, objects=frames)
 
 
 def test_progress_on_a_terminal_takes_any_name(monkeypatch):
@@ -41,7 +45,36 @@ def test_summary_counts_and_lists(capsys):
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("1 frame in 2.0 s") and lines[-1] == f"skipped: {ODD}.png: broken"
     report.print_summary(_summary(2))
-    assert capsys.readouterr().err.startswith("2 frames in")
+    told = capsys.readouterr().err
+    assert told.startswith("2 frames in 2.0 s, 1.0 a second; mean") and "the slowest: run" in told
+
+
+def test_summary_of_several_objects_a_resumed_and_a_live_run(capsys):
+    report.print_summary(replace(_summary(9), objects=12, resumed=4, dropped=3))
+    told = capsys.readouterr().err
+    assert told.startswith("9 frames (4 of them before) in") and "12 objects, mean score" in told
+    assert "dropped: 3 frames" in told
+
+
+def test_an_outcome_is_a_line(capsys):
+    report.print_outcome(Outcome(ODD, None, UserError("broken.mp4: cannot be opened")))
+    report.print_outcome(Outcome("b", _summary(2, ["b.png: broken"])))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f"{ODD}: failed: broken.mp4: cannot be opened"
+    assert lines[1].startswith("b: 2 frames in") and lines[2] == "skipped: b.png: broken"
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(0, "0:00"), (59.6, "1:00"), (3723, "1:02:03")])
+def test_clock(seconds, words):
+    assert report.clock(seconds) == words
+
+
+def test_time_left_counts_what_this_run_does(monkeypatch, capsys):
+    monkeypatch.setattr(report, "_LINE_SECONDS", -1.0)
+    with report.progress("x", 1000, before=990) as advance:
+        time.sleep(0.05)
+        advance(995, None)
+    assert re.search(r"x: 995 of 1000, \d\d?\.\d a second, 0:00 left", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(("score", "told"), [(0.2, True), (0.8, False)])

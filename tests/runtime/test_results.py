@@ -13,9 +13,10 @@ from lmk.runtime.draw import Style
 from lmk.runtime.errors import UserError
 from lmk.runtime.formats import FORMATS
 from lmk.runtime.landmarker import Detection
-from lmk.runtime.pipeline import Interrupted, detect
+from lmk.runtime.pipeline import detect
 from lmk.runtime.results import make_sinks, output_files
 from lmk.runtime.sources import Frame, open_source
+from lmk.runtime.summary import Interrupted
 
 BOTH = ("csv", "overlay")
 

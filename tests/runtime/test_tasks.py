@@ -10,8 +10,9 @@ from PIL import Image
 
 from lmk.runtime import feed, tasks
 from lmk.runtime.errors import UserError
-from lmk.runtime.pipeline import Interrupted, detect_all, detect_task, total
+from lmk.runtime.pipeline import detect_all, detect_task
 from lmk.runtime.regions import RegionMaker, Where
+from lmk.runtime.summary import Interrupted, total
 from lmk.runtime.tasks import Wanted, folders_of, grouped, is_finished, opener
 
 CSV = Wanted(formats=("csv",))
