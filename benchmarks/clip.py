@@ -18,12 +18,13 @@ def write_clip(path: Path, seconds: float) -> Path:
     A soft pattern drifts behind a textured disc that circles; a little noise keeps the encoder from
     finding it all too easy.
     """
-    frames = [_frame(index) for index in range(_LOOP)]
+    count = round(seconds * _RATE)
+    frames = [_frame(index) for index in range(min(count, _LOOP))]
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=_RATE, options={"preset": "veryfast"})
         stream.width, stream.height, stream.pix_fmt = _WIDTH, _HEIGHT, "yuv420p"
-        for index in range(round(seconds * _RATE)):
-            picture = av.VideoFrame.from_ndarray(frames[index % _LOOP], format="rgb24")
+        for index in range(count):
+            picture = av.VideoFrame.from_ndarray(frames[index % len(frames)], format="rgb24")
             picture = picture.reformat(format="yuv420p")
             picture.pts = index
             container.mux(stream.encode(picture))

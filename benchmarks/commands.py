@@ -1,7 +1,8 @@
-"""Commands that run whole chains: demo, reproduce."""
+"""Commands that run whole chains, and the one that measures: demo, reproduce, bench."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +50,131 @@ def reproduce_command(table: str, force: bool, dry_run: bool, **o: Any) -> None:
         if outcome.blocked:
             click.echo(f"{len(outcome.blocked)} jobs that need those were not begun", err=True)
         click.get_current_context().exit(1)
+
+
+class _Names(click.ParamType):
+    """`eager,ort-cpu` -> ("eager", "ort-cpu"); of a number each with `kind`."""
+
+    name = "list"
+
+    def __init__(self, kind: type = str) -> None:
+        self.kind = kind
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Any, ...]:
+        """Each entry; a usage error for what is no list of these."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(self.kind(entry.strip()) for entry in value.split(","))
+        except ValueError:
+            self.fail(f"got '{value}', expected numbers with commas between them", param, ctx)
+
+
+@click.command("bench")
+@click.argument("model", type=FILE_PATH)
+@click.option(
+    "--against",
+    type=_Names(),
+    default=(),
+    help="Runners: eager, compile, ort-cpu, ort-cuda, trt, rtx, openvino, also with a precision: "
+    "eager-bf16, trt-fp16.  [default: all that this machine has]",
+)
+@click.option("--batch", "batches", type=_Names(int), default="1,8,32", show_default=True)
+@click.option("--data", help="Images of the category; default: synthetic ones.")
+@click.option("--repeats", type=int, default=200, show_default=True, help="Calls at each batch.")
+@click.option(
+    "--seconds", type=float, default=60.0, show_default=True, help="At most, for each batch."
+)
+@click.option("--starts", type=int, default=3, show_default=True, help="Processes a runner.")
+@click.option("--threads", type=int, help="CPU threads of every runner; default: all cores.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
+@click.option("--core", type=FILE_PATH, help="The pack's core, if it is not beside it.")
+@click.option("--json", "file", type=FILE_PATH, help="Write the results, as one line of JSON.")
+@click.option("--plot", type=FILE_PATH, help="Draw latency and throughput over batch.")
+@click.option(
+    "--video",
+    "videos",
+    multiple=True,
+    help="Measure from this file to CSV and overlay instead, beside a plain loop; also long:60.",
+)
+@click.option("--roi", default="center", show_default=True, help="With --video.")
+@click.option(
+    "--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="As --roi."
+)
+@click.option(
+    "--assert",
+    "claims",
+    multiple=True,
+    metavar="CLAIM",
+    help="Exit with 1 unless it holds: 'ort-cpu.p50@32 <= 0.8*eager.p50@32'.",
+)
+def bench_command(
+    model: Path,
+    file: Path | None,
+    plot: Path | None,
+    claims: tuple[str, ...],
+    videos: tuple[str, ...],
+    roi: str,
+    rounds: int,
+    **o: Any,
+) -> None:
+    """Measure every runner of this machine on the same crops; MODEL is a category or a file."""
+    if videos:
+        return _bench_video(model, videos, roi, rounds, file, o)
+    from lmk.benchmarks.bench_claims import Claim
+    from lmk.benchmarks.bench_options import Options as BenchOptions
+    from lmk.benchmarks.bench_plot import check_plot, write_plot
+    from lmk.benchmarks.bench_tables import figures, print_result
+    from lmk.runtime.files import check_output, write_bytes
+    from lmk.runtime.report import output
+
+    # All that can be wrong is told before the minutes that measuring takes.
+    options, understood = BenchOptions(**o), [Claim(text) for text in claims]
+    if plot:
+        check_plot(plot)
+    if file:
+        check_output(file, force=True)
+    from lmk.benchmarks.bench import bench
+
+    result = bench(model, options)
+    print_result(result, output())
+    if file:
+        write_bytes(file, json.dumps(result).encode() + b"\n")
+        click.echo(file)
+    if plot:
+        write_plot(plot, result)
+        click.echo(plot)
+    verdicts = [claim.judge(figures(result)) for claim in understood]
+    for verdict in verdicts:
+        click.echo(verdict)
+    if not all(verdict.holds for verdict in verdicts):
+        click.get_current_context().exit(1)
+
+
+def _bench_video(
+    model: Path,
+    videos: tuple[str, ...],
+    roi: str,
+    rounds: int,
+    file: Path | None,
+    options: dict[str, Any],
+) -> None:
+    from lmk.benchmarks.video import bench_video, print_videos
+    from lmk.runtime.files import check_output, write_bytes
+    from lmk.runtime.report import output
+
+    if file:
+        check_output(file, force=True)
+    devices = {"ort-cpu": "cpu", "ort-cuda": "cuda", "openvino": "openvino"}
+    runner = ",".join(options["against"]) or "ort-cpu"
+    if runner not in devices:
+        raise click.UsageError(f"--against: got {runner}, expected one of {', '.join(devices)}")
+    result = bench_video(model, videos, roi, rounds, options["threads"], devices[runner])
+    print_videos(result, output())
+    if file:
+        write_bytes(file, json.dumps(result).encode() + b"\n")
+        click.echo(file)

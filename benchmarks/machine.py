@@ -13,9 +13,11 @@ import numpy as np
 
 from lmk.train.checkpoint import versions
 
+_LIBRARIES = ("torch", "onnx", "onnxruntime-gpu", "onnxruntime", "av", "numpy")
 
-def machine() -> dict[str, object]:
-    """Processor or GPU, cores, library versions and the commit of this checkout."""
+
+def machine(*packages: str) -> dict[str, object]:
+    """Processor or GPU, cores, versions, also of `packages`, and the commit of this checkout."""
     import torch
 
     return {
@@ -23,7 +25,7 @@ def machine() -> dict[str, object]:
         "cores": os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
-        "versions": versions("torch", "onnx", "onnxruntime-gpu", "onnxruntime", "av", "numpy"),
+        "versions": versions(*_LIBRARIES, *packages),
         "commit": _commit(),
     }
 

@@ -1,54 +1,62 @@
 """From a video file to CSV and overlay: `lmk detect` beside a plain OpenCV loop of the same model.
 
-    python -m lmk.benchmarks.video MODEL --video FILE… [--roi center] [--rounds 5]
-
 The plain loop is what one writes by hand: read a frame, crop it, run the ONNX file with ONNX
-Runtime, draw circles, write the frame. Same file, same model, same threads, taking turns. A `FILE`
-of `long:SECONDS` is a video of 1920×1080 made for the run. Absolute rates vary between machines:
-read the ratios. The last line is the whole result as JSON.
+Runtime, draw circles, write the frame. Same file, same model, same threads, taking turns. A video
+`long:SECONDS` is one of 1920×1080 made for the run. Absolute rates vary between machines: read the
+ratios.
 """
 
 from __future__ import annotations
 
 import csv
-import json
 import resource
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.table import Column, Table
 
 from lmk.benchmarks.clip import write_clip
 from lmk.benchmarks.machine import interleaved, machine
 from lmk.runtime import workspace
 from lmk.runtime.boxes import parse_roi
+from lmk.runtime.errors import UserError
 from lmk.runtime.images import square_around
 from lmk.runtime.landmarker import Landmarker, load
 from lmk.runtime.named import model_file
 from lmk.runtime.pipeline import detect
-from lmk.runtime.summary import Summary
 from lmk.runtime.region import Region
 from lmk.runtime.results import make_sinks
 from lmk.runtime.sources import Frame, open_source
+from lmk.runtime.summary import Summary
 
 _LEAST_CROPS = 32
 _BATCH = 4
+_OURS = ("csv", "csv+overlay")
 
 
-@click.command()
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option("--video", "videos", multiple=True, required=True, help="A file, or long:SECONDS.")
-@click.option("--roi", default="center", show_default=True)
-@click.option("--rounds", default=5, show_default=True)
-@click.option("--threads", type=int, help="Of the model; default: all cores.")
-def main(model: Path, videos: tuple[str, ...], roi: str, rounds: int, threads: int | None) -> None:
-    """Measure, print a line a figure, and JSON last."""
-    screen = Console(highlight=False)
+def bench_video(
+    model: Path,
+    videos: Sequence[str],
+    roi: str = "center",
+    rounds: int = 5,
+    threads: int | None = None,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """`compare` for every video, with the machine; `long:SECONDS` is made for the run.
+
+    Raises UserError without OpenCV and for what `open_source` and `parse_roi` refuse.
+    """
+    try:
+        import cv2  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"the plain loop needs OpenCV ({error}); pip install opencv-python-headless"
+        ) from error
     model = model_file(workspace.pick(model, "onnx"))
     results = []
     with tempfile.TemporaryDirectory() as name:
@@ -56,24 +64,56 @@ def main(model: Path, videos: tuple[str, ...], roi: str, rounds: int, threads: i
             path = Path(video)
             if video.startswith("long:"):
                 path = write_clip(Path(name) / "long.mp4", float(video.removeprefix("long:")))
-            result = compare(model, path, roi, Path(name), rounds, threads)
-            for key, value in result.items():
-                screen.print(f"{key}: {value}")
-            results.append(result)
-    print(json.dumps({"model": model.name, "roi": roi, "videos": results, "machine": machine()}))
+            results.append(compare(model, path, roi, Path(name), rounds, threads, device))
+    versions = machine("openvino", "opencv-python-headless")
+    return {
+        "model": model.name,
+        "roi": roi,
+        "rounds": rounds,
+        "device": device,
+        "videos": results,
+        "machine": versions,
+    }
+
+
+def print_videos(result: dict[str, Any], screen: Console) -> None:
+    """A table for each video."""
+    heads = ["frames/s", "x plain", "of model", "CPU s", "busy: decode", "crop", "run", "write"]
+    for video in result["videos"]:
+        height, width = video["size"]
+        title = f"{video['file']}: {video['frames']} frames of {width}×{height}"
+        table = Table(
+            "", *(Column(h, justify="right") for h in heads), title=title, title_justify="left"
+        )
+        for name, row in video["rows"].items():
+            busy = row.get("busy_seconds", {})
+            ratios = (row.get("speed_up_on_plain"), row.get("share_of_model_alone"))
+            cells = [
+                f"{row['frames_per_second']:.1f}",
+                *("" if r is None else f"{r:.2f}" for r in ratios),
+            ]
+            cells += [f"{row['cpu_seconds']:.1f}", *(f"{value:.1f}" for value in busy.values())]
+            table.add_row(name, *cells)
+        screen.print(table)
 
 
 def compare(
-    model: Path, video: Path, roi: str, folder: Path, rounds: int, threads: int | None = None
+    model: Path,
+    video: Path,
+    roi: str,
+    folder: Path,
+    rounds: int,
+    threads: int | None = None,
+    device: str = "cpu",
 ) -> dict[str, Any]:
-    """Frames a second of every contestant, ratios of each round, stages and CPU share of ours.
+    """Frames a second of every contestant, ratios by round, where ours spends its time.
 
-    share_of_model: of the rate of the model alone, on crops that are ready, in the same batches.
-    cpu_share: processor time over wall time and cores. Needs opencv-python.
+    share_of_model_alone: of the rate of the model alone, on crops that are ready, in the same
+    batches. The plain loop runs it with ONNX Runtime on the CPU whatever the device.
     """
     region = parse_roi(roi)
     summaries: dict[str, Summary] = {}
-    with load(model, threads=threads) as landmarker:
+    with load(model, device, threads) as landmarker, load(model, threads=threads) as plain_model:
         crops, num_frames, size = _crops(landmarker, video, region)
 
         def ours(formats: tuple[str, ...]) -> Callable[[], object]:
@@ -84,37 +124,36 @@ def compare(
             return call
 
         def plain(overlay: bool) -> Callable[[], object]:
-            return lambda: plain_loop(landmarker, video, region, folder, overlay)
+            return lambda: plain_loop(plain_model, video, region, folder, overlay)
 
         calls = {
-            "csv": ours(("csv",)),
-            "plain csv": plain(False),
-            "csv+overlay": ours(("csv", "overlay")),
-            "plain csv+overlay": plain(True),
-            "model alone": lambda: _batches(landmarker, crops, num_frames),
-            "decode alone": lambda: _decode(video),
+            "csv": _Counted(ours(("csv",))),
+            "plain csv": _Counted(plain(False)),
+            "csv+overlay": _Counted(ours(("csv", "overlay"))),
+            "plain csv+overlay": _Counted(plain(True)),
+            "model alone": _Counted(lambda: _batches(landmarker, crops, num_frames)),
+            "decode alone": _Counted(lambda: _decode(video)),
         }
-        calls = {name: _counted(call) for name, call in calls.items()}
         seconds = {k: np.array(v) for k, v in interleaved(calls, rounds, warmup=1).items()}
-    result: dict[str, Any] = {"file": video.name, "frames": num_frames, "size": list(size)}
+    rows: dict[str, Any] = {}
     for name, values in seconds.items():
-        result[name] = {
+        rows[name] = {
             "frames_per_second": round(float(num_frames / np.median(values)), 1),
             "cpu_seconds": round(float(np.median(calls[name].cpu)), 3),
         }
-    for name in ("csv", "csv+overlay"):
+    for name in _OURS:
         ratio = seconds[f"plain {name}"] / seconds[name]
         alone = seconds["model alone"] / seconds[name]
-        result[name] |= {
+        rows[name] |= {
             "speed_up_on_plain": round(float(np.median(ratio)), 2),
             "share_of_model_alone": round(float(np.median(alone)), 3),
             "bottleneck": summaries[name].bottleneck,
             "busy_seconds": {k: round(v, 2) for k, v in summaries[name].busy_seconds.items()},
         }
-    return result
+    return {"file": video.name, "frames": num_frames, "size": list(size), "rows": rows}
 
 
-class _counted:
+class _Counted:
     """A call whose processor seconds are kept."""
 
     def __init__(self, call: Callable[[], object]) -> None:
@@ -208,7 +247,3 @@ def _detect(
     with open_source(video) as frames:
         sinks, _ = make_sinks(frames, folder, landmarker.names, formats, force=True)
         return detect(frames, landmarker, region, sinks, _BATCH)
-
-
-if __name__ == "__main__":
-    main()

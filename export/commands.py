@@ -42,8 +42,8 @@ _CROPS = 128  # to verify on; int8 and fp8 calibrate on every other one
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
-    help="What the network computes in. On a CPU fp32 is the fastest in ONNX Runtime, int8 in OpenVINO; "
-    "int8 and fp8 need --data.  [default: fp32]",
+    help="What the network computes in. On a CPU fp32 is the fastest in ONNX Runtime, int8 in "
+    "OpenVINO; int8 and fp8 need --data.  [default: fp32]",
 )
 @click.option("--data", help="Images to calibrate and verify on; default: synthetic ones.")
 @click.option("--force", is_flag=True, help="Overwrite the output.")

@@ -231,7 +231,7 @@ def _detect_on_ray(
     outcomes = []
     started = time.perf_counter()
     try:
-        with progress(f"detecting in {len(todo)} sources, parts") as report:
+        with progress("detecting on ray, parts") as report:
             for outcome in detect_on_ray(todo, loaded, wanted, report):
                 outcomes.append(outcome)
                 print_outcome(outcome)
@@ -251,6 +251,7 @@ def _tell(todo: Sequence[tuple[Spec, Path]], outcomes: Sequence[Outcome], second
     failed = len(outcomes) - len(summaries)
     if failed:
         click.echo(f"failed: {failed} of {len(outcomes)} sources, see above", err=True)
-    for parent in dict.fromkeys(folder.parent for _, folder in todo):
-        click.echo(parent)
+    folders = [folder if len(todo) == 1 else folder.parent for _, folder in todo]
+    for folder in dict.fromkeys(folders):
+        click.echo(folder)
     return SOME_FAILED if failed or any(each.skipped for each in summaries) else 0

@@ -20,7 +20,8 @@ def explain(error: BaseException) -> tuple[str | None, int]:
     if isinstance(error, click.ClickException):
         return error.format_message(), 2
     if isinstance(error, click.Abort | KeyboardInterrupt):
-        return str(error) or "interrupted; what was finished is kept", 130
+        said = str(error) or str(error.__cause__ or "")  # click puts its Abort in the place of ours
+        return said or "interrupted; what was finished is kept", 130
     if isinstance(error, ModuleNotFoundError) and error.name in _TRAIN_MODULES:
         cure = f"pip install {' '.join(_TRAIN_MODULES)}"
         return f"{error.name}: not installed, needed for training and export; {cure}", 2

@@ -197,11 +197,12 @@ def load(
     """Load a model made by `lmk export`, or a category by its name.
 
     A category's model is `runs/NAME.onnx`, composed on first use from a pack in `runs/` or one that
-    ships, see `named.model_file`. device: "cpu", "cuda", or "openvino", which is OpenVINO on the CPU,
-    None = cuda for an engine and cpu else; threads: CPU threads of the model, None = one a core. engine: run the category, or its pack,
-    with this engine file, which was built with --refit for another category of the same core: it
-    gets the weights of the pack, see `swap.swap`. Raises UserError when a file is missing or not
-    such a model, the name is not known, or the device does not load.
+    ships, see `named.model_file`. device: "cpu", "cuda", or "openvino", which is OpenVINO on the
+    CPU; None = cuda for an engine and cpu else. threads: CPU threads of the model, None = one a
+    core. engine: run the category, or its pack, with this engine file, which was built with --refit
+    for another category of the same core: it gets the weights of the pack, see `swap.swap`. Raises
+    UserError when a file is missing or not such a model, the name is not known, or the device does
+    not load.
     """
     if engine is not None:
         _check_device(Path(engine), device)
@@ -217,7 +218,7 @@ def load(
 
     path = model_file(path)
     if path.suffix != ".engine" and device == "openvino":
-        from lmk.runtime.openvino import OpenVinoRunner
+        from lmk.runtime.ov import OpenVinoRunner
 
         return Landmarker(OpenVinoRunner(path, threads))
     if path.suffix != ".engine":

@@ -10,8 +10,16 @@ import torch
 
 from lmk.benchmarks.plan import Options
 from lmk.benchmarks.reproduce import reproduce
+from lmk.export.template import make_template, write_template
+from lmk.export.verify import randomised
+from lmk.runtime.contract import default_names
+from lmk.runtime.named import compose_file
+from lmk.runtime.parity import probe_crops
 from lmk.train import hourglass
+from lmk.train.category import new_category, save_pack
+from lmk.train.checkpoint import load_core, save_core
 from lmk.train.datasets import find
+from lmk.train.hourglass import HourglassConfig, LandmarkNetwork
 from lmk.train.run import Run
 
 PUPPET, BUTTERFLY = "builtin:puppet", "builtin:butterfly"
@@ -78,3 +86,29 @@ def press_ctrl_c(monkeypatch):
         monkeypatch.setattr(Run, "log", interrupting)
 
     return at
+
+
+@pytest.fixture(scope="session")
+def detector(tmp_path_factory):
+    """A pack with random weights beside its core and its template: 16 channels, 64-pixel crops."""
+    folder = tmp_path_factory.mktemp("detector")
+    core_path, pack_path = folder / "core.safetensors", folder / "teapots.safetensors"
+    torch.manual_seed(0)
+    core = LandmarkNetwork(HourglassConfig(14, width=16, input_size=64)).eval()
+    save_core(core_path, core, {})
+    model = new_category("projection", core, 5)
+    model.load_state_dict(randomised(model, probe_crops(64, 4)).state_dict())
+    header = {"category": "teapots", "method": "projection", "scope": "all"}
+    header |= {"train_plain_convs": False, "core_sha256": load_core(core_path)[1]["sha256"]}
+    header |= {"crop_scale": 1.25, "landmark_names": default_names(5)}
+    save_pack(pack_path, model, header)
+    write_template(make_template(model.config), folder)
+    return pack_path
+
+
+@pytest.fixture(scope="session")
+def exported_detector(detector, tmp_path_factory):
+    """The ONNX file of `detector`, with its pack out of sight."""
+    path = tmp_path_factory.mktemp("exported") / "teapots.onnx"
+    compose_file(detector, path)
+    return path

@@ -94,8 +94,9 @@ def _of_another_core(shipped, toys):
 
 
 def _of_more_landmarks(shipped, toys):
-    network = {"num_landmarks": 4, "width": 16, "input_size": SIDE}
-    shipped(workspace.ZOO / "shoes.safetensors", 1, probed=False, network=network)
+    more = {"network": {"num_landmarks": 4, "width": 16, "input_size": SIDE}}
+    more |= {"landmark_names": ["a", "b", "c", "d"]}
+    shipped(workspace.ZOO / "shoes.safetensors", 1, probed=False, **more)
     return toys()
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from lmk.export.graph import write_onnx
 from lmk.export.verify import run_emulated, run_onnx
-from lmk.runtime.openvino import OpenVinoRunner
+from lmk.runtime.ov import OpenVinoRunner
 
 Core = pytest.importorskip("openvino").Core
 

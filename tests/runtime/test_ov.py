@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import lmk
-from lmk.runtime import openvino
+from lmk.runtime import ov
 from lmk.runtime.errors import UserError
-from lmk.runtime.openvino import OpenVinoRunner
 from lmk.runtime.ort import OrtRunner
+from lmk.runtime.ov import OpenVinoRunner
 
 pytest.importorskip("openvino")
 
@@ -101,7 +101,7 @@ def test_bf16_needs_a_processor_that_has_it(make_model):
             return ["FP32", "INT8"]
 
     with pytest.raises(UserError, match="got bf16, in which this processor does not compute"):
-        openvino._check_precision(Core(), "bf16", make_model(precision="bf16"))
+        ov._check_precision(Core(), "bf16", make_model(precision="bf16"))
 
 
 def test_metadata_that_contradicts_the_graph(make_model):
@@ -131,9 +131,7 @@ def test_damaged_graph_is_one_line(model_path, tmp_path):
 def test_int8_far_from_onnxruntime_is_refused(make_model, monkeypatch):
     path = make_model(precision="int8")
     OpenVinoRunner(path).close()
-    monkeypatch.setattr(
-        openvino.parity, "run_onnx", lambda model, crops: (np.full((4, 3, 2), 9), 0)
-    )
+    monkeypatch.setattr(ov.parity, "run_onnx", lambda model, crops: (np.full((4, 3, 2), 9), 0))
     with pytest.raises(UserError, match=r"blob.onnx: got landmarks .* px from those of ONNX Runti"):
         OpenVinoRunner(path)
 

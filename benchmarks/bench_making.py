@@ -1,0 +1,120 @@
+"""Seconds to make a model: export, engines cold and from the cache, another category."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmk.benchmarks.bench_subject import Subject
+from lmk.export.engine import export_engine
+from lmk.export.engine_options import LIBRARIES, EngineOptions
+from lmk.runtime import workspace
+from lmk.runtime.errors import UserError
+from lmk.runtime.named import compose_file
+from lmk.runtime.ort import OrtRunner
+from lmk.runtime.weights import read_header
+
+
+def build_twice(
+    onnx: Path, output: Path, kind: str, batches: tuple[int, ...], cache: Path
+) -> dict[str, Any]:
+    """Write the engine of an ONNX file to `output`, with an empty cache and again with a full one.
+
+    kind: "trt" or "rtx". Returns `cold_s`, `cached_s` and `bytes`. Raises UserError as
+    `export_engine`.
+    """
+    options = EngineOptions(LIBRARIES[kind], batches=batches)
+    with _cache(cache):
+        cold = _seconds(lambda: export_engine(onnx, output, options, force=True))
+        cached = _seconds(lambda: export_engine(onnx, output, options, force=True))
+    return {"cold_s": cold, "cached_s": cached, "bytes": output.stat().st_size}
+
+
+def switch(subject: Subject, crop: NDArray[np.uint8], threads: int) -> dict[str, Any]:
+    """Seconds from the weights of a category to its first result, crop (1,S,S,3), on the CPU.
+
+    `template_s`: by composing its model, which needs no PyTorch; `rebuild_s`: by exporting and
+    verifying it; `times`: their ratio. Raises UserError for a pack without a template.
+    """
+    pack = subject.pack
+    if pack is None:
+        raise UserError("got no pack of the model, expected one to compose; name the pack")
+    path = subject.folder / "switched.onnx"
+
+    def first_result(make: Callable[[], object]) -> None:
+        make()
+        with OrtRunner(path, threads=threads) as runner:
+            runner(crop)
+
+    def rebuild() -> None:
+        from lmk.export.pack import export_pack
+
+        export_pack(pack, subject.core, path, force=True)
+
+    template = _seconds(lambda: first_result(lambda: compose_file(pack, path)))
+    again = _seconds(lambda: first_result(rebuild))
+    return {
+        "template_s": template,
+        "rebuild_s": again,
+        "times": round(again / max(template, 1e-3), 1),
+    }
+
+
+def refit(subject: Subject, engine: Path, crop: NDArray[np.uint8], cold_s: float) -> dict[str, Any]:
+    """Seconds to put another category of the same core into an engine, to its first result.
+
+    `rebuild_s` is what building the engine takes. Raises UserError where there is no other pack of
+    the core, and as `swap`.
+    """
+    from lmk.runtime.swap import swap
+    from lmk.runtime.trt import TrtRunner
+
+    other = _other_pack(subject)
+    with TrtRunner(engine) as runner:
+
+        def first_result() -> None:
+            swap(runner, other)
+            runner(crop)
+
+        seconds = _seconds(first_result)
+    return {"refit_s": seconds, "rebuild_s": cold_s, "times": round(cold_s / max(seconds, 1e-3), 1)}
+
+
+def _other_pack(subject: Subject) -> Path:
+    for name in sorted(workspace.pack_names()):
+        path = workspace.pack_named(name)
+        header = read_header(path) if path else {}
+        if (
+            path
+            and header.get("core_sha256") == subject.contract.core_sha256
+            and header["sha256"] != subject.contract.pack_sha256
+            and header["network"]["num_landmarks"] == subject.contract.num_landmarks
+        ):
+            return path
+    raise UserError("got no other pack of its core, expected one in runs/ or shipped")
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    started = perf_counter()
+    call()
+    return round(perf_counter() - started, 3)
+
+
+@contextmanager
+def _cache(folder: Path) -> Iterator[None]:
+    """Keep engines in `folder`, not in the user's cache, which may have them already."""
+    before = os.environ.get("LMK_CACHE")
+    os.environ["LMK_CACHE"] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ["LMK_CACHE"]
+        if before is not None:
+            os.environ["LMK_CACHE"] = before

@@ -1,0 +1,162 @@
+"""What the user names -> pack, core and the exported models that the runners open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmk.benchmarks.bench_runners import Spec, device_of, is_pytorch, parse_name
+from lmk.runtime import workspace
+from lmk.runtime.contract import Contract
+from lmk.runtime.cuda import open_device
+from lmk.runtime.engine_file import ENGINE_NAMES, read_info, sha256
+from lmk.runtime.errors import UserError
+from lmk.runtime.named import contract_of
+from lmk.runtime.weights import check_kind, read_header
+from lmk.runtime.wire import read_metadata
+
+_ENGINE_KINDS = ("trt", "rtx")
+
+
+@dataclass
+class Subject:
+    """The model of a benchmark; what is made of it for a runner lies in `folder`."""
+
+    given: Path
+    contract: Contract
+    pack: Path | None  # None: it is not here, and neither is what needs it
+    core: Path | None
+    folder: Path
+    exported: dict[str, dict[str, Any]] = field(default_factory=dict)  # precision -> export
+    built: dict[str, dict[str, Any]] = field(default_factory=dict)  # runner -> engine
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the results say of the model."""
+        return {
+            "given": self.given.name,
+            "category": self.contract.category,
+            "landmarks": self.contract.num_landmarks,
+            "input_size": self.contract.input_size,
+            "bytes": self.given.stat().st_size,
+            "sha256": sha256(self.given.read_bytes()),
+            "pack_sha256": self.contract.pack_sha256,
+        }
+
+    def spec(
+        self,
+        name: str,
+        device: str,
+        threads: int,
+        batches: tuple[int, ...],
+        crops: NDArray[np.uint8] | None,
+    ) -> Spec:
+        """The spec of the runner `name`; makes its model, for int8 and fp8 with `crops`.
+
+        Raises UserError when that cannot be made here, or the pack that it needs is not here.
+        """
+        kind, precision = parse_name(name)
+        place = device_of(kind, device)
+        core = str(self.core) if self.core else None
+        if is_pytorch(kind):
+            file = self._needed_pack(name)
+            return Spec(name, kind, precision or "fp32", place, threads, batches, str(file), core)
+        own = self._own_file(kind, precision)
+        if own is None and kind in _ENGINE_KINDS:
+            open_device()  # an engine may be built without a GPU, in minutes, but not be measured
+            own = self._engine(name, kind, self._onnx(name, precision, crops), batches)
+        file = own or self._onnx(name, precision, crops)
+        precision = precision or (self.contract.precision if self._is_model else "fp32")
+        return Spec(name, kind, precision, place, threads, batches, str(file))
+
+    @property
+    def _is_model(self) -> bool:
+        return self.given.suffix in (".onnx", ".engine")
+
+    def _needed_pack(self, name: str) -> Path:
+        if self.pack is None:
+            raise UserError(
+                f"{name}: got {self.given.name} without its pack, sha256 "
+                f"{self.contract.pack_sha256[:12]}…, which is neither beside it nor in "
+                f"{workspace.RUNS}/; put it there, or name the pack instead"
+            )
+        return self.pack
+
+    def _own_file(self, kind: str, precision: str | None) -> Path | None:
+        """The given file, if a runner of `kind` runs just that."""
+        if not self._is_model or precision not in (None, self.contract.precision):
+            return None
+        if self.given.suffix == ".onnx":
+            return None if kind in _ENGINE_KINDS else self.given
+        library = read_info(self.given).recipe.library
+        return self.given if ENGINE_NAMES[library] == kind else None
+
+    def _onnx(self, name: str, precision: str | None, crops: NDArray[np.uint8] | None) -> Path:
+        if self.given.suffix == ".onnx" and precision in (None, self.contract.precision):
+            return self.given
+        precision = precision or (self.contract.precision if self._is_model else "fp32")
+        return self.export(name, precision, crops)
+
+    def export(self, name: str, precision: str, crops: NDArray[np.uint8] | None = None) -> Path:
+        """The pack as an ONNX file in `precision`, exported and verified once, with its seconds."""
+        path = self.folder / f"model-{precision}.onnx"
+        if precision not in self.exported:
+            from lmk.export.pack import export_pack
+
+            pack = self._needed_pack(name)
+            started = perf_counter()
+            export_pack(pack, self.core, path, crops, True, precision)  # type: ignore[arg-type]
+            seconds = round(perf_counter() - started, 2)
+            self.exported[precision] = {"seconds": seconds, "bytes": path.stat().st_size}
+        return path
+
+    def _engine(self, name: str, kind: str, onnx: Path, batches: tuple[int, ...]) -> Path:
+        from lmk.benchmarks.bench_making import build_twice
+
+        path = self.folder / f"{name}.engine"
+        if name not in self.built:
+            self.built[name] = build_twice(onnx, path, kind, batches, self.folder / "cache")
+        return path
+
+
+def open_subject(model: Path, core: Path | None, folder: Path) -> Subject:
+    """What `model` names: a category, its pack, an ONNX file or an engine of ours.
+
+    Raises UserError for a name that is not known, a file that is none of these, a core that is
+    nowhere.
+    """
+    path = workspace.pick(model, "pack")
+    if path.suffix not in (".onnx", ".engine"):
+        header = read_header(path)
+        check_kind(path, header, "pack")
+        return Subject(
+            path, contract_of(header, "fp32", {}), path, core or workspace.core_of(path), folder
+        )
+    if path.suffix == ".engine":
+        contract = read_info(path).contract
+    else:
+        if not path.is_file():
+            raise UserError(f"{path}: no such file, expected an exported model; check the path")
+        contract = Contract.from_metadata(read_metadata(path), str(path))
+    pack = _pack_of(contract, path.parent)
+    if pack and not core:
+        core = workspace.core_of(pack)
+    return Subject(path, contract, pack, core, folder)
+
+
+def _pack_of(contract: Contract, beside: Path) -> Path | None:
+    """The pack that a model was made of, by its sha256: beside it, in `runs/`, or shipped."""
+    for folder in dict.fromkeys((beside, workspace.RUNS, workspace.ZOO)):
+        for path in sorted(folder.glob("*.safetensors")):
+            try:
+                header = read_header(path)
+            except UserError:
+                continue  # a file of someone else
+            if header["kind"] == "pack" and header.get("sha256") == contract.pack_sha256:
+                return path
+    return None

@@ -1,0 +1,141 @@
+"""Results of a benchmark -> tables on the terminal, and the figures that claims are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Column, Table
+
+Result = Mapping[str, Any]
+_BUSY = 0.7  # processes that ran before ours
+_SPEED = ("p50", "p90", "p99", "max", "throughput", "speed_up", "roofline")
+_WHOLE = ("drift_mean", "drift_p99", "drift_max", "first_s", "again_s", "rss", "device_memory")
+
+
+def figures(result: Result) -> dict[str, float]:
+    """Every figure by the name that a claim has for it.
+
+    `RUNNER.METRIC@BATCH`, and `RUNNER.METRIC` for the smallest batch and for what has no batch;
+    `switch.template_s`, `detect.first_s`, `export.fp32_seconds` and so on of `making`.
+    """
+    found: dict[str, float] = {}
+    smallest = str(min(result["batches"], default=0))
+    for name, row in result["runners"].items():
+        for batch, values in row["batches"].items():
+            for metric in _numbers(values, _SPEED):
+                found[f"{name}.{metric}@{batch}"] = values[metric]
+                if batch == smallest:
+                    found[f"{name}.{metric}"] = values[metric]
+        found |= {f"{name}.{metric}": row[metric] for metric in _numbers(row, _WHOLE)}
+    for step, values in result["making"].items():
+        for metric, value in values.items():
+            inner = value if isinstance(value, Mapping) else {"": value}
+            for part, number in inner.items():
+                found[f"{step}.{metric}{'_' if part else ''}{part}"] = number
+    return found
+
+
+def _numbers(values: Mapping[str, Any], metrics: Iterable[str]) -> list[str]:
+    return [metric for metric in metrics if values.get(metric) is not None]
+
+
+def print_result(result: Result, screen: Console) -> None:
+    """A table for each batch, one for what has no batch, and a line for each other figure."""
+    for batch in result["batches"]:
+        screen.print(_speeds(result, str(batch)))
+    screen.print(_wholes(result))
+    for line in _lines(result):
+        screen.print(line)
+
+
+def _speeds(result: Result, batch: str) -> Table:
+    heads = ("p50", "p90", "p99", "max", "crops/s", "x eager", "roofline")
+    table = Table(*_columns(heads), title=f"batch {batch}: milliseconds", title_justify="left")
+    for name, row in result["runners"].items():
+        values = row["batches"][batch]
+        times = [f"{values[metric]:.2f}" for metric in _SPEED[:4]]
+        share = values.get("roofline")
+        table.add_row(
+            name,
+            *times,
+            f"{values['throughput']:.1f}",
+            f"{values['speed_up']:.2f}" if "speed_up" in values else "-",
+            f"{share:.0%}" if share is not None else "-",
+        )
+    return table
+
+
+def _wholes(result: Result) -> Table:
+    heads = ("drift mean", "p99", "max px", "first s", "again s", "host MiB", "device MiB")
+    title = "drift from eager fp32; time to the first result; peak memory"
+    table = Table(*_columns(heads), title=title, title_justify="left")
+    for name, row in result["runners"].items():
+        drifts = [_cell(row, metric, ".2g") for metric in _WHOLE[:3]]
+        times = [_cell(row, metric, ".2f") for metric in _WHOLE[3:5]]
+        memory = [_cell(row, metric, ".0f") for metric in _WHOLE[5:]]
+        table.add_row(name, *drifts, *times, *memory)
+    return table
+
+
+def _columns(heads: Iterable[str]) -> list[Column]:
+    return [Column("runner"), *(Column(head, justify="right") for head in heads)]
+
+
+def _cell(row: Mapping[str, Any], metric: str, form: str) -> str:
+    value = row.get(metric)
+    return "-" if value is None else format(value, form)
+
+
+def _lines(result: Result) -> list[str]:
+    making, lines = result["making"], []
+    for precision, values in making["export"].items():
+        lines.append(f"export {precision}: {values['seconds']:.1f} s")
+    for name, values in making["engine"].items():
+        cold, cached = values["cold_s"], values["cached_s"]
+        lines.append(f"engine {name}: {cold:.1f} s, from the cache {cached:.2f} s")
+    if "switch" in making:
+        values = making["switch"]
+        lines.append(
+            f"another category: {values['template_s']:.2f} s composed, {values['rebuild_s']:.1f} s "
+            f"exported: {values['times']:g} times faster"
+        )
+    for name in (name for name in making if name.startswith("refit-")):
+        values = making[name]
+        lines.append(
+            f"another category in an engine ({name.removeprefix('refit-')}): "
+            f"{values['refit_s']:.2f} s, built anew {values['rebuild_s']:.1f} s"
+        )
+    if "detect" in making:
+        values = making["detect"]
+        again = f", again {values['again_s']:.2f} s" if "again_s" in values else ""
+        lines.append(f"lmk detect IMAGE, start to end: {values['first_s']:.2f} s{again}")
+    return [*lines, *_ceilings(result), *_left_out(result), *_warnings(result)]
+
+
+def _ceilings(result: Result) -> list[str]:
+    ceilings, cost = result["ceilings"], result["cost"]
+    if not cost:
+        return []
+    most = ", ".join(f"{name} {value / 1e9:.0f}" for name, value in ceilings["flops"].items())
+    batch, each = next(iter(cost.items()))
+    return [
+        f"roofline: {each['flops'] / int(batch) / 1e9:.2f} GFLOP a crop; this {result['device']} "
+        f"does {most} GFLOP/s and {ceilings['bandwidth'] / 1e9:.0f} GB/s"
+    ]
+
+
+def _left_out(result: Result) -> list[str]:
+    return [f"left out: {name}: {reason}" for name, reason in result["left_out"].items()]
+
+
+def _warnings(result: Result) -> list[str]:
+    """Threads that wait for one another stall when others have the cores: no ratio holds then."""
+    load = result["machine"]["load"]
+    if load < _BUSY:
+        return []
+    return [
+        f"warning: the machine was busy (load {load:g} before the benchmark): neither times nor "
+        "ratios are those of a quiet one; measure again"
+    ]
