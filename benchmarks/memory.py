@@ -1,60 +1,34 @@
-"""Memory of `lmk detect` over a long video: does it grow?
+"""`lmk detect` over a long video: rate, memory over time, share of the processors.
 
-    python -m lmk.benchmarks.memory MODEL --video FILE --minutes 10
+    python -m lmk.benchmarks.memory MODEL --video long:600 [--roi center] [--json FILE]
 
-The frames of FILE are played again and again through the pipeline into a CSV and an overlay until
-the time is over. The last line is JSON: resident MiB over time.
+As the command does it, with its journal, to CSV and overlay. `long:SECONDS` is a video of 1920×1080
+made for the run. The last line is the whole result as JSON.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import click
 
+from lmk.benchmarks.clip import write_clip
 from lmk.benchmarks.machine import machine
-from lmk.runtime.boxes import parse_roi
-from lmk.runtime.landmarker import load
-from lmk.runtime.pipeline import detect
-from lmk.runtime.results import make_sinks
-from lmk.runtime.sources import Frame, Source, open_source
+from lmk.runtime import workspace
+from lmk.runtime.landmarker import Landmarker, load
+from lmk.runtime.pipeline import detect_task
+from lmk.runtime.regions import RegionMaker, Where
+from lmk.runtime.sources import open_source
+from lmk.runtime.tasks import Wanted, make_task
 
-
-class Looped(Source):
-    """A video played again and again for so many seconds, decoded anew each time."""
-
-    def __init__(self, path: Path, seconds: float) -> None:
-        self.path, self.name, self.seconds = path, path.stem, seconds
-        self.num_frames = None
-        with open_source(path) as first:
-            self.frame_rate, self.time_base, self.size = (
-                first.frame_rate,
-                first.time_base,
-                first.size,
-            )
-
-    @property
-    def skipped(self) -> list[str]:
-        """Nothing: a file that cannot be read ends the benchmark."""
-        return []
-
-    def __iter__(self) -> Iterator[Frame]:
-        assert self.frame_rate is not None
-        count, end = 0, monotonic() + self.seconds
-        while monotonic() < end:
-            with open_source(self.path) as frames:
-                for frame in frames:
-                    time_s = float(count / self.frame_rate)
-                    yield Frame(frame.source, count, time_s, frame.image)
-                    count += 1
-
-    def close(self) -> None:
-        """Every round closes its own decoder."""
+_SAMPLE_S = 10.0
+_SETTLED_S = 60.0  # by then every buffer has its size
 
 
 def resident_mib() -> float:
@@ -65,33 +39,66 @@ def resident_mib() -> float:
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--video", type=click.Path(path_type=Path), required=True)
-@click.option("--minutes", default=10.0, show_default=True)
-def main(model: Path, video: Path, minutes: float) -> None:
-    """Print the resident memory every ten seconds, and JSON last."""
-    samples: list[tuple[float, int, float]] = []
-    started = monotonic()
+@click.option("--video", required=True, help="A file, or long:SECONDS.")
+@click.option("--roi", default="center", show_default=True)
+@click.option("--json", "file", type=click.Path(path_type=Path))
+def main(model: Path, video: str, roi: str, file: Path | None) -> None:
+    """Print a sample every ten seconds, and JSON last."""
+    with (
+        tempfile.TemporaryDirectory() as name,
+        load(workspace.pick(model, "onnx")) as landmarker,
+    ):
+        path = Path(video)
+        if video.startswith("long:"):
+            path = write_clip(Path(name) / "long.mp4", float(video.removeprefix("long:")))
+        result = watch(landmarker, path, roi, Path(name) / "out")
+    line = json.dumps({"model": str(model), "roi": roi, **result, "machine": machine()})
+    print(line)
+    if file:
+        file.write_text(line + "\n")
 
-    def watch(frames: int) -> None:
+
+def watch(landmarker: Landmarker, video: Path, roi: str, folder: Path) -> dict[str, Any]:
+    """One detection with a sample of seconds, frames and resident MiB every ten seconds.
+
+    cpu_share: processor time over wall time and cores.
+    """
+    samples: list[tuple[float, int, float]] = []
+    started, cpu = monotonic(), _cpu_seconds()
+
+    def sample(frames: int) -> None:
         seconds = monotonic() - started
-        if not samples or seconds - samples[-1][0] >= 10:
+        if not samples or seconds - samples[-1][0] >= _SAMPLE_S:
             samples.append((round(seconds, 1), frames, round(resident_mib(), 1)))
             print(f"{seconds:6.0f} s  {frames:8} frames  {samples[-1][2]:8.1f} MiB", flush=True)
 
-    with tempfile.TemporaryDirectory() as name, load(model) as landmarker:
-        source = Looped(video, minutes * 60)
-        sinks, _ = make_sinks(source, Path(name), landmarker.names, ["csv", "overlay"], True)
-        summary = detect(source, landmarker, parse_roi("center"), sinks, progress=watch)
-    after = [sample for sample in samples if sample[0] >= 60]
-    result = {
+    wanted = Wanted(Where(roi))
+    with open_source(video) as source:
+        regions = RegionMaker(wanted.where, landmarker)
+        task = make_task(source, folder, landmarker, wanted, regions)
+        summary = detect_task(task, landmarker, wanted.batch, sample)
+        size = source.size
+    seconds = monotonic() - started
+    settled = [mib for at, _, mib in samples if at >= _SETTLED_S] or [samples[-1][2]]
+    return {
         "video": video.name,
+        "size": size,
         "frames": summary.frames,
-        "mib_after_first_minute": after[0][2],
-        "mib_at_end": after[-1][2],
-        "mib_range_after_first_minute": [min(s[2] for s in after), max(s[2] for s in after)],
+        "seconds": round(seconds, 1),
+        "frames_per_second": round(summary.frames / seconds, 1),
+        "cpu_share": round((_cpu_seconds() - cpu) / seconds / (os.cpu_count() or 1), 3),
+        "bottleneck": summary.bottleneck,
+        "busy_seconds": {stage: round(value, 1) for stage, value in summary.busy_seconds.items()},
+        "mib_after_first_minute": settled[0],
+        "mib_at_end": samples[-1][2],
+        "mib_range_after_first_minute": [min(settled), max(settled)],
         "samples": samples,
     }
-    print(json.dumps({**result, "machine": machine()}))
+
+
+def _cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
 
 
 if __name__ == "__main__":

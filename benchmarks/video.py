@@ -190,7 +190,7 @@ def plain_loop(
             more, image = capture.read()
             if not more:
                 break
-            points, scores = _plain_step(landmarker, image, region, index)
+            points, scores = _plain_step(landmarker, np.asarray(image, np.uint8), region, index)
             rows.writerow([index, *np.column_stack([points, scores]).ravel().tolist()])
             if writer is not None:
                 for x, y in points:
@@ -213,14 +213,15 @@ def _plain_step(
     left, top, edge = max(0, round(x)), max(0, round(y)), round(width)
     crop = cv2.resize(image[top : top + edge, left : left + edge], (side, side))
     landmarks, scores = landmarker.runner(cv2.cvtColor(crop, cv2.COLOR_BGR2RGB)[None])
-    return landmarks[0] * (edge / side) + np.float32([left, top]), scores[0]
+    return landmarks[0] * (edge / side) + np.array([left, top], np.float32), scores[0]
 
 
 def _crops(
     landmarker: Landmarker, video: Path, region: Region
 ) -> tuple[NDArray[np.uint8], int, tuple[int, int]]:
     """Crops to run the model on alone, the number of frames, and their (height, width)."""
-    crops, num_frames = [], 0
+    crops: list[NDArray[np.uint8]] = []
+    num_frames = 0
     with open_source(video) as frames:
         for frame in frames:
             num_frames += 1

@@ -12,8 +12,8 @@ from PIL import Image
 
 import lmk
 from lmk.runtime import parity, workspace
-from lmk.runtime.commands import detect_command
 from lmk.runtime.cuda import open_device
+from lmk.runtime.detect_command import detect_command
 from lmk.runtime.errors import UserError
 from lmk.runtime.landmarker import Landmarker
 from lmk.runtime.named import compose_file
