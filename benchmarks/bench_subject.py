@@ -143,13 +143,13 @@ def open_subject(model: Path, core: Path | None, folder: Path) -> Subject:
         if not path.is_file():
             raise UserError(f"{path}: no such file, expected an exported model; check the path")
         contract = Contract.from_metadata(read_metadata(path), str(path))
-    pack = _pack_of(contract, path.parent)
+    pack = pack_of(contract, path.parent)
     if pack and not core:
         core = workspace.core_of(pack)
     return Subject(path, contract, pack, core, folder)
 
 
-def _pack_of(contract: Contract, beside: Path) -> Path | None:
+def pack_of(contract: Contract, beside: Path) -> Path | None:
     """The pack that a model was made of, by its sha256: beside it, in `runs/`, or shipped."""
     for folder in dict.fromkeys((beside, workspace.RUNS, workspace.ZOO)):
         for path in sorted(folder.glob("*.safetensors")):

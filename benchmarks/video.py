@@ -20,14 +20,16 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Column, Table
 
+from lmk.benchmarks.bench_subject import pack_of
 from lmk.benchmarks.clip import write_clip
 from lmk.benchmarks.machine import interleaved, machine
 from lmk.runtime import workspace
 from lmk.runtime.boxes import parse_roi
+from lmk.runtime.contract import Contract
 from lmk.runtime.errors import UserError
 from lmk.runtime.images import square_around
 from lmk.runtime.landmarker import Landmarker, load
-from lmk.runtime.named import model_file
+from lmk.runtime.named import compose_file, model_file
 from lmk.runtime.pipeline import detect
 from lmk.runtime.region import Region
 from lmk.runtime.results import make_sinks
@@ -71,6 +73,7 @@ def bench_video(
         "roi": roi,
         "rounds": rounds,
         "device": device,
+        "threads": threads,
         "videos": results,
         "machine": versions,
     }
@@ -109,11 +112,14 @@ def compare(
     """Frames a second of every contestant, ratios by round, where ours spends its time.
 
     share_of_model_alone: of the rate of the model alone, on crops that are ready, in the same
-    batches. The plain loop runs it with ONNX Runtime on the CPU whatever the device.
+    batches. The plain loop runs it in fp32 with ONNX Runtime on the CPU, whatever ours does.
     """
     region = parse_roi(roi)
     summaries: dict[str, Summary] = {}
-    with load(model, device, threads) as landmarker, load(model, threads=threads) as plain_model:
+    with (
+        load(model, device, threads) as landmarker,
+        load(_in_fp32(model, landmarker.contract, folder), threads=threads) as plain_model,
+    ):
         crops, num_frames, size = _crops(landmarker, video, region)
 
         def ours(formats: tuple[str, ...]) -> Callable[[], object]:
@@ -151,6 +157,15 @@ def compare(
             "busy_seconds": {k: round(v, 2) for k, v in summaries[name].busy_seconds.items()},
         }
     return {"file": video.name, "frames": num_frames, "size": list(size), "rows": rows}
+
+
+def _in_fp32(model: Path, contract: Contract, folder: Path) -> Path:
+    """The model, or the fp32 one of the same pack."""
+    pack = pack_of(contract, model.parent)
+    if contract.precision == "fp32" or pack is None:
+        return model
+    compose_file(pack, folder / "fp32.onnx")
+    return folder / "fp32.onnx"
 
 
 class _Counted:
