@@ -21,6 +21,7 @@ from lmk.runtime.sources import Frame
 from lmk.runtime.yolo import FORMS, decode, recognise, suppress
 
 _PAD = 114  # grey beside the image, as in the training of these networks
+_NORMALISED = 2.0  # boxes whose edges are all below it are shares of the input
 _SAME = 0.3  # overlap of a box with that of the frame before from which it is the same object's
 
 
@@ -109,6 +110,11 @@ class BoxDetector:
         if self._wanted:
             chosen &= np.isin(boxes.classes, self._wanted)
         boxes = suppress(boxes[chosen], self._iou)
+        if len(boxes) and boxes.edges.max() <= _NORMALISED:
+            raise UserError(
+                f"{self.path}: got boxes that end at {boxes.edges.max():.3g}, expected pixels of "
+                "the detector's input, not shares of it; export it without normalising"
+            )
         found = []
         limit = np.array([width, height, width, height])
         edges = np.clip(letterbox.to_frame(boxes.edges), 0, limit).tolist()

@@ -95,6 +95,8 @@ def print_summary(summary: Summary) -> None:
     screen.print(f"busy: {busy}; the slowest: {summary.bottleneck}")
     if summary.dropped:
         screen.print(f"dropped: {summary.dropped} frames that came while the model was busy")
+    if summary.frames and not summary.objects:
+        screen.print("nothing found: say where it is by --roi or --start, or give a --detector")
     if summary.objects and summary.mean_score < LOW_SCORE:
         screen.print("low scores: the object should fill the box; say where it is by --roi")
     for reason in summary.skipped:

@@ -97,6 +97,12 @@ def test_only_what_is_wanted(write):
     assert BoxDetector(path, score=1.0)(IMAGE) == []
 
 
+def test_boxes_in_shares_of_the_input_are_refused(write):
+    detector = BoxDetector(write(rows("end-to-end", [(0.1, 0.2, 0.5, 0.9, 0.9, 1)])))
+    with pytest.raises(UserError, match="expected pixels of the detector's input, not shares"):
+        detector(IMAGE)
+
+
 def test_boxes_end_at_the_frame(write):
     outside = [(-20, -4, 20, 20, 0.9, 0), (0, 40, 10, 60, 0.8, 0)]
     [found] = BoxDetector(write(rows("columns", outside)))(IMAGE)

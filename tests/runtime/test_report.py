@@ -56,6 +56,11 @@ def test_summary_of_several_objects_a_resumed_and_a_live_run(capsys):
     assert "dropped: 3 frames" in told
 
 
+def test_frames_without_any_object_say_what_to_try(capsys):
+    report.print_summary(replace(_summary(9), objects=0, mean_score=0.0))
+    assert "nothing found: say where it is" in capsys.readouterr().err
+
+
 def test_an_outcome_is_a_line(capsys):
     report.print_outcome(Outcome(ODD, None, UserError("broken.mp4: cannot be opened")))
     report.print_outcome(Outcome("b", _summary(2, ["b.png: broken"])))
