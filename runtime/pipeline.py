@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,12 +106,22 @@ class _Active:
         self.feed.stop()
         self.writer.end(self.feed.error is not None, partial)
         self.writer.join()
-        self.task.source.close()
+        self._close()
 
     def abort(self) -> None:
         self.feed.stop()
         self.writer.abort()
+        self._close()
+
+    def _close(self) -> None:
+        """Close the source; leave no empty folder and no journal of nothing behind."""
         self.task.source.close()
+        journal = self.task.journal
+        if journal and journal.last_index < 0 and not any(f.exists() for f in self.task.files):
+            journal.remove()
+        for folder in {file.parent for file in self.task.files}:
+            with suppress(OSError):  # it holds something, or is gone
+                folder.rmdir()
 
     def summary(self) -> Summary:
         seconds, writer = time.perf_counter() - self.started, self.writer

@@ -1,12 +1,19 @@
 """A hundred damaged videos and images: frames or one line of an error, never a crash or a hang."""
 
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from lmk.runtime.errors import UserError
+from lmk.runtime.pipeline import detect_all
+from lmk.runtime.regions import RegionMaker
+from lmk.runtime.tasks import Wanted, folders_of, opener
 
 VIDEOS = {
     "v.mp4": dict(coding={"g": "6"}),
@@ -85,3 +92,36 @@ def test_damaged_files_give_frames_or_one_line(damaged):
     for numbers, rest in read:
         assert numbers == sorted(set(numbers)) and all(n > len(numbers) // 2 for n in rest)
     assert 20 < len(errors) < 80  # the damage is neither too weak nor too strong to tell
+
+
+def test_no_neighbour_of_a_damaged_file_is_lost(tmp_path, damaged, landmarker, blob_video):
+    """All hundred and a whole video after every ninth, in one `detect_all`."""
+    whole, specs = tmp_path / "in", []
+    whole.mkdir()
+    for number, path in enumerate(damaged):
+        specs.append(str(path))
+        if number % 9 == 0:
+            shutil.copy(blob_video[0], whole / f"whole{number}.mp4")
+            specs.append(str(whole / f"whole{number}.mp4"))
+    wanted = Wanted(formats=("csv", "overlay", "jsonl"))
+    regions = RegionMaker(wanted.where, landmarker)
+    folders = folders_of(specs, tmp_path / "out")
+    tasks = [
+        (spec, opener(spec, folder, landmarker, wanted, regions))
+        for spec, folder in zip(specs, folders, strict=True)
+    ]
+    outcomes = {outcome.name: outcome for outcome in detect_all(tasks, landmarker, 4, 3)}
+    assert sorted(outcomes) == sorted(specs)
+    files = {}
+    for spec, folder in zip(specs, folders, strict=True):
+        outcome = outcomes[spec]
+        if spec.startswith(str(whole)):
+            assert (outcome.summary.frames, outcome.summary.skipped) == (24, [])
+            rows = (folder / "landmarks.csv").read_text().replace(Path(spec).name, "")
+            files.setdefault(rows, []).append((folder / "overlay.mp4").read_bytes())
+        elif outcome.summary is None:
+            assert isinstance(outcome.error, UserError) and not folder.exists()
+        else:
+            assert (folder / "landmarks.jsonl").read_text().count("\n") == outcome.summary.frames
+    [overlays] = files.values()  # all whole ones have the same rows
+    assert len(overlays) == 12 and len(set(overlays)) == 1
