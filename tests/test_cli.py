@@ -125,7 +125,7 @@ def test_detect_in_a_folder_of_images(here, tmp_path):
     for index in range(3):
         Image.fromarray(np.full((40, 60, 3), 80 * index, np.uint8)).save(tmp_path / f"{index}.png")
     (tmp_path / "broken.jpg").write_bytes(b"not an image")
-    assert run("detect", tmp_path, "--output", here / "runs/folder") == 0
+    assert run("detect", tmp_path, "--output", here / "runs/folder") == 3  # one is left out
     assert len(list((here / "runs/folder/overlay").glob("*.png"))) == 3
     with (here / "runs/folder/landmarks.csv").open(newline="") as file:
         assert [row["source"] for row in csv.DictReader(file)] == ["0.png", "1.png", "2.png"]
@@ -266,7 +266,7 @@ def test_too_few_landmarks(here, capsys, tmp_path, count):
         (["train-core", "--data", "builtin:puppet", "--device", "abacus"], ["abacus"]),
         (["export", "no.safetensors"], ["no.safetensors", "no such file"]),
         (["detect", "no.mp4"], ["no.mp4"]),
-        (["detect", ".", "--roi", "left"], ["left", "full, center, x,y,w,h"]),
+        (["detect", ".", "--roi", "left"], ["left", "full, center, track, x,y,w,h"]),
         (["info", "runs/butterfly/preview.png"], [".safetensors, .onnx or .engine"]),
         (["evaluate", "--data", "nowhere"], ["no such folder"]),
         (["fly"], ["fly"]),

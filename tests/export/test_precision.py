@@ -118,7 +118,7 @@ def test_emulation_drifts_as_pytorch_in_half_precision_does(half, adapted, crops
     network = fold(adapted).to(dtype)
 
     class Half(torch.nn.Module):
-        config = network.config
+        config, naming = network.config, None
 
         def forward(self, images):
             return network(images.to(dtype))
