@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -77,6 +78,9 @@ class Feed:
 
     def start(self) -> None:
         """Begin to read."""
+        # A program that ends by an error may leave a suspended generator to the end of Python,
+        # when threads do not run any more and could not be waited for.
+        atexit.register(self.stop)
         self._worker.start()
 
     @property
@@ -138,6 +142,7 @@ class Feed:
         """End the thread and wait for it."""
         self._channel.stop()
         self._worker.join()
+        atexit.unregister(self.stop)
 
     def _read(self) -> None:
         """The thread."""

@@ -2,6 +2,8 @@
 
 import gc
 import signal
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -132,3 +134,24 @@ def test_an_error_comes_where_it_happens(landmarker, tmp_path, blob_video):
         next(missing)
     with pytest.raises(UserError, match="roi: got 0,0,500,5, expected x,y,w,h within the frame"):
         list(landmarker.stream(blob_video[0], "0,0,500,5"))
+
+
+_DIES = """
+import sys
+import lmk
+
+landmarker = lmk.load(sys.argv[1])
+for found in landmarker.stream(sys.argv[2], batch=1):
+    raise RuntimeError("in the middle")
+"""
+
+
+def test_a_program_that_dies_in_the_loop_ends(model_path, blob_video):
+    """The generator lives to the end of Python, in the frame of the error."""
+    done = subprocess.run(
+        [sys.executable, "-c", _DIES, model_path, blob_video[0]],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1 and "RuntimeError: in the middle" in done.stderr
