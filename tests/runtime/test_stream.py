@@ -140,9 +140,14 @@ _DIES = """
 import sys
 import lmk
 
-landmarker = lmk.load(sys.argv[1])
-for found in landmarker.stream(sys.argv[2], batch=1):
-    raise RuntimeError("in the middle")
+
+def main():
+    landmarker = lmk.load(sys.argv[1])
+    stream = landmarker.stream(sys.argv[2], batch=1)
+    for found in stream:
+        raise RuntimeError("in the middle")
+
+main()
 """
 
 
