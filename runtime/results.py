@@ -120,7 +120,10 @@ def _make(
         return [SlpSink(paths[0], names, category, style.skeleton)]
     if name == "parquet":
         return [ParquetSink(paths[0], names)]
-    return [(CsvSink if name == "csv" else JsonlSink)(paths[0], names)]
+    if name == "jsonl":
+        return [JsonlSink(paths[0], names)]
+    assert name == "csv", name
+    return [CsvSink(paths[0], names)]
 
 
 class _StaleOutputs(Sink):
