@@ -73,7 +73,8 @@ def _inside(text: str, box: Box, frame: Frame) -> Box:
 def read_boxes(path: Path) -> Boxes:
     """Read a CSV of `frame,x,y,w,h` (frames from 0; pixels, edges).
 
-    Between two listed frames the box moves evenly; before the first and after the last it stays.
+    Or landmarks.csv of an earlier detection. Between two listed frames the box moves evenly; before
+    the first and after the last it stays.
     Several objects: a column `track`, a whole number each; such a box exists from its first to its
     last listed frame. Several sources: a column `source`, the name as in landmarks.csv. A box may
     reach beyond the frame, whose border is then replicated. Raises UserError naming the line that
@@ -82,10 +83,21 @@ def read_boxes(path: Path) -> Boxes:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: got no such file, expected a CSV of boxes; check the path"
+        ) from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read ({error}); save it as UTF-8 CSV") from error
     if not rows:
         raise UserError(f"{path}: got no box, expected rows of {','.join(COLUMNS)}")
+    if "box_x" in rows[0]:  # results of ours
+        rows = [row | {name: row.get(f"box_{name}") for name in COLUMNS[1:]} for row in rows]
+    if missing := [name for name in COLUMNS if name not in rows[0]]:
+        raise UserError(
+            f"{path}: got the columns {', '.join(map(str, rows[0]))}, expected also "
+            f"{', '.join(missing)}, with commas between them"
+        )
     several = "track" in rows[0]
     keys: dict[str | None, dict[int, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
     for line, row in enumerate(rows, start=2):

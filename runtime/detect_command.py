@@ -128,6 +128,7 @@ def detect_command(sources: tuple[str, ...], **options: Any) -> int:
     folders = folders_of(specs, options["output"])
     model = workspace.pick(options["model"], "onnx")
     todo = list(zip(specs, folders, strict=True))
+    _check_live(specs, options)
     if wanted.resume:
         todo = [(spec, folder) for spec, folder in todo if not is_finished(folder, wanted)]
         if len(todo) < len(specs):
@@ -138,6 +139,12 @@ def detect_command(sources: tuple[str, ...], **options: Any) -> int:
         if len(specs) > 1:
             return _detect_many(todo, landmarker, wanted, options["streams"])
         return _detect_one(*todo[0], landmarker, wanted, options["live"]) if todo else 0
+
+
+def _check_live(specs: Sequence[Spec], options: dict[str, Any]) -> None:
+    if options["live"] and (len(specs) > 1 or options["resume"]):
+        other = "--resume" if options["resume"] else f"{len(specs)} sources"
+        raise UserError(f"--live: got it with {other}, expected one source and no --resume")
 
 
 def _wanted(options: dict[str, Any]) -> Wanted:
@@ -184,6 +191,8 @@ def _detect_one(
     task = opener(spec, folder, landmarker, wanted, RegionMaker(wanted.where, landmarker))()
     with task.source as source:
         live = source.is_live if live is None else live
+        if live and source.frame_rate is None:
+            raise UserError(f"--live: got images ({source.path}), expected a video; leave it out")
         done_before = max(0, task.journal.last_index + 1) if task.journal else 0
         with progress(f"detecting in {name_of(spec)}", source.num_frames, done_before) as report:
             summary = detect_task(
@@ -201,11 +210,12 @@ def _detect_many(
     from lmk.runtime.pipeline import detect_all
     from lmk.runtime.regions import RegionMaker
     from lmk.runtime.report import print_outcome, progress
-    from lmk.runtime.tasks import name_of, opener
+    from lmk.runtime.tasks import check_folders, label, opener
 
+    check_folders([folder for _, folder in todo], wanted)
     regions = RegionMaker(wanted.where, landmarker)
     tasks = (
-        (name_of(spec), opener(spec, folder, landmarker, wanted, regions)) for spec, folder in todo
+        (label(spec), opener(spec, folder, landmarker, wanted, regions)) for spec, folder in todo
     )
     outcomes = []
     started = time.perf_counter()

@@ -139,7 +139,16 @@ def examine() -> Diagnosis:
     loads = {check.name for check in checks if check.state == "ok"}
     cures = {check.name: check.cure for check in checks if check.cure}
     rtx = {parse_capability(name) for name in found[_TENSORRT_RTX].fact or ()}
-    return Diagnosis(tuple(checks), gpus, best_runner(gpus, loads, cures, rtx))
+    best = _with_openvino(best_runner(gpus, loads, cures, rtx), "openvino" in loads)
+    return Diagnosis(tuple(checks), gpus, best)
+
+
+def _with_openvino(best: BestRunner, loads: bool) -> BestRunner:
+    """On a CPU it is the faster one for files in half precision or integers."""
+    if best.name != "cpu" or not loads:
+        return best
+    faster = "openvino loads: files in int8 or bf16 run fastest by `lmk detect --device openvino`"
+    return replace(best, why=f"{best.why}; {faster}")
 
 
 def _check_toolkit() -> Check:

@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,10 +93,10 @@ class Landmarker:
 
     def stream(
         self,
-        source: Source | Path | str,
-        roi: str | Region = "full",
+        source: Source | Path | str | int,
+        roi: str | Box | Region = "full",
         *,
-        start: str | None = None,
+        start: str | Box | None = None,
         objects: int | None = None,
         detector: Path | str | None = None,
         smooth: bool | tuple[float, float] = False,
@@ -121,6 +121,9 @@ class Landmarker:
 
         if batch < 1:
             raise ValueError(f"batch: got {batch}, expected 1 or more")
+        if isinstance(source, int):
+            source = f"camera:{source}"
+        roi, start = _in_words(roi), _in_words(start)
         if isinstance(roi, str):
             where = Where(roi, start, objects, Path(detector) if detector else None)
             region = RegionMaker(where, self)()
@@ -174,6 +177,11 @@ class Landmarker:
         if not (np.isfinite(box).all() and len(box) == 4 and box[2] > 0 and box[3] > 0):
             raise ValueError(f"box: got {box}, expected (x, y, width, height) of positive size")
         return images.square_around(box, self.contract.crop_scale)
+
+
+def _in_words(place: Any) -> Any:
+    """A box as `parse_roi` takes it; anything else as it is."""
+    return ",".join(map(str, place)) if isinstance(place, tuple | list) else place
 
 
 def _check_image(image: object) -> None:

@@ -23,7 +23,7 @@ from lmk.runtime.sources import VIDEO_SUFFIXES
 
 STALL_S = 20.0  # nothing came for so long: an error rather than a wait without end
 _CAMERA = re.compile(r"(?:camera:)?(\d+)|/dev/video(\d+)")
-_RAW = re.compile(r"-:(\d+)x(\d+)(?:@(\d+(?:\.\d+)?(?:/\d+)?))?")
+_RAW = re.compile(r"stdin:(\d+)x(\d+)(?:@(\d+(?:\.\d+)?(?:/\d+)?))?")
 _ADDRESS = re.compile(r"(rtsps?|https?)://")
 _CAMERA_FORMATS = {"linux": "v4l2", "darwin": "avfoundation"}  # in terms of FFmpeg
 
@@ -86,7 +86,7 @@ def reason_of(error: Exception) -> str:
 def find_medium(spec: Path | str) -> Medium:
     """What `spec` names, see `open_source`. Raises UserError when it is nothing to read from."""
     text = str(spec)
-    if text == "-" or text.startswith("-:"):
+    if text == "-" or text.startswith("stdin:"):
         return _standard_input(text)
     if _ADDRESS.match(text):
         return _address(text)
@@ -124,7 +124,10 @@ def _address(text: str) -> Medium:
     # Over TCP, where the server can: UDP loses packets, and with them parts of pictures.
     options = {"rtsp_flags": "prefer_tcp"} if parts.scheme.startswith("rtsp") else {}
     title = f"{parts.scheme}://{host}{parts.path}"
-    cure = "check the address, and that its server runs"
+    cure = (
+        "check the address, and that its server runs; a file whose index is at its end has to be "
+        "downloaded first"
+    )
     return Medium(title, name, text, cure, is_address=True, options=options)
 
 
@@ -141,14 +144,16 @@ def _camera(index: int) -> Medium:
 
 
 def _standard_input(text: str) -> Medium:
-    cure = "pipe in Matroska, MPEG-TS or fragmented MP4, or raw pictures as -:WIDTHxHEIGHT@RATE"
+    cure = "pipe in Matroska, MPEG-TS or fragmented MP4, or raw pictures as stdin:WIDTHxHEIGHT@RATE"
     if sys.stdin is None or sys.stdin.isatty():
         raise UserError("stdin: got a terminal, expected a video piped in: lmk detect - < v.ts")
     if text == "-":
         return Medium("stdin", "stdin", "", cure)
     raw = _RAW.fullmatch(text)
     if raw is None or not int(raw[1]) * int(raw[2]):
-        raise UserError(f"{text}: got no size, expected -:WIDTHxHEIGHT@RATE, e.g. -:640x480@25")
+        raise UserError(
+            f"{text}: got no size, expected stdin:WIDTHxHEIGHT@RATE, e.g. stdin:640x480@25"
+        )
     options = {
         "video_size": f"{raw[1]}x{raw[2]}",
         "pixel_format": "rgb24",

@@ -107,9 +107,10 @@ def _rate(summary: Summary) -> str:
     frames = "1 frame" if summary.frames == 1 else f"{summary.frames} frames"
     resumed = f" ({summary.resumed} of them before)" if summary.resumed else ""
     objects = "" if summary.objects == summary.frames else f"{summary.objects} objects, "
+    score = f"mean score {summary.mean_score:.2f}" if summary.objects else ""
     return (
         f"{frames}{resumed} in {summary.seconds:.1f} s, {summary.frames_per_second:.1f} a second; "
-        f"{objects}mean score {summary.mean_score:.2f}"
+        f"{objects}{score}".rstrip("; ,")
     )
 
 

@@ -113,7 +113,9 @@ class _Encoded(_Track):
 def _track(
     stream: av.AudioStream, container: av.container.OutputContainer, start: Fraction
 ) -> _Track:
-    copied = stream.codec_context.name in _COPIED & container.supported_codecs
+    # AVI counts the time of some sound in packets, which nothing else can.
+    in_packets = stream.container.format.name == "avi" and stream.codec_context.name == "mp3"
+    copied = stream.codec_context.name in _COPIED & container.supported_codecs and not in_packets
     return (_Copied if copied else _Encoded)(stream, container, start)
 
 

@@ -84,7 +84,7 @@ def open_source(spec: Path | str, hwaccel: str | None = None) -> Source:
     An image, a folder of images (recursive, sorted by path), a pattern of images (`shots/*.png`,
     also `**`), a video, a camera (`0`, `camera:0`, `/dev/video0`), an `rtsp://`, `http://` or
     `https://` address, or standard input: `-` for a container piped in (Matroska, MPEG-TS or
-    fragmented MP4), `-:640x480@25` for raw rgb24 pictures of width x height at that rate.
+    fragmented MP4), `stdin:640x480@25` for raw rgb24 pictures of width x height at that rate.
     hwaccel: decode videos on this kind of device (`cuda`, `vaapi`, …), by `auto` on one that can.
     Raises UserError when it is missing, of an unknown kind, empty, a video of which no frame can
     be decoded, or when the device asked for cannot decode it.

@@ -50,7 +50,7 @@ def detect_on_ray(
     machine has.
     """
     for spec, _ in pairs:
-        if str(spec).startswith("-"):
+        if str(spec) == "-" or str(spec).startswith("stdin:"):
             raise UserError(
                 f"{spec}: got standard input, expected what all machines can read; leave --on out"
             )

@@ -14,6 +14,7 @@ from lmk import __version__
 from lmk.runtime import workspace
 from lmk.runtime.draw import Style
 from lmk.runtime.errors import UserError
+from lmk.runtime.files import check_output
 from lmk.runtime.image_source import ImageSource
 from lmk.runtime.images import IMAGE_SUFFIXES
 from lmk.runtime.journal import Journal
@@ -83,6 +84,19 @@ def name_of(spec: Spec) -> str:
         return find_medium(str(spec)).name
     except UserError:  # told when its turn comes
         return path.stem
+
+
+def label(spec: Spec) -> str:
+    """What a source is called in messages."""
+    return f"{len(spec)} images" if isinstance(spec, tuple) else spec
+
+
+def check_folders(folders: Sequence[Path], wanted: Wanted) -> None:
+    """Raise UserError when a folder has results, and nothing says what is to become of them."""
+    for folder in () if wanted.force or wanted.resume else folders:
+        for path in (path for either in output_files(folder, wanted.formats) for path in either):
+            if path.exists():  # else its folder would be made, for a source that may fail
+                check_output(path, force=False)
 
 
 def _common(paths: tuple[str, ...]) -> Path:
@@ -182,6 +196,8 @@ def _identity(source: Source, landmarker: Landmarker, wanted: Wanted) -> dict[st
     contract = landmarker.contract
     options = asdict(wanted)
     del options["force"], options["resume"]
+    options |= options.pop("where") | options.pop("style")
+    options["write"] = ",".join(options.pop("formats"))
     status = os.stat(source.path)
     return {
         "source": str(source.path.resolve()),
@@ -189,5 +205,5 @@ def _identity(source: Source, landmarker: Landmarker, wanted: Wanted) -> dict[st
         "model": [contract.pack_sha256, contract.core_sha256, contract.precision],
         "runner": landmarker.runner.name,
         "lmk": __version__,
-        **{name.replace("_", " "): str(value) for name, value in options.items()},
+        **{f"--{name.replace('_', '-')}": str(value) for name, value in options.items()},
     }

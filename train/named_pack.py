@@ -15,7 +15,7 @@ from PIL import ExifTags, Image
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import check_output
-from lmk.runtime.images import crop, square_around, to_crop, whole
+from lmk.runtime.images import Box, crop, square_around, to_crop, whole
 from lmk.runtime.weights import read_header
 from lmk.train.category import load_pack, save_pack
 from lmk.train.datasets.csv import open_table
@@ -33,6 +33,7 @@ CHANCE = 0.1  # that as many images are nearer, by as much, if the landmarks tel
 _BATCH = 16
 _NAME = re.compile(r"[\w.\-]([\w.\- ]*[\w.\-])?")
 _MADE_ANEW = ("sha256", "versions", "probe")
+_MARGIN = 0.25  # of an image's longer side: how far outside it a point may lie
 Points = NDArray[np.floating]
 
 
@@ -92,7 +93,7 @@ def read_annotated(table: Path, size: int, crop_scale: float) -> Annotated:
     That is about the box in its columns box_x, box_y, box_w, box_h, else the whole image, times
     `crop_scale`. Raises UserError for an image that cannot be read, is rotated by EXIF (annotated
     pixels are those stored, detection sees the image upright), or is listed twice, for a name that
-    is none, and for fewer than 5 images, or of a point.
+    is none, a point far outside its image, and for fewer than 5 images, or of a point.
     """
     data = open_table(table)
     _check_table(data, table)
@@ -100,6 +101,7 @@ def read_annotated(table: Path, size: int, crop_scale: float) -> Annotated:
     for sample in data.samples:
         _check_upright(table.parent / sample.name)
         image = sample.read()
+        _check_inside(sample, whole(image), data.landmark_names, table)
         square = square_around(sample.box or whole(image), crop_scale)
         crops.append(crop(image, square, size))
         points.append(to_crop(sample.points, square, size))
@@ -210,6 +212,19 @@ def _check_counts(samples: tuple[Sample, ...], names: tuple[str, ...], table: Pa
                 f"{table}: got '{name}' in {count} images, expected {FEWEST} or more; annotate it "
                 "in more, or remove its columns"
             )
+
+
+def _check_inside(sample: Sample, whole: Box, names: tuple[str, ...], table: Path) -> None:
+    """Raise UserError for a point far outside its image: most likely of another resolution."""
+    beyond = _MARGIN * max(whole[2:])
+    outside = (sample.points < -beyond) | (sample.points > np.array(whole[2:]) + beyond)
+    if outside.any():
+        name = names[int(np.flatnonzero(outside.any(axis=1))[0])]
+        x, y = sample.points[names.index(name)]
+        raise UserError(
+            f"{table}: got '{name}' at {x:.4g}, {y:.4g} in {sample.name} of {whole[2]:.0f}×"
+            f"{whole[3]:.0f} pixels, expected it inside; annotate the image as it is stored"
+        )
 
 
 def _check_upright(path: Path) -> None:

@@ -77,6 +77,16 @@ def test_several_sources(table):
     assert _at(region, 9, 9, 0, "c.png") == []
 
 
+def test_results_of_an_earlier_detection_are_boxes(table):
+    rows = "source,frame,time_s,track,box_x,box_y,box_w,box_h,p0_x\nv.mp4,3,0.1,2,1,2,30,40,9\n"
+    assert _at(parse_roi(str(table(rows))), 99, 99, 3) == [Target((1, 2, 30, 40), 2)]
+
+
+def test_other_columns_are_named(table):
+    with pytest.raises(UserError, match="got the columns frame, x, y, width, .*expected also w, h"):
+        parse_roi(str(table("frame,x,y,width,height\n0,1,2,3,4\n")))
+
+
 def test_a_track_without_a_number(table):
     with pytest.raises(UserError, match="line 2: got track 'x', expected a whole number"):
         parse_roi(str(table("frame,track,x,y,w,h\n4,x,0,0,10,10\n")))
@@ -86,7 +96,7 @@ def test_a_track_without_a_number(table):
     ("text", "complaint"),
     [
         ("frame,x,y,w,h\n", "got no box"),
-        ("frame,x,y,w\n0,1,2,3\n", "line 2"),
+        ("frame,x,y,w\n0,1,2,3\n", "expected also h"),
         ("frame,x,y,w,h\n0,1,2,3,4\n5,1,2,nan,4\n", "line 3"),
         ("frame,x,y,w,h\n0,1,2,0,4\n", "line 2"),
         ("frame,x,y,w,h\n0,1,2\n", "line 2"),
@@ -99,5 +109,5 @@ def test_tables_that_are_none(table, text, complaint):
 
 
 def test_a_table_that_is_absent(tmp_path):
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="got no such file, expected a CSV of boxes"):
         parse_roi(str(tmp_path / "no.csv"))

@@ -1,6 +1,7 @@
 """`lmk detect` as a user types it: what it writes, what it says, how it ends."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,10 +56,29 @@ def test_several_sources_one_of_them_bad(run, blob_video, tmp_path):
     Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(tmp_path / "good.png")
     code, out, err = run(blob_video[0], "bad.mp4", "good.png", "--output", "o", "--streams", 2)
     assert code == 3 and out == "o\n"
-    assert "bad: failed: bad.mp4: cannot be opened" in err and "failed: 1 of 3 sources" in err
+    assert "bad.mp4: failed: bad.mp4: cannot be opened" in err and "failed: 1 of 3 sources" in err
     assert sorted(path.name for path in Path("o").iterdir()) == ["blob", "good"]
     code, _, err = run(blob_video[0], "bad.mp4", "good.png", "--output", "o", "--resume")
     assert code == 3 and "finished already: 2 of 3" in err and "failed: 1 of 1" in err
+
+
+def test_results_that_are_there_are_told_before_anything_is_done(run, blob_video, tmp_path):
+    shutil.copy(blob_video[0], "b.mp4")
+    assert run(blob_video[0], "b.mp4", "--output", "o")[0] == 0
+    shutil.rmtree("o/blob")
+    code, out, err = run(blob_video[0], "b.mp4", "--output", "o")
+    assert (code, out) == (2, "") and "o/b/landmarks.csv: got an output that exists" in err
+    assert not Path("o/blob").exists()
+
+
+def test_live_is_for_one_video(run, blob_video):
+    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save("a.png")
+    code, _, err = run("a.png", "--live")
+    assert code == 2 and "--live: got images" in err
+    code, _, err = run(blob_video[0], "a.png", "--live")
+    assert code == 2 and "--live: got it with 2 sources" in err
+    code, _, err = run(blob_video[0], "--live", "--resume")
+    assert code == 2 and "--live: got it with --resume" in err
 
 
 def test_an_unreadable_image_shows_in_the_exit_code(run, tmp_path):

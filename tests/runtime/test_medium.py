@@ -167,7 +167,7 @@ def test_container_on_standard_input(clips, piped, name):
 def test_raw_pictures_on_standard_input(piped):
     pictures = np.random.default_rng(0).integers(0, 256, (5, 12, 10, 3), np.uint8)
     piped(pictures.tobytes())
-    with open_source("-:10x12@50") as source:
+    with open_source("stdin:10x12@50") as source:
         assert source.size == (12, 10) and source.frame_rate == 50
         frames = list(source)
     np.testing.assert_array_equal([frame.image for frame in frames], pictures)
@@ -187,11 +187,11 @@ def test_standard_input_that_stays_silent(piped, impatient):
         open_source("-")
 
 
-@pytest.mark.parametrize("spec", ["-:", "-:640", "-:0x480", "-:640x480@", "-:axb"])
-def test_raw_pictures_without_a_size(piped, spec):
+@pytest.mark.parametrize("size", ["", "640", "0x480", "640x480@", "axb"])
+def test_raw_pictures_without_a_size(piped, size):
     piped(b"")
-    with pytest.raises(UserError, match="got no size, expected -:WIDTHxHEIGHT@RATE"):
-        open_source(spec)
+    with pytest.raises(UserError, match="got no size, expected stdin:WIDTHxHEIGHT@RATE"):
+        open_source(f"stdin:{size}")
 
 
 def test_terminal_is_not_read(monkeypatch):

@@ -94,6 +94,16 @@ def test_sound_is_copied_sample_for_sample(write_clip, name, codec):
     np.testing.assert_array_equal(before[1024:length], after[1024:length])
 
 
+def test_mp3_in_avi_whose_time_counts_packets_becomes_aac(write_clip):
+    if "libmp3lame" not in av.codecs_available:
+        pytest.skip("FFmpeg was built without LAME")
+    overlay = _overlay(write_clip("v.avi", "libmp3lame"))
+    with av.open(str(overlay)) as container:
+        assert container.streams.audio[0].codec_context.name == "aac"
+    _, heard = _heard(overlay)
+    assert abs(len(heard) / RATE - 2.0) < 0.1 and np.abs(heard).max() > 0.05
+
+
 def test_packets_are_not_encoded_again(write_clip):
     path = write_clip("v.mkv", "aac")
     overlay = _packets(_overlay(path))

@@ -104,6 +104,13 @@ def test_everything_ends_with_the_generator(landmarker, blob_video):
         break
 
 
+def test_boxes_may_be_tuples(landmarker, blob_video):
+    found = next(landmarker.stream(blob_video[0], (1, 2, 30, 40.5)))
+    assert found.detections[0].box == (1, 2, 30, 40.5)
+    tracked = next(landmarker.stream(blob_video[0], "track", start=(10, 10, 40, 40)))
+    assert tracked.detections[0].box[2] == 40
+
+
 def test_ctrl_c_in_the_loop(landmarker, blob_video):
     with pytest.raises(KeyboardInterrupt):
         for found in landmarker.stream(blob_video[0]):

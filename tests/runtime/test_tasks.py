@@ -135,7 +135,7 @@ def test_traces_of_an_interrupted_run_are_not_thrown_away_unasked(
     (tmp_path / "o" / "landmarks.csv").unlink()
     with pytest.raises(UserError, match="interrupted run.*--resume goes on with it, --force"):
         task()
-    with pytest.raises(UserError, match="^smooth: got .*expected None as in the interrupted run"):
+    with pytest.raises(UserError, match="^--smooth: got .*expected None as in the interrupted run"):
         task(resume=True, smooth=(1.0, 0.0))
     summary = detect_task(task(resume=True), landmarker)
     assert (summary.frames, summary.resumed) == (24, 10)

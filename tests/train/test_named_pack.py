@@ -94,6 +94,10 @@ BAD_TABLES = {
     ),
     "no name": (dict(header="_x,_y", rows=["1,2"] * 6), "got the point name ''"),
     "same name": (dict(header="a_x,a_y,a_x", rows=["1,2,3"] * 6), "'a_x' is there twice"),
+    "outside": (
+        dict(header="a_x,a_y", rows=["1,2"] * 5 + ["1,500"]),
+        "got 'a' at 1, 500 in .* pixels, expected it inside",
+    ),
     "box": (
         dict(header="a_x,a_y,box_x,box_y,box_w,box_h", rows=["1,2,1,1,0,5"] * 6),
         "line 2: got 1, 1, 0, 5 for box_x,box_y,box_w,box_h",
