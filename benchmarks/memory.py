@@ -19,7 +19,6 @@ from typing import Any
 import click
 
 from lmk.benchmarks.clip import write_clip
-from lmk.benchmarks.machine import machine
 from lmk.runtime import workspace
 from lmk.runtime.landmarker import Landmarker, load
 from lmk.runtime.pipeline import detect_task
@@ -52,6 +51,8 @@ def main(model: Path, video: str, roi: str, file: Path | None) -> None:
         if video.startswith("long:"):
             path = write_clip(Path(name) / "long.mp4", float(video.removeprefix("long:")))
         result = watch(landmarker, path, roi, Path(name) / "out")
+    from lmk.benchmarks.machine import machine  # brings PyTorch, which is not to be measured
+
     line = json.dumps({"model": str(model), "roi": roi, **result, "machine": machine()})
     print(line)
     if file:
