@@ -9,14 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 
 from lmk.benchmarks import bench_making, bench_process, roofline
 from lmk.benchmarks.bench_eager import compile_into
 from lmk.benchmarks.bench_options import Options
-from lmk.benchmarks.bench_run import BASE, Run, cores, find_crops
-from lmk.benchmarks.bench_runners import is_pytorch
+from lmk.benchmarks.bench_run import BASE, Run, cores, find_crops, planned
+from lmk.benchmarks.bench_runners import check_device, is_pytorch
 from lmk.benchmarks.bench_subject import open_subject
 from lmk.benchmarks.bench_turns import Seconds, latency, speed_up
 from lmk.benchmarks.machine import machine
@@ -38,17 +39,26 @@ def bench(model: Path, options: Options) -> dict[str, Any]:
     its name and does not run here.
     """
     load = os.getloadavg()[0]  # before anything of ours runs
+    plan(options)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         subject = open_subject(model, options.core, folder)
         device, threads = pick_device(options.device), options.threads or cores()
         torch.set_num_threads(threads)
         compile_into(folder / "kernels")
-        crops, images = find_crops(subject, options)
-        run = Run(options, subject, device, threads, crops, images, options.data, load)
+        crops, images, others = find_crops(subject, options)
+        run = Run(options, subject, device, threads, crops, images, others, options.data, load)
         noun = "thread" if threads == 1 else "threads"
         console().print(f"{_crops_in_words(run)}; {threads} {noun}; PyTorch on {device}")
         return _measure(run)
+
+
+def plan(options: Options) -> tuple[str, ...]:
+    """The names of the runners that `bench` will try; raises UserError for those that never run."""
+    device = pick_device(options.device).type
+    names = planned(options, device)
+    check_device(names, device)
+    return names
 
 
 def _measure(run: Run) -> dict[str, Any]:
@@ -88,14 +98,15 @@ def _figures(
     seconds: Mapping[str, Seconds],
     ceilings: roofline.Ceilings,
     costs: Costs,
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Of one runner at one batch."""
     figures = latency(seconds[name], batch)
     if BASE in seconds:
         figures["speed_up"] = speed_up(seconds[BASE], seconds[name])
     spec = run.specs[name]
     if batch in costs and spec.device == run.device.type:  # the ceilings are of that device
-        share = ceilings.share(costs[batch], spec.precision, figures["p50"] / 1e3)
+        median = float(np.median(seconds[name]))
+        share = ceilings.share(costs[batch], spec.precision, median)
         if share is not None:
             figures["roofline"] = share
     return figures
@@ -139,7 +150,11 @@ def _about(run: Run) -> dict[str, Any]:
     here = machine(*_PACKAGES)
     return {
         "model": run.subject.facts,
-        "crops": {"images": run.images, "of": run.source},
+        "crops": {
+            "images": run.images,
+            "of": run.source,
+            "calibration": 0 if run.others is None else len(run.others),  # images, none measured
+        },
         "device": run.device.type,
         "threads": run.threads,
         "batches": list(run.batches),

@@ -68,19 +68,39 @@ class Claim:
         for side in self._sides:
             self._check(side)
 
-    def judge(self, figures: Mapping[str, float]) -> Verdict:
-        """Compare the sides; raises UserError for a name that `figures` lacks, and for x / 0."""
-        for name in self._hidden.values():
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of figures in it."""
+        return tuple(dict.fromkeys(self._hidden.values()))
+
+    def judge(
+        self, figures: Mapping[str, float], reasons: Mapping[str, str] | None = None
+    ) -> Verdict:
+        """Compare the sides.
+
+        reasons: why there is no figure of a name, or none of what stands before its point. Raises
+        UserError for a name that `figures` lacks, and for x / 0.
+        """
+        for name in self.names:
             if name not in figures:
-                raise UserError(
-                    f"assert '{self.text}': got '{name}', expected one of: "
-                    f"{', '.join(sorted(figures)) or 'none'}"
-                )
+                raise self._lacks(name, figures, reasons or {})
         try:
             left, right = (self._value(side, figures) for side in self._sides)
         except ArithmeticError as error:  # x / 0, and numbers that are too large
             raise self._error(f"cannot be computed ({error})") from None
         return Verdict(self.text, self._compare(left, right), left, right, self._sign)
+
+    def _lacks(
+        self, name: str, figures: Mapping[str, float], reasons: Mapping[str, str]
+    ) -> UserError:
+        subject = name.partition(".")[0]
+        if reason := reasons.get(name) or reasons.get(subject):
+            return UserError(f"assert '{self.text}': got no figure of '{name}': {reason}")
+        alike = [each for each in figures if each.startswith(f"{subject}.")] or list(figures)
+        return UserError(
+            f"assert '{self.text}': got '{name}', expected one of: "
+            f"{', '.join(sorted(alike)) or 'none'}"
+        )
 
     def _hide(self, match: re.Match[str]) -> str:
         """Put a word in the place of a name; one that no name can be, for it has no point."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from lmk.benchmarks.bench_runners import parse_name
 from lmk.runtime.errors import UserError
+from lmk.runtime.files import write_error
 
 
 @dataclass(frozen=True)
@@ -32,3 +35,14 @@ class Options:
             raise UserError(f"batch: got {self.batches}, expected numbers from 1 on; give others")
         for name in self.against:
             parse_name(name)
+
+
+def check_file(path: Path) -> None:
+    """Raise UserError where a file cannot be written later; makes no folder before there is one."""
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, expected the name of a file; add one")
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    if not there.is_dir():
+        raise write_error(there, NotADirectoryError(errno.ENOTDIR, "Not a directory"))
+    if not os.access(there, os.W_OK):
+        raise write_error(path, PermissionError(errno.EACCES, "Permission denied"))

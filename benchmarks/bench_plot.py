@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lmk.benchmarks.bench_options import check_file
 from lmk.runtime.errors import UserError
-from lmk.runtime.files import atomic_path, check_output
+from lmk.runtime.files import atomic_path
 from lmk.runtime.probe import install_line
 
 _SUFFIXES = (".png", ".svg", ".pdf")
@@ -23,11 +24,11 @@ def check_plot(path: Path) -> None:
         )
     if importlib.util.find_spec("matplotlib") is None:
         raise UserError(f"matplotlib: not installed, needed for --plot; {install_line('bench')}")
-    check_output(path, force=True)
+    check_file(path)
 
 
 def write_plot(path: Path, result: Mapping[str, Any]) -> None:
-    """Draw median latency, its band up to the 99th percentile, and throughput, over batch."""
+    """Draw median latency, its band up to the 90th percentile, and throughput, over batch."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullLocator
@@ -39,15 +40,15 @@ def write_plot(path: Path, result: Mapping[str, Any]) -> None:
         batches = [int(batch) for batch in row["batches"]]
         columns = {
             metric: [values[metric] for values in row["batches"].values()]
-            for metric in ("p50", "p99", "throughput")
+            for metric in ("p50", "p90", "throughput")
         }
         style = {"marker": _MARKS[index % len(_MARKS)], "color": f"C{index % 10}"}
         left.plot(batches, columns["p50"], label=name, **style)
         left.fill_between(
-            batches, columns["p50"], columns["p99"], color=style["color"], alpha=0.15, linewidth=0
+            batches, columns["p50"], columns["p90"], color=style["color"], alpha=0.15, linewidth=0
         )
         right.plot(batches, columns["throughput"], label=name, **style)
-    for axes, title in ((left, "latency, ms: median, band to p99"), (right, "crops a second")):
+    for axes, title in ((left, "latency, ms: median, band to p90"), (right, "crops a second")):
         axes.set(title=title, xlabel="batch", xscale="log", yscale="log")
         axes.set_xticks(result["batches"], [str(batch) for batch in result["batches"]])
         axes.xaxis.set_minor_locator(NullLocator())

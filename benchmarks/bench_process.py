@@ -34,7 +34,8 @@ def start(spec: Spec, crops: Path, times: int, free: Free | None = None) -> dict
     """Start the runner of `spec` on the crops of a .npy file, `times` times, one after another.
 
     Returns `first_s`, seconds from the start of Python to the landmarks of one crop, at the first
-    time, and `again_s`, the median of the others, when disk and compilers have it in their caches;
+    time, and `again_s`, the median of the others, when compilers have it in their caches. Neither
+    is cold: this process has read libraries and model before, so that they are in memory. Further
     `rss`, the peak of the process's memory in MiB over runs of every batch (Linux); `device_memory`
     in MiB, where `free` says how much is left, on a GPU that nobody else uses. Raises UserError
     with the words of the process that fails.

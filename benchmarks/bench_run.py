@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,15 @@ from numpy.typing import NDArray
 
 from lmk.benchmarks import bench_process
 from lmk.benchmarks.bench_options import Options
-from lmk.benchmarks.bench_runners import DEFAULTS, Spec, open_runner
+from lmk.benchmarks.bench_runners import Spec, defaults, open_runner
 from lmk.benchmarks.bench_subject import Subject
-from lmk.benchmarks.bench_turns import Seconds, drift, take_turns
+from lmk.benchmarks.bench_turns import CALLS, Seconds, drift, take_turns
 from lmk.runtime.errors import UserError
 from lmk.runtime.parity import probe_crops
 from lmk.runtime.report import console
 from lmk.runtime.runner import Runner
 
-CROPS = 128  # that drift is measured on, if there are as many
+CROPS = 128  # that drift is measured on, and as many others that calibrate, if there are so many
 BASE = "eager"  # fp32: what speed and landmarks are compared with
 _DRIFT_BATCH = 32  # at most
 Crops = NDArray[np.uint8]
@@ -39,6 +40,7 @@ class Run:
     threads: int
     crops: Crops  # (N,S,S,3), N at least the largest batch
     images: int  # of the crops; the others repeat them
+    others: Crops | None  # (M,S,S,3), not among the crops: what int8 and fp8 calibrate on
     source: str | None  # of the crops: their data set; None: synthetic
     load: float  # of the machine before the benchmark: processes that ran or waited
     specs: dict[str, Spec] = field(default_factory=dict)
@@ -54,19 +56,20 @@ class Run:
         try:
             return make()
         except (UserError, ImportError) as error:
+            reason = str(error).removeprefix(f"{name}: ")
             if name in self.options.against:
-                raise
-            self.left_out[name] = str(error)
+                raise UserError(f"{name}: {reason}") from error
+            self.left_out[name] = reason
             self.specs.pop(name, None)
-            console().print(f"left out: {name}: {error}")
+            console().print(f"left out: {name}: {reason}")
             return None
 
     def choose(self) -> None:
         """Fill `specs`: make the model of each runner, which may take minutes."""
-        real = self.crops[: self.images] if self.source else None
-        for name in self.options.against or DEFAULTS[self.device.type]:
+        for name in planned(self.options, self.device.type):
+            console().print(f"{name}: its model")
             make = functools.partial(
-                self.subject.spec, name, self.device.type, self.threads, self.batches, real
+                self.subject.spec, name, self.device.type, self.threads, self.batches, self.others
             )
             if spec := self.attempt(name, make):
                 self.specs[name] = spec
@@ -77,7 +80,8 @@ class Run:
         np.save(path, self.crops[: self.batches[-1]])
         found = {}
         for name, spec in list(self.specs.items()):
-            console().print(f"{name}: first result and memory, in a process of its own")
+            slow = "; compiling takes minutes" if spec.kind == "compile" else ""
+            console().print(f"{name}: first result and memory, in a process of its own{slow}")
             free = _free_memory if spec.device == "cuda" and torch.cuda.is_available() else None
             start = functools.partial(bench_process.start, spec, path, self.options.starts, free)
             if (values := self.attempt(name, start)) is not None:
@@ -110,13 +114,18 @@ class Run:
 
     def turns(self, runners: dict[str, Runner], batch: int) -> dict[str, Seconds]:
         """Seconds of each runner at `batch`, all on the same crops."""
-        console().print(f"batch {batch}: {len(runners)} runners in turns")
         torch.set_num_threads(self.threads)  # whatever a library has set when it was loaded
         crops = self.crops[:batch]
         calls: dict[str, Callable[[], object]] = {
             name: functools.partial(runner, crops) for name, runner in runners.items()
         }
-        return take_turns(calls, self.options.repeats, self.options.seconds)
+        options, started = self.options, perf_counter()
+        for call in calls.values():
+            call()
+        turn = (perf_counter() - started) * (CALLS + 1)
+        most = min(turn * options.repeats / CALLS, max(options.seconds, turn))
+        console().print(f"batch {batch}: {len(runners)} runners in turns, some {most:.0f} s")
+        return take_turns(calls, options.repeats, options.seconds)
 
     def drifts(self, runners: dict[str, Runner]) -> dict[str, dict[str, float]]:
         """How far the landmarks of each are from those of eager fp32; nothing without the pack."""
@@ -146,19 +155,27 @@ class Run:
         return np.concatenate(parts)[: self.images]
 
 
-def find_crops(subject: Subject, options: Options) -> tuple[Crops, int]:
-    """Crops (N,S,S,3) of the images named, or synthetic ones; and how many of them are different.
+def planned(options: Options, device: str) -> tuple[str, ...]:
+    """The names of the runners that a benchmark on `device` will try."""
+    return tuple(dict.fromkeys(options.against)) or defaults(device, options.data is not None)
 
-    N is at least the largest batch. Raises UserError for data that are not there.
+
+def find_crops(subject: Subject, options: Options) -> tuple[Crops, int, Crops | None]:
+    """Crops (N,S,S,3) to measure on, how many of them are different, and others (M,S,S,3).
+
+    Of the images named every second one is measured, and calibrates nothing; the others are there
+    for that. Without images: synthetic crops, and no others. N is at least the largest batch.
+    Raises UserError for data that are not there.
     """
     size = subject.contract.input_size
     if options.data is None:
-        crops = probe_crops(size, CROPS)
+        crops, others = probe_crops(size, CROPS), None
     else:
         from lmk.train.datasets.load import load_decoded
 
-        crops = load_decoded(options.data, None, size, "image").central_crops(CROPS, size)
-    return _repeated(crops, max(len(crops), *options.batches)), len(crops)
+        every = load_decoded(options.data, None, size, "image").central_crops(2 * CROPS, size)
+        crops, others = every[::2], every[1::2] if len(every) > 1 else None
+    return _repeated(crops, max(len(crops), *options.batches)), len(crops), others
 
 
 def cores() -> int:

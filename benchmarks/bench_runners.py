@@ -6,6 +6,8 @@ measured.
 
 from __future__ import annotations
 
+import difflib
+import importlib.util
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -17,6 +19,8 @@ from lmk.runtime.errors import UserError
 from lmk.runtime.runner import Runner
 
 _PYTORCH = ("fp32", "tf32", "fp16", "bf16")
+_ORT_CPU = ("fp32", "fp16", "int8", "fp8")  # it has no operators of bf16 there
+_OPENVINO = ("fp32", "fp16", "bf16", "int8")
 
 
 @dataclass(frozen=True)
@@ -32,15 +36,15 @@ class _Kind:
 _KINDS = {
     "eager": _Kind("any", _PYTORCH, ("PyTorch eager",)),
     "compile": _Kind("any", _PYTORCH, ("PyTorch compiled",)),
-    "ort-cpu": _Kind("cpu", PRECISIONS, ("onnxruntime", "CPUExecutionProvider")),
+    "ort-cpu": _Kind("cpu", _ORT_CPU, ("onnxruntime", "CPUExecutionProvider")),
     "ort-cuda": _Kind("cuda", PRECISIONS, ("onnxruntime", "CUDAExecutionProvider")),
     "trt": _Kind("cuda", PRECISIONS, ("TensorRT 1",)),  # its version, 10 or newer
     "rtx": _Kind("cuda", PRECISIONS, ("TensorRT for RTX",)),
-    "openvino": _Kind("cpu", PRECISIONS, ("OpenVINO", "CPU")),
+    "openvino": _Kind("cpu", _OPENVINO, ("OpenVINO", "CPU")),
 }
 KINDS = tuple(_KINDS)
 # The baselines that are fair: also what PyTorch does best, with one option more.
-DEFAULTS = {
+_DEFAULTS = {
     "cpu": ("eager", "eager-bf16", "compile", "ort-cpu", "openvino"),
     "cuda": ("eager", "eager-tf32", "eager-bf16", "eager-fp16", "compile", "compile-fp16")
     + ("ort-cuda", "ort-cuda-fp16", "trt", "trt-fp16", "rtx", "rtx-fp16"),
@@ -71,6 +75,17 @@ class Spec:
         return cls(**values | {"batches": tuple(values["batches"])})
 
 
+def defaults(device: str, real: bool) -> tuple[str, ...]:
+    """The runners of a benchmark on `device` for which none is named.
+
+    real: whether it has images of the category, which the scales of int8 are set by.
+    """
+    names = _DEFAULTS[device]
+    if device == "cpu" and real and importlib.util.find_spec("openvino"):
+        names += ("openvino-bf16", "openvino-int8")
+    return names
+
+
 def parse_name(name: str) -> tuple[str, str | None]:
     """`ort-cuda-fp16` -> kind and precision; None: that of the model. Raises UserError."""
     for kind, known in _KINDS.items():
@@ -79,10 +94,28 @@ def parse_name(name: str) -> tuple[str, str | None]:
             return kind, None
         if precision != name and precision in known.precisions:
             return kind, precision
+        if precision != name and precision in (*_PYTORCH, *PRECISIONS):
+            raise UserError(
+                f"against: got '{name}', expected {kind} in {', '.join(known.precisions)}: it "
+                f"never runs in {precision}; leave it out"
+            )
+    near = difflib.get_close_matches(name.lower().replace("_", "-"), KINDS, 1)
     raise UserError(
         f"against: got '{name}', expected any of {', '.join(KINDS)}, each with -PRECISION or "
         f"without: {', '.join(_PYTORCH)} of PyTorch, {', '.join(PRECISIONS)} of the others"
+        + (f"; did you mean {near[0]}?" if near else "")
     )
+
+
+def check_device(names: tuple[str, ...], device: str) -> None:
+    """Raise UserError for a runner that is not itself in a benchmark on `device`."""
+    for name in names:
+        kind, precision = parse_name(name)
+        if precision == "tf32" and device == "cpu":
+            raise UserError(
+                f"{name}: got the CPU, expected CUDA, which alone has TF32; leave it out: on the "
+                f"CPU it is {kind}"
+            )
 
 
 def device_of(kind: str, device: str) -> str:

@@ -16,7 +16,7 @@ from lmk.runtime.contract import Contract
 from lmk.runtime.cuda import open_device
 from lmk.runtime.engine_file import ENGINE_NAMES, read_info, sha256
 from lmk.runtime.errors import UserError
-from lmk.runtime.named import contract_of
+from lmk.runtime.named import contract_of, model_file
 from lmk.runtime.weights import check_kind, read_header
 from lmk.runtime.wire import read_metadata
 
@@ -131,6 +131,8 @@ def open_subject(model: Path, core: Path | None, folder: Path) -> Subject:
     nowhere.
     """
     path = workspace.pick(model, "pack")
+    if not path.exists():
+        path = model_file(path)  # a name, of which there is at most the exported model
     if path.suffix not in (".onnx", ".engine"):
         header = read_header(path)
         check_kind(path, header, "pack")

@@ -8,10 +8,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
+from lmk.benchmarks.bench_turns import ENOUGH
+
 Result = Mapping[str, Any]
-_BUSY = 0.7  # processes that ran before ours
-_SPEED = ("p50", "p90", "p99", "max", "throughput", "speed_up", "roofline")
-_WHOLE = ("drift_mean", "drift_p99", "drift_max", "first_s", "again_s", "rss", "device_memory")
+_BUSY = 0.35  # processes a core that ran before ours
+SPEED = ("p50", "p90", "p99", "max", "throughput", "speed_up", "roofline")
+WHOLE = ("drift_mean", "drift_p99", "drift_max", "first_s", "again_s", "rss", "device_memory")
 
 
 def figures(result: Result) -> dict[str, float]:
@@ -24,16 +26,30 @@ def figures(result: Result) -> dict[str, float]:
     smallest = str(min(result["batches"], default=0))
     for name, row in result["runners"].items():
         for batch, values in row["batches"].items():
-            for metric in _numbers(values, _SPEED):
+            for metric in _numbers(values, SPEED):
                 found[f"{name}.{metric}@{batch}"] = values[metric]
                 if batch == smallest:
                     found[f"{name}.{metric}"] = values[metric]
-        found |= {f"{name}.{metric}": row[metric] for metric in _numbers(row, _WHOLE)}
+        found |= {f"{name}.{metric}": row[metric] for metric in _numbers(row, WHOLE)}
     for step, values in result["making"].items():
         for metric, value in values.items():
             inner = value if isinstance(value, Mapping) else {"": value}
             for part, number in inner.items():
                 found[f"{step}.{metric}{'_' if part else ''}{part}"] = number
+    return found
+
+
+def reasons(result: Result) -> dict[str, str]:
+    """Why there is no figure of some names, or none of a runner, for `Claim.judge`."""
+    found = dict(result["left_out"])
+    smallest = str(min(result["batches"], default=0))
+    for name, row in result["runners"].items():
+        for batch, values in row["batches"].items():
+            if values["p99"] is None:
+                why = f"{values['repeats']} calls, expected {ENOUGH}; give more --seconds"
+                found[f"{name}.p99@{batch}"] = why
+                if batch == smallest:
+                    found[f"{name}.p99"] = why
     return found
 
 
@@ -52,10 +68,12 @@ def print_result(result: Result, screen: Console) -> None:
 
 def _speeds(result: Result, batch: str) -> Table:
     heads = ("p50", "p90", "p99", "max", "crops/s", "x eager", "roofline")
-    table = Table(*_columns(heads), title=f"batch {batch}: milliseconds", title_justify="left")
+    calls = next(iter(result["runners"].values()))["batches"][batch]["repeats"]
+    title = f"batch {batch}: milliseconds, {calls} calls each"
+    table = Table(*_columns(heads), title=title, title_justify="left")
     for name, row in result["runners"].items():
         values = row["batches"][batch]
-        times = [f"{values[metric]:.2f}" for metric in _SPEED[:4]]
+        times = [_cell(values, metric, ".2f") for metric in SPEED[:4]]
         share = values.get("roofline")
         table.add_row(
             name,
@@ -68,13 +86,13 @@ def _speeds(result: Result, batch: str) -> Table:
 
 
 def _wholes(result: Result) -> Table:
-    heads = ("drift mean", "p99", "max px", "first s", "again s", "host MiB", "device MiB")
-    title = "drift from eager fp32; time to the first result; peak memory"
+    heads = ("drift mean", "p99", "max px", "first", "again", "host MiB", "device MiB")
+    title = "drift from eager fp32; seconds from start to first result; peak memory"
     table = Table(*_columns(heads), title=title, title_justify="left")
     for name, row in result["runners"].items():
-        drifts = [_cell(row, metric, ".2g") for metric in _WHOLE[:3]]
-        times = [_cell(row, metric, ".2f") for metric in _WHOLE[3:5]]
-        memory = [_cell(row, metric, ".0f") for metric in _WHOLE[5:]]
+        drifts = [_cell(row, metric, ".2g") for metric in WHOLE[:3]]
+        times = [_cell(row, metric, ".2f") for metric in WHOLE[3:5]]
+        memory = [_cell(row, metric, ".0f") for metric in WHOLE[5:]]
         table.add_row(name, *drifts, *times, *memory)
     return table
 
@@ -99,7 +117,7 @@ def _lines(result: Result) -> list[str]:
         values = making["switch"]
         lines.append(
             f"another category: {values['template_s']:.2f} s composed, {values['rebuild_s']:.1f} s "
-            f"exported: {values['times']:g} times faster"
+            f"exported and verified: {values['times']:g} times faster"
         )
     for name in (name for name in making if name.startswith("refit-")):
         values = making[name]
@@ -111,7 +129,7 @@ def _lines(result: Result) -> list[str]:
         values = making["detect"]
         again = f", again {values['again_s']:.2f} s" if "again_s" in values else ""
         lines.append(f"lmk detect IMAGE, start to end: {values['first_s']:.2f} s{again}")
-    return [*lines, *_ceilings(result), *_left_out(result), *_warnings(result)]
+    return [*lines, *_ceilings(result), *_left_out(result), *busy_warnings(result["machine"])]
 
 
 def _ceilings(result: Result) -> list[str]:
@@ -119,10 +137,11 @@ def _ceilings(result: Result) -> list[str]:
     if not cost:
         return []
     most = ", ".join(f"{name} {value / 1e9:.0f}" for name, value in ceilings["flops"].items())
+    does = f"does {most} GFLOP/s and" if most else "moves"  # none measured: of int8 and fp8
     batch, each = next(iter(cost.items()))
     return [
         f"roofline: {each['flops'] / int(batch) / 1e9:.2f} GFLOP a crop; this {result['device']} "
-        f"does {most} GFLOP/s and {ceilings['bandwidth'] / 1e9:.0f} GB/s"
+        f"{does} {ceilings['bandwidth'] / 1e9:.0f} GB/s"
     ]
 
 
@@ -130,12 +149,12 @@ def _left_out(result: Result) -> list[str]:
     return [f"left out: {name}: {reason}" for name, reason in result["left_out"].items()]
 
 
-def _warnings(result: Result) -> list[str]:
+def busy_warnings(machine: Mapping[str, Any]) -> list[str]:
     """Threads that wait for one another stall when others have the cores: no ratio holds then."""
-    load = result["machine"]["load"]
-    if load < _BUSY:
+    load, cores = machine["load"], machine["cores"] or 1
+    if load < _BUSY * cores:
         return []
     return [
-        f"warning: the machine was busy (load {load:g} before the benchmark): neither times nor "
-        "ratios are those of a quiet one; measure again"
+        f"warning: the machine was busy (load {load:g} on {cores} cores before the benchmark): "
+        "neither times nor ratios are those of a quiet one; measure again"
     ]

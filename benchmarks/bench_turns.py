@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 CALLS = 5  # measured in a turn
 _LEAST_TURNS = 4
 _WARM_UP = 3
+ENOUGH = 100  # calls for a 99th percentile; of fewer it would be the largest
 Seconds = NDArray[np.float64]  # (turns, CALLS)
 
 
@@ -43,15 +44,19 @@ def _timed(call: Callable[[], object]) -> float:
     return perf_counter() - started
 
 
-def latency(seconds: Seconds, batch: int) -> dict[str, float]:
-    """Percentiles in milliseconds, crops a second, and the number of calls they are of."""
+def latency(seconds: Seconds, batch: int) -> dict[str, float | None]:
+    """Percentiles in milliseconds, crops a second, and the number of calls they are of.
+
+    p99: None with fewer than ENOUGH calls. throughput: all crops over the time of all calls, not
+    over their median: what stalls costs throughput too.
+    """
     p50, p90, p99 = np.percentile(seconds, [50, 90, 99])
     return {
         "p50": round(float(p50) * 1e3, 4),
         "p90": round(float(p90) * 1e3, 4),
-        "p99": round(float(p99) * 1e3, 4),
+        "p99": round(float(p99) * 1e3, 4) if seconds.size >= ENOUGH else None,
         "max": round(float(seconds.max()) * 1e3, 4),
-        "throughput": round(batch / float(p50), 2),
+        "throughput": round(batch * seconds.size / float(seconds.sum()), 2),
         "repeats": int(seconds.size),
     }
 

@@ -9,8 +9,25 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from lmk.runtime.errors import UserError
+
 _HEIGHT, _WIDTH, _RATE = 1080, 1920, 30
 _LOOP = 90  # frames after which the picture comes back
+_LONGEST = 3600  # seconds: a gigabyte or so
+
+
+def clip_seconds(text: str) -> float:
+    """The seconds of `long:SECONDS`; raises UserError for what is no length of a clip."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 1 / _RATE <= seconds <= _LONGEST:  # NaN is not
+        raise UserError(
+            f"video: got 'long:{text}', expected long:SECONDS with a number above 0 and up "
+            f"to {_LONGEST}; give another one"
+        )
+    return seconds
 
 
 def write_clip(path: Path, seconds: float) -> Path:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from lmk.benchmarks.plan import ALL, Options
 from lmk.benchmarks.tables import TABLES
 from lmk.runtime.commands import FILE_PATH
 from lmk.train.options import config_options, make_config
+
+if TYPE_CHECKING:
+    from lmk.benchmarks.bench_claims import Claim
 
 
 @click.command("demo")
@@ -66,10 +71,14 @@ class _Names(click.ParamType):
         """Each entry; a usage error for what is no list of these."""
         if isinstance(value, tuple):
             return value
+        entries = [entry.strip() for entry in value.split(",")]
+        noun = "names" if self.kind is str else "numbers"
         try:
-            return tuple(self.kind(entry.strip()) for entry in value.split(","))
+            if not all(entries):
+                raise ValueError
+            return tuple(self.kind(entry) for entry in entries)
         except ValueError:
-            self.fail(f"got '{value}', expected numbers with commas between them", param, ctx)
+            self.fail(f"got '{value}', expected {noun} with commas between them", param, ctx)
 
 
 @click.command("bench")
@@ -79,7 +88,7 @@ class _Names(click.ParamType):
     type=_Names(),
     default=(),
     help="Runners: eager, compile, ort-cpu, ort-cuda, trt, rtx, openvino, also with a precision: "
-    "eager-bf16, trt-fp16.  [default: all that this machine has]",
+    "eager-bf16, trt-fp16; with --video one.  [default: all that this machine has]",
 )
 @click.option("--batch", "batches", type=_Names(int), default="1,8,32", show_default=True)
 @click.option("--data", help="Images of the category; default: synthetic ones.")
@@ -101,16 +110,23 @@ class _Names(click.ParamType):
     multiple=True,
     help="Measure from this file to CSV and overlay instead, beside a plain loop; also long:60.",
 )
-@click.option("--roi", default="center", show_default=True, help="With --video.")
 @click.option(
-    "--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="As --roi."
+    "--roi", default="center", show_default=True, help="With --video: the one box of each frame."
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="With --video: how often each contestant has its turn.",
 )
 @click.option(
     "--assert",
     "claims",
     multiple=True,
     metavar="CLAIM",
-    help="Exit with 1 unless it holds: 'ort-cpu.p50@32 <= 0.8*eager.p50@32'.",
+    help="Exit with 1 unless it holds: 'ort-cpu.p50@32 <= 0.8*eager.p50@32', or with --video "
+    "'csv.speed_up >= 2'.",
 )
 def bench_command(
     model: Path,
@@ -123,32 +139,65 @@ def bench_command(
     **o: Any,
 ) -> None:
     """Measure every runner of this machine on the same crops; MODEL is a category or a file."""
-    if videos:
-        return _bench_video(model, videos, roi, rounds, file, o)
     from lmk.benchmarks.bench_claims import Claim
-    from lmk.benchmarks.bench_options import Options as BenchOptions
-    from lmk.benchmarks.bench_plot import check_plot, write_plot
-    from lmk.benchmarks.bench_tables import figures, print_result
-    from lmk.runtime.files import check_output, write_bytes
-    from lmk.runtime.report import output
+    from lmk.benchmarks.bench_options import check_file
 
     # All that can be wrong is told before the minutes that measuring takes.
-    options, understood = BenchOptions(**o), [Claim(text) for text in claims]
+    _refuse_given(_NO_VIDEO if videos else _ONLY_VIDEO, bool(videos))
+    understood = [Claim(text) for text in claims]
+    if file:
+        check_file(file)
+    if videos:
+        return _bench_video(model, videos, roi, rounds, file, understood, o)
+    from lmk.benchmarks import bench_names
+    from lmk.benchmarks.bench_options import Options as BenchOptions
+    from lmk.benchmarks.bench_plot import check_plot, write_plot
+    from lmk.benchmarks.bench_tables import figures, print_result, reasons
+    from lmk.runtime.report import output
+
+    options = BenchOptions(**o)
     if plot:
         check_plot(plot)
-    if file:
-        check_output(file, force=True)
-    from lmk.benchmarks.bench import bench
+    from lmk.benchmarks.bench import bench, plan
 
+    if understood:
+        bench_names.check_claims(understood, options, plan(options))
     result = bench(model, options)
     print_result(result, output())
-    if file:
-        write_bytes(file, json.dumps(result).encode() + b"\n")
-        click.echo(file)
+    _write(file, result)
     if plot:
         write_plot(plot, result)
         click.echo(plot)
-    verdicts = [claim.judge(figures(result)) for claim in understood]
+    _judge(understood, figures(result), reasons(result))
+
+
+_NO_VIDEO = ("batches", "data", "repeats", "seconds", "starts", "device", "core", "plot")
+_ONLY_VIDEO = ("roi", "rounds")
+
+
+def _refuse_given(names: Sequence[str], video: bool) -> None:
+    """Raise a usage error for an option that was given and would be ignored."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        if option.name in names and source is not ParameterSource.DEFAULT:
+            where = "no such option with --video" if video else "it with --video only"
+            raise click.UsageError(f"{option.opts[0]}: got one, expected {where}; leave it out")
+
+
+def _write(file: Path | None, result: Mapping[str, Any]) -> None:
+    from lmk.runtime.files import write_bytes
+
+    if file:
+        write_bytes(file, json.dumps(result).encode() + b"\n")
+        click.echo(file)
+
+
+def _judge(
+    claims: Sequence[Claim], figures: Mapping[str, float], reasons: Mapping[str, str]
+) -> None:
+    """Say what came of each claim; exit with 1 unless all hold."""
+    verdicts = [claim.judge(figures, reasons) for claim in claims]
     for verdict in verdicts:
         click.echo(verdict)
     if not all(verdict.holds for verdict in verdicts):
@@ -161,20 +210,21 @@ def _bench_video(
     roi: str,
     rounds: int,
     file: Path | None,
-    options: dict[str, Any],
+    claims: Sequence[Claim],
+    options: Mapping[str, Any],
 ) -> None:
-    from lmk.benchmarks.video import bench_video, print_videos
-    from lmk.runtime.files import check_output, write_bytes
+    from lmk.benchmarks.bench_options import Options as BenchOptions
+    from lmk.benchmarks.video import bench_video
+    from lmk.benchmarks.video_tables import check_claims, figures, print_videos, reasons
     from lmk.runtime.report import output
 
-    if file:
-        check_output(file, force=True)
+    BenchOptions(threads=options["threads"])
     devices = {"ort-cpu": "cpu", "ort-cuda": "cuda", "openvino": "openvino"}
     runner = ",".join(options["against"]) or "ort-cpu"
     if runner not in devices:
         raise click.UsageError(f"--against: got {runner}, expected one of {', '.join(devices)}")
+    check_claims(claims, len(videos))
     result = bench_video(model, videos, roi, rounds, options["threads"], devices[runner])
     print_videos(result, output())
-    if file:
-        write_bytes(file, json.dumps(result).encode() + b"\n")
-        click.echo(file)
+    _write(file, result)
+    _judge(claims, figures(result), reasons(result))

@@ -1,44 +1,48 @@
 """From a video file to CSV and overlay: `lmk detect` beside a plain OpenCV loop of the same model.
 
-The plain loop is what one writes by hand: read a frame, crop it, run the ONNX file with ONNX
-Runtime, draw circles, write the frame. Same file, same model, same threads, taking turns. A video
-`long:SECONDS` is one of 1920×1080 made for the run. Absolute rates vary between machines: read the
-ratios.
+Same file, same squares of the frames, same threads, taking turns. The plain loop (`video_plain.py`)
+runs the model in fp32 with ONNX Runtime on the CPU, frame by frame; where ours is another runner,
+the loop runs with that one too, so that engine and pipeline are told apart. Absolute rates vary
+between machines: read the ratios.
 """
 
 from __future__ import annotations
 
-import csv
+import os
 import resource
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Column, Table
 
+from lmk.benchmarks.bench_run import cores
 from lmk.benchmarks.bench_subject import pack_of
-from lmk.benchmarks.clip import write_clip
+from lmk.benchmarks.clip import clip_seconds, write_clip
 from lmk.benchmarks.machine import interleaved, machine
+from lmk.benchmarks.video_plain import Found, apart, plain_loop, read_ours
 from lmk.runtime import workspace
 from lmk.runtime.boxes import parse_roi
 from lmk.runtime.contract import Contract
 from lmk.runtime.errors import UserError
-from lmk.runtime.images import square_around
+from lmk.runtime.images import Box, square_around
 from lmk.runtime.landmarker import Landmarker, load
 from lmk.runtime.named import compose_file, model_file
 from lmk.runtime.pipeline import detect
 from lmk.runtime.region import Region
+from lmk.runtime.report import console
 from lmk.runtime.results import make_sinks
 from lmk.runtime.sources import Frame, open_source
 from lmk.runtime.summary import Summary
 
 _LEAST_CROPS = 32
 _BATCH = 4
-_OURS = ("csv", "csv+overlay")
+_LONG = "long:"
+_FORMATS = {"csv": ("csv",), "overlay": ("csv", "overlay")}
 
 
 def bench_video(
@@ -51,22 +55,30 @@ def bench_video(
 ) -> dict[str, Any]:
     """`compare` for every video, with the machine; `long:SECONDS` is made for the run.
 
-    Raises UserError without OpenCV and for what `open_source` and `parse_roi` refuse.
+    roi: exactly one box a frame, as `parse_roi`. Raises UserError without OpenCV, for words that
+    mean nothing, and as `compare`.
     """
+    load_before = os.getloadavg()[0]
     try:
-        import cv2  # noqa: F401
+        import cv2
     except ImportError as error:
         raise UserError(
             f"the plain loop needs OpenCV ({error}); pip install opencv-python-headless"
         ) from error
+    threads = threads or cores()
+    cv2.setNumThreads(threads)
+    region, lengths = _one_box(roi), [_length(video) for video in videos]
     model = model_file(workspace.pick(model, "onnx"))
-    results = []
-    with tempfile.TemporaryDirectory() as name:
-        for video in videos:
-            path = Path(video)
-            if video.startswith("long:"):
-                path = write_clip(Path(name) / "long.mp4", float(video.removeprefix("long:")))
-            results.append(compare(model, path, roi, Path(name), rounds, threads, device))
+    results, names = [], dict[str, str]()
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        ours = stack.enter_context(load(model, device, threads))
+        file = _in_fp32(model, ours.contract, folder)
+        plain = stack.enter_context(load(file, threads=threads))
+        names = {"runner": _runner(ours), "plain_runner": _runner(plain)}
+        for video, seconds in zip(videos, lengths, strict=True):
+            path = write_clip(folder / "long.mp4", seconds) if seconds else Path(video)
+            results.append(compare(ours, plain, path, region, folder, rounds))
     versions = machine("openvino", "opencv-python-headless")
     return {
         "model": model.name,
@@ -74,96 +86,133 @@ def bench_video(
         "rounds": rounds,
         "device": device,
         "threads": threads,
+        "batch": _BATCH,  # of ours; the plain loop has 1
+        **names,
         "videos": results,
-        "machine": versions,
+        "machine": {**versions, "load": round(load_before, 2)},
     }
 
 
-def print_videos(result: dict[str, Any], screen: Console) -> None:
-    """A table for each video."""
-    heads = ["frames/s", "x plain", "of model", "CPU s", "busy: decode", "crop", "run", "write"]
-    for video in result["videos"]:
-        height, width = video["size"]
-        title = f"{video['file']}: {video['frames']} frames of {width}×{height}"
-        table = Table(
-            "", *(Column(h, justify="right") for h in heads), title=title, title_justify="left"
+def _one_box(roi: str) -> Region:
+    if roi == "track":
+        raise UserError(
+            "roi: got track, expected full, center, x,y,w,h or a .csv; the plain loop cannot track"
         )
-        for name, row in video["rows"].items():
-            busy = row.get("busy_seconds", {})
-            ratios = (row.get("speed_up_on_plain"), row.get("share_of_model_alone"))
-            cells = [
-                f"{row['frames_per_second']:.1f}",
-                *("" if r is None else f"{r:.2f}" for r in ratios),
-            ]
-            cells += [f"{row['cpu_seconds']:.1f}", *(f"{value:.1f}" for value in busy.values())]
-            table.add_row(name, *cells)
-        screen.print(table)
+    return parse_roi(roi)
+
+
+def _length(video: str) -> float | None:
+    """Seconds of a video to be made; None: it is a file, which is opened later."""
+    if video.startswith(_LONG):
+        return clip_seconds(video.removeprefix(_LONG))
+    if not Path(video).is_file():
+        raise UserError(f"video: got '{video}', expected a file or {_LONG}SECONDS; check the path")
+    return None
+
+
+def _runner(landmarker: Landmarker) -> str:
+    return f"{landmarker.runner.name} {landmarker.contract.precision}"
 
 
 def compare(
-    model: Path,
+    landmarker: Landmarker,
+    plain_model: Landmarker,
     video: Path,
-    roi: str,
+    region: Region,
     folder: Path,
     rounds: int,
-    threads: int | None = None,
-    device: str = "cpu",
 ) -> dict[str, Any]:
     """Frames a second of every contestant, ratios by round, where ours spends its time.
 
-    share_of_model_alone: of the rate of the model alone, on crops that are ready, in the same
-    batches. The plain loop runs it in fp32 with ONNX Runtime on the CPU, whatever ours does.
+    speed_up: on the plain loop of the same output, the median of the rounds' ratios; both do the
+    same frames, ours in batches of 4, the loop one by one. share_of_model: of the rate of our model
+    alone, on crops that are ready, in our batches. apart: how far the plain loop's points are from
+    ours. Raises UserError where there is not exactly one box in each frame.
     """
-    region = parse_roi(roi)
+    crops, boxes, size = _crops(landmarker, video, region)
+    num_frames, points = len(boxes), dict[str, Found]()
     summaries: dict[str, Summary] = {}
-    with (
-        load(model, device, threads) as landmarker,
-        load(_in_fp32(model, landmarker.contract, folder), threads=threads) as plain_model,
-    ):
-        crops, num_frames, size = _crops(landmarker, video, region)
 
-        def ours(formats: tuple[str, ...]) -> Callable[[], object]:
-            def call() -> None:
-                key = "+".join(formats)
-                summaries[key] = _detect(landmarker, video, region, folder, formats)
+    def ours(name: str) -> None:
+        summaries[name] = _detect(landmarker, video, region, folder, _FORMATS[name])
 
-            return call
+    def plain(name: str, model: Landmarker, overlay: bool = False) -> None:
+        points[name] = plain_loop(model, video, boxes, folder, overlay)
 
-        def plain(overlay: bool) -> Callable[[], object]:
-            return lambda: plain_loop(plain_model, video, region, folder, overlay)
-
-        calls = {
-            "csv": _Counted(ours(("csv",))),
-            "plain csv": _Counted(plain(False)),
-            "csv+overlay": _Counted(ours(("csv", "overlay"))),
-            "plain csv+overlay": _Counted(plain(True)),
-            "model alone": _Counted(lambda: _batches(landmarker, crops, num_frames)),
-            "decode alone": _Counted(lambda: _decode(video)),
+    calls: dict[str, Callable[[], None]] = {
+        "csv": lambda: ours("csv"),
+        "plain-csv": lambda: plain("plain-csv", plain_model),
+        "overlay": lambda: ours("overlay"),
+        "plain-overlay": lambda: plain("plain-overlay", plain_model, overlay=True),
+    }
+    if _runner(landmarker) != _runner(plain_model):
+        calls["same-runner"] = lambda: plain("same-runner", landmarker)
+    calls["model"] = lambda: _batches(landmarker, crops, num_frames)
+    calls["decode"] = lambda: _decode(video)
+    seconds, cpu = _measure(calls, rounds, video.name)
+    rows = {name: _row(num_frames, seconds[name], cpu[name]) for name in calls}
+    for name, summary in summaries.items():
+        rows[name] |= _ratios(seconds, name) | {
+            "bottleneck": summary.bottleneck,
+            "busy_seconds": {k: round(v, 2) for k, v in summary.busy_seconds.items()},
         }
-        seconds = {k: np.array(v) for k, v in interleaved(calls, rounds, warmup=1).items()}
-    rows: dict[str, Any] = {}
-    for name, values in seconds.items():
-        rows[name] = {
-            "frames_per_second": round(float(num_frames / np.median(values)), 1),
-            "cpu_seconds": round(float(np.median(calls[name].cpu)), 3),
-        }
-    for name in _OURS:
-        ratio = seconds[f"plain {name}"] / seconds[name]
-        alone = seconds["model alone"] / seconds[name]
-        rows[name] |= {
-            "speed_up_on_plain": round(float(np.median(ratio)), 2),
-            "share_of_model_alone": round(float(np.median(alone)), 3),
-            "bottleneck": summaries[name].bottleneck,
-            "busy_seconds": {k: round(v, 2) for k, v in summaries[name].busy_seconds.items()},
-        }
-    return {"file": video.name, "frames": num_frames, "size": list(size), "rows": rows}
+    return {
+        "file": video.name,
+        "frames": num_frames,
+        "size": list(size),
+        "apart": apart(read_ours(folder / "landmarks.csv"), points["plain-csv"]),
+        "rows": rows,
+    }
+
+
+Seconds = dict[str, NDArray[np.float64]]  # of every round
+
+
+def _measure(
+    calls: dict[str, Callable[[], None]], rounds: int, name: str
+) -> tuple[Seconds, dict[str, list[float]]]:
+    """Seconds of each call in every round, after one to warm up, and those of the processor."""
+    console().print(f"{name}: {len(calls)} contestants, one round to warm up")
+    started = perf_counter()
+    interleaved(calls, 0, warmup=1)
+    most = (perf_counter() - started) * rounds
+    console().print(f"{name}: {rounds} rounds, some {most:.0f} s")
+    counted = {each: _Counted(call) for each, call in calls.items()}
+    seconds = {k: np.array(v) for k, v in interleaved(counted, rounds, warmup=0).items()}
+    return seconds, {each: call.cpu for each, call in counted.items()}
+
+
+def _row(num_frames: int, seconds: NDArray[np.float64], cpu: Sequence[float]) -> dict[str, Any]:
+    return {
+        "frames_per_second": round(float(num_frames / np.median(seconds)), 1),
+        "slowest": round(float(num_frames / seconds.max()), 1),
+        "fastest": round(float(num_frames / seconds.min()), 1),
+        "cpu_seconds": round(float(np.median(cpu)), 3),
+        "seconds": [round(float(value), 4) for value in seconds],
+    }
+
+
+def _ratios(seconds: Seconds, name: str) -> dict[str, float]:
+    def times(other: str) -> float:
+        return round(float(np.median(seconds[other] / seconds[name])), 3)
+
+    ratios = {"speed_up": times(f"plain-{name}"), "share_of_model": times("model")}
+    if name == "csv" and "same-runner" in seconds:
+        ratios["speed_up_same_runner"] = times("same-runner")
+    return ratios
 
 
 def _in_fp32(model: Path, contract: Contract, folder: Path) -> Path:
-    """The model, or the fp32 one of the same pack."""
-    pack = pack_of(contract, model.parent)
-    if contract.precision == "fp32" or pack is None:
+    """The model, or the fp32 one of the same pack; raises UserError where that is not here."""
+    if contract.precision == "fp32":
         return model
+    pack = pack_of(contract, model.parent)
+    if pack is None:
+        raise UserError(
+            f"{model}: got {contract.precision} without its pack, sha256 "
+            f"{contract.pack_sha256[:12]}…, expected it beside it or in {workspace.RUNS}/, for the "
+            "plain loop runs it in fp32; put it there"
+        )
     compose_file(pack, folder / "fp32.onnx")
     return folder / "fp32.onnx"
 
@@ -185,65 +234,36 @@ def _cpu_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def plain_loop(
-    landmarker: Landmarker, video: Path, region: Region, folder: Path, overlay: bool
-) -> None:
-    """Frame by frame with OpenCV, as one writes it by hand; the session is our runner's."""
-    import cv2
-
-    capture = cv2.VideoCapture(str(video))
-    size = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-    writer = None
-    if overlay:
-        code = cv2.VideoWriter.fourcc(*"mp4v")
-        rate = capture.get(cv2.CAP_PROP_FPS)
-        writer = cv2.VideoWriter(str(folder / "plain.mp4"), code, rate, size)
-    with (folder / "plain.csv").open("w", newline="") as file:
-        rows = csv.writer(file)
-        index = 0
-        while True:
-            more, image = capture.read()
-            if not more:
-                break
-            points, scores = _plain_step(landmarker, np.asarray(image, np.uint8), region, index)
-            rows.writerow([index, *np.column_stack([points, scores]).ravel().tolist()])
-            if writer is not None:
-                for x, y in points:
-                    cv2.circle(image, (round(float(x)), round(float(y))), 4, (0, 255, 0), -1)
-                writer.write(image)
-            index += 1
-    capture.release()
-    if writer is not None:
-        writer.release()
-
-
-def _plain_step(
-    landmarker: Landmarker, image: NDArray[np.uint8], region: Region, index: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    import cv2
-
-    side = landmarker.contract.input_size
-    [target] = region.targets(Frame("plain", index, 0.0, image))
-    x, y, width, _ = square_around(target.box, landmarker.contract.crop_scale)
-    left, top, edge = max(0, round(x)), max(0, round(y)), round(width)
-    crop = cv2.resize(image[top : top + edge, left : left + edge], (side, side))
-    landmarks, scores = landmarker.runner(cv2.cvtColor(crop, cv2.COLOR_BGR2RGB)[None])
-    return landmarks[0] * (edge / side) + np.array([left, top], np.float32), scores[0]
-
-
 def _crops(
     landmarker: Landmarker, video: Path, region: Region
-) -> tuple[NDArray[np.uint8], int, tuple[int, int]]:
-    """Crops to run the model on alone, the number of frames, and their (height, width)."""
+) -> tuple[NDArray[np.uint8], list[Box], tuple[int, int]]:
+    """Crops to run the model on alone, the box of every frame, and the frames' (height, width)."""
     crops: list[NDArray[np.uint8]] = []
-    num_frames = 0
+    boxes: list[Box] = []
     with open_source(video) as frames:
         for frame in frames:
-            num_frames += 1
             size = frame.size
+            boxes.append(_box(frame, region, landmarker.contract.crop_scale, video.name))
             if len(crops) < _LEAST_CROPS:
-                crops += [landmarker.crop(frame.image, t.box) for t in region.targets(frame)]
-    return np.stack(crops), num_frames, (size[0], size[1])
+                crops.append(landmarker.crop(frame.image, boxes[-1]))
+    return np.stack(crops), boxes, (size[0], size[1])
+
+
+def _box(frame: Frame, region: Region, scale: float, name: str) -> Box:
+    targets = region.targets(frame)
+    if len(targets) != 1:
+        raise UserError(
+            f"roi: got {len(targets)} boxes in frame {frame.index} of {name}, expected exactly one "
+            "a frame, which is all that the plain loop can do; give full, center or another .csv"
+        )
+    box, (height, width) = targets[0].box, frame.size
+    x, y, side, _ = square_around(box, scale)
+    if x >= width - 1 or y >= height - 1 or x + side <= 1 or y + side <= 1:
+        raise UserError(
+            f"roi: got a box beyond frame {frame.index} of {name}, expected one that overlaps it, "
+            "for the plain loop can cut no other; give another .csv"
+        )
+    return box
 
 
 def _batches(landmarker: Landmarker, crops: NDArray[np.uint8], num_frames: int) -> None:

@@ -14,6 +14,13 @@ import numpy as np
 import lmk
 
 
+def index_of(name: str, names: tuple[str, ...]) -> int:
+    """The number of a landmark; raises UserError for a name that the model does not have."""
+    if name not in names:
+        raise lmk.UserError(f"landmark: got '{name}', expected one of {', '.join(names)}")
+    return names.index(name)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Write time in seconds and distance in pixels; empty where a landmark is not to be seen."""
     parser = argparse.ArgumentParser(description="Measure between two landmarks.")
@@ -23,10 +30,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", required=True, help="a category or an exported model")
     parser.add_argument("--roi", default="full", help="where the object is, as of lmk detect")
     given = parser.parse_args(arguments)
-    table = csv.writer(sys.stdout, lineterminator="\n")
-    table.writerow(["time_s", "distance_px"])
     with lmk.load(given.model) as landmarker:
-        pair = [landmarker.names.index(name) for name in (given.first, given.second)]
+        pair = [index_of(name, landmarker.names) for name in (given.first, given.second)]
+        table = csv.writer(sys.stdout, lineterminator="\n")
+        table.writerow(["time_s", "distance_px"])
         for found in landmarker.stream(given.source, given.roi):
             for detection in found.detections:
                 x, y = np.subtract(*detection.points[pair])
@@ -35,4 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (lmk.UserError, OSError) as error:
+        raise SystemExit(str(error)) from None

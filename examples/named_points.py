@@ -39,4 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (lmk.UserError, OSError) as error:
+        raise SystemExit(str(error)) from None

@@ -1,7 +1,7 @@
 """Images posted over HTTP -> landmarks as JSON: one model, a thread for each request.
 
     python examples/serve_http.py --model shoes --port 8000
-    curl --data-binary @photo.jpg 'localhost:8000'
+    curl --data-binary @photo.jpg localhost:8000  # {"p0": [x, y, score], …}
 
 A toy to build on, for this machine alone; examples/triton_client.py is for a real server.
 """
@@ -30,7 +30,7 @@ def make_server(landmarker: lmk.Landmarker, port: int) -> ThreadingHTTPServer:
                 found = landmarker(np.asarray(picture.convert("RGB")))
             except (OSError, ValueError, Image.DecompressionBombError) as error:
                 return self.send_error(400, "not an image", str(error))
-            rows = np.column_stack([found.points, found.scores]).tolist()
+            rows = np.column_stack([found.points, found.scores]).astype(float).round(3).tolist()
             answer = json.dumps(dict(zip(landmarker.names, rows, strict=True))).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
@@ -52,4 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (lmk.UserError, OSError, KeyboardInterrupt) as error:
+        raise SystemExit(str(error)) from None

@@ -28,7 +28,9 @@ def main(arguments: list[str] | None = None) -> None:
             objects = {
                 each.track: {
                     "box": [round(edge, 1) for edge in each.box],
-                    "points": dict(zip(names, each.points.round(2).tolist(), strict=True)),
+                    "points": dict(
+                        zip(names, each.points.astype(float).round(2).tolist(), strict=True)
+                    ),
                 }
                 for each in found.detections
             }
@@ -36,4 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (lmk.UserError, OSError) as error:
+        raise SystemExit(str(error)) from None

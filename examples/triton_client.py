@@ -1,11 +1,11 @@
 """Image file -> landmarks in its pixels, found by a Triton Inference Server.
 
-    lmk export --engine triton models
+    lmk export shoes --engine triton --output models
     tritonserver --model-repository=$PWD/models
     python examples/triton_client.py photo.jpg --model shoes --roi 40,60,300,200
 
-Needs `pip install . 'tritonclient[grpc]'`, no PyTorch. All that it must know of
-the model stands in the repository's config.pbtxt, which the server hands out.
+The client needs `pip install . 'tritonclient[grpc]'` and no PyTorch. Everything it must know of the
+model is in the repository's config.pbtxt, which the server sends.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,9 +123,13 @@ class Landmarker:
             raise ValueError(f"batch: got {batch}, expected 1 or more")
         if isinstance(source, int):
             source = f"camera:{source}"
-        roi, start = _in_words(roi), _in_words(start)
-        if isinstance(roi, str):
-            where = Where(roi, start, objects, Path(detector) if detector else None)
+        if isinstance(roi, str | tuple):
+            where = Where(
+                _in_words(roi),
+                _in_words(start) if start else None,
+                objects,
+                Path(detector) if detector else None,
+            )
             region = RegionMaker(where, self)()
         elif start is None and objects is None and detector is None:
             region = roi
@@ -179,9 +183,9 @@ class Landmarker:
         return images.square_around(box, self.contract.crop_scale)
 
 
-def _in_words(place: Any) -> Any:
-    """A box as `parse_roi` takes it; anything else as it is."""
-    return ",".join(map(str, place)) if isinstance(place, tuple | list) else place
+def _in_words(place: str | Box) -> str:
+    """As `parse_roi` takes it."""
+    return place if isinstance(place, str) else ",".join(map(str, place))
 
 
 def _check_image(image: object) -> None:

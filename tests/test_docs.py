@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
+import importlib.util
 import io
 import re
 import shlex
@@ -29,10 +29,10 @@ from lmk.runtime.formats import FORMATS
 from lmk.runtime.named import model_file
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md")]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/NOTES.md")]
 PAGES += [ROOT / name / "README.md" for name in ("zoo", "examples", "benchmarks/gpu")]
 PAGES += sorted(ROOT.glob("docs/*.md"))
-OTHERS = {"ffmpeg", "tritonserver", "tar", "cd", "export", "pytest"}  # programs not ours
+OTHERS = {"ffmpeg", "tritonserver", "tar", "cd", "export", "pytest", "pip"}  # programs not ours
 ELSEWHERE = {"--device", "--hwaccel", "--on", "--detector", "--engine"}  # need more than is here
 SHOWN = {"photo.jpg", "photos", "video.mp4", "clips/*.mp4"}  # sources of which `here` has some
 
@@ -195,10 +195,9 @@ def test_what_is_no_command_is_found(text, words):
 
 @each(spans())
 def test_commands_in_sentences_exist(line):
-    words = shlex.split(line.text)
-    if "…" not in line.text:
-        with contextlib.suppress(click.MissingParameter):  # a sentence shows what it is about
-            parse(words)
+    if "…" not in line.text:  # a sentence shows what it is about, and may leave out the rest
+        with contextlib.suppress(click.MissingParameter, click.BadOptionUsage):
+            parse(shlex.split(line.text))
 
 
 @each(links())
@@ -221,6 +220,12 @@ def test_extras_exist():
     for page in PAGES:
         for names in re.findall(r"'\.\[([\w,]+)\]'", page.read_text()):
             assert set(names.split(",")) <= extras, f"{page.name}: '.[{names}]'"
+
+
+def test_modules_exist():
+    for page in PAGES:
+        for name in re.findall(r"python3? -m (lmk[\w.]*\w)", page.read_text()):
+            assert importlib.util.find_spec(name), f"{page.name}: python -m {name}"
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,12 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from lmk.benchmarks import roofline
+from lmk.benchmarks import bench_making, roofline
 from lmk.benchmarks.bench import bench
 from lmk.benchmarks.bench_options import Options
-from lmk.benchmarks.bench_tables import figures, print_result
+from lmk.benchmarks.bench_run import find_crops
+from lmk.benchmarks.bench_subject import open_subject
+from lmk.benchmarks.bench_tables import figures, print_result, reasons
 from lmk.cli import main
 from lmk.runtime.errors import UserError
 from lmk.runtime.template import read_template
@@ -29,6 +31,7 @@ def quick_parts(tmp_path_factory):
         patched.setenv("TORCHINDUCTOR_CACHE_DIR", "restored afterwards")
         patched.setattr(roofline, "_quickest", lambda call, device: 0.001)
         patched.setattr("lmk.export.pack.make_template", _template_beside)
+        patched.setattr(bench_making, "_LONG_S", 0.0)  # everything is made once
         yield
     torch.set_num_threads(threads)
 
@@ -54,7 +57,7 @@ def test_result_is_json_and_says_what_it_is_of(result):
         "left_out",
     }
     assert result["model"]["category"] == "teapots" and len(result["model"]["sha256"]) == 64
-    assert result["crops"] == {"images": 128, "of": None}
+    assert result["crops"] == {"images": 128, "of": None, "calibration": 0}
     assert (result["threads"], result["batches"]) == (1, [1, 2])
     assert {"torch", "onnx"} <= set(result["machine"]["versions"])
     assert "commit" in result["machine"]
@@ -88,11 +91,31 @@ def test_making_has_export_switch_and_detect(result):
     assert result["left_out"] == {}
 
 
-@pytest.mark.parametrize(("load", "warned"), [(0.1, False), (3.5, True)])
-def test_busy_machine_is_warned_of(result, load, warned):
+def printed(result, **more):
     screen = Console(record=True, width=120, file=io.StringIO())
-    print_result({**result, "machine": {**result["machine"], "load": load}}, screen)
-    assert ("warning: the machine was busy (load 3.5" in screen.export_text()) == warned
+    print_result({**result, **more}, screen)
+    return screen.export_text()
+
+
+@pytest.mark.parametrize(
+    ("load", "cores", "warned"), [(0.1, 2, False), (3.5, 2, True), (3.5, 16, False)]
+)
+def test_busy_machine_is_warned_of(result, load, cores, warned):
+    text = printed(result, machine={**result["machine"], "load": load, "cores": cores})
+    assert ("warning: the machine was busy (load 3.5 on 2 cores" in text) == warned
+
+
+def test_table_says_how_many_calls_and_no_percentile_of_few(result):
+    text = printed(result)
+    assert "batch 2: milliseconds, 20 calls each" in text
+    assert result["runners"]["eager"]["batches"]["1"]["p99"] is None
+    assert re.search(r"ort-cpu[ │]+[\d.]+[ │]+[\d.]+[ │]+-[ │]+[\d.]+", text)
+    assert reasons(result)["eager.p99"] == "20 calls, expected 100; give more --seconds"
+
+
+def test_bandwidth_alone_is_said_where_no_arithmetic_was_measured(result):
+    text = printed(result, ceilings={"flops": {}, "bandwidth": 2e9})
+    assert "GFLOP a crop; this cpu moves 2 GB/s" in text
 
 
 def test_figures_have_names_for_claims(result):
@@ -112,10 +135,20 @@ def test_model_without_its_pack_leaves_out_what_needs_it(exported_detector):
     assert found["runners"]["ort-cpu"]["batches"]["1"]["roofline"] > 0  # counted from the file
 
 
+def test_what_calibrates_is_not_measured(exported_detector, tmp_path):
+    for index in range(7):
+        Image.new("RGB", (80, 80), (40 * index, 0, 0)).save(tmp_path / f"{index}.png")
+    subject = open_subject(exported_detector, None, tmp_path)
+    crops, images, others = find_crops(subject, Options(data=str(tmp_path), batches=(8,)))
+    assert (len(crops), images, len(others)) == (8, 4, 3)
+    reds = {int(crop[..., 0].max()) for crop in crops}
+    assert len(reds) == 4 and not reds & {int(crop[..., 0].max()) for crop in others}
+
+
 def test_runner_asked_for_by_name_must_run(exported_detector):
     with pytest.raises(UserError, match="^eager: got teapots.onnx without its pack"):
         bench(exported_detector, Options(against=("eager",), **QUICK))
-    with pytest.raises(UserError, match="CUDAExecutionProvider"):
+    with pytest.raises(UserError, match="^ort-cuda.*CUDAExecutionProvider"):
         bench(exported_detector, Options(against=("ort-cuda",), **QUICK))
 
 
@@ -165,6 +198,19 @@ def test_command_prints_tables_writes_files_and_judges_claims(exported_detector,
     ("arguments", "words"),
     [
         (["--assert", "eager.p50"], "is not one comparison"),
+        (
+            ["--assert", "eager.p50 < 1", "--against", "ort-cpu"],
+            "got 'eager', expected one of",
+        ),
+        (["--assert", "ort-cpu.p51 < 1"], "got 'p51' of ort-cpu, expected one of: p50, p90"),
+        (["--assert", "ort-cpu.p50@4 < 1"], "got batch 4, expected one of: 1, 8, 32"),
+        (["--assert", "ort-cpu.rss@8 < 1"], "expected ort-cpu.rss: it has no batch"),
+        (["--assert", "eager.p99 < 1", "--repeats", "50"], "got --repeats 50, expected 100"),
+        (["--against", "eager-tf32", "--assert", "1 < 2"], "eager-tf32: got the CPU"),
+        (["--against", "eager,,ort-cpu"], "got 'eager,,ort-cpu', expected names with commas"),
+        (["--rounds", "3"], "--rounds: got one, expected it with --video only"),
+        (["--video", "x.mp4", "--plot", "x.png"], "--plot: got one, expected no such option with"),
+        (["--video", "x.mp4", "--batch", "8"], "--batch: got one, expected no such option with"),
         (["--batch", "1,x"], "got '1,x', expected numbers with commas between them"),
         (["--against", "tflite"], "against: got 'tflite'"),
         (["--plot", "bench.gif"], "plot: got 'bench.gif', expected a name that ends in .png"),
@@ -179,6 +225,13 @@ def test_what_cannot_work_is_told_before_anything_is_measured(
     monkeypatch.setattr("lmk.benchmarks.bench.bench", lambda *given: pytest.fail("measured"))
     code, _, lines = run(capsys, exported_detector, *arguments)
     assert code == 2 and len(lines) == 1 and words in lines[0]
+
+
+def test_no_folder_is_left_behind_by_what_fails(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code, _, lines = run(capsys, "teacups", "--json", "new/bench.json")
+    assert code == 2 and "got 'teacups', which is no file and no category here" in lines[0]
+    assert not (tmp_path / "new").exists()
 
 
 def test_plot_without_matplotlib_names_the_cure(exported_detector, monkeypatch, capsys):

@@ -65,6 +65,21 @@ def test_name_without_a_figure_is_refused_with_those_that_have_one():
         "assert 'trt.p50 < eager.p50': got 'trt.p50', expected one of: eager.p50, eager.p50@32, "
         "ort-cpu.p50, ort-cpu.p50@32"
     )
+    with pytest.raises(UserError, match="got 'eager.p51', expected one of: eager.p50, eager.p50@3"):
+        Claim("eager.p51 < 1").judge(FIGURES)
+
+
+@pytest.mark.parametrize("name", ["trt", "trt.p99"])
+def test_why_there_is_no_figure_is_said(name):
+    with pytest.raises(UserError, match="got no figure of 'trt.p99': no GPU$"):
+        Claim("trt.p99 < 1").judge(FIGURES, {name: "no GPU"})
+
+
+def test_names_of_a_claim():
+    assert Claim("ort-cpu.p50@32 < 2*eager.p50 + eager.p50").names == (
+        "ort-cpu.p50@32",
+        "eager.p50",
+    )
 
 
 def test_what_cannot_be_computed_is_refused():

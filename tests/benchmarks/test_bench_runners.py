@@ -7,8 +7,9 @@ import pytest
 
 from lmk.benchmarks import bench_runners
 from lmk.benchmarks.bench_runners import (
-    DEFAULTS,
     Spec,
+    check_device,
+    defaults,
     device_of,
     is_pytorch,
     open_runner,
@@ -37,15 +38,47 @@ def test_name_is_a_kind_and_a_precision(name, expected):
     assert parse_name(name) == expected
 
 
-@pytest.mark.parametrize("name", ["", "ort", "eager-int8", "trt-tf32", "ort-cpu-", "Eager"])
+@pytest.mark.parametrize("name", ["", "ort", "ort-cpu-", "Eager", "trt-fp12"])
 def test_unknown_name_is_refused_with_the_known_ones(name):
     with pytest.raises(UserError, match=f"^against: got '{name}', expected any of eager, compile"):
         parse_name(name)
 
 
-def test_defaults_are_names():
-    for names in DEFAULTS.values():
-        assert [parse_name(name) for name in names] and names[0] == "eager"
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("eager-int8", "expected eager in fp32, tf32, fp16, bf16: it never runs in int8"),
+        ("trt-tf32", "it never runs in tf32"),
+        ("openvino-fp8", "expected openvino in fp32, fp16, bf16, int8: it never runs in fp8"),
+        ("ort-cpu-bf16", "it never runs in bf16"),
+        ("ort_cpu", "did you mean ort-cpu?"),
+    ],
+)
+def test_what_never_runs_and_what_is_misspelt_is_told(name, words):
+    with pytest.raises(UserError, match=f"^against: got '{name}', ") as error:
+        parse_name(name)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("real", [True, False])
+def test_defaults_are_names_of_what_runs_on_the_device(device, real):
+    names = defaults(device, real)
+    assert [parse_name(name) for name in names] and names[0] == "eager"
+    check_device(names, device)
+
+
+def test_int8_is_measured_by_default_where_there_are_images_and_openvino(monkeypatch):
+    assert "openvino-int8" not in defaults("cpu", False)
+    for found in (None, object()):
+        monkeypatch.setattr("importlib.util.find_spec", lambda name, found=found: found)
+        assert ("openvino-int8" in defaults("cpu", True)) == (found is not None)
+
+
+def test_tf32_is_no_runner_of_a_cpu():
+    check_device(("eager-tf32",), "cuda")
+    with pytest.raises(UserError, match="^compile-tf32: got the CPU, expected CUDA"):
+        check_device(("eager", "compile-tf32"), "cpu")
 
 
 def test_pytorch_runs_where_the_benchmark_does_and_the_others_where_they_say():

@@ -107,3 +107,10 @@ def test_what_is_no_model_is_refused(detector, subject_of, tmp_path, name, words
     shutil.copy(detector.with_name("core.safetensors"), tmp_path)
     with pytest.raises(UserError, match=words):
         subject_of(tmp_path / name)
+
+
+def test_unknown_name_is_refused_with_the_categories(subject_of):
+    with pytest.raises(
+        UserError, match="got 'teacups', which is no file and no category here, exp"
+    ):
+        subject_of("teacups")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmk.benchmarks.bench_turns import CALLS, drift, latency, speed_up, take_turns
+from lmk.benchmarks.bench_turns import CALLS, ENOUGH, drift, latency, speed_up, take_turns
 
 
 def test_runners_take_turns_and_the_first_call_of_each_is_not_measured():
@@ -26,6 +26,13 @@ def test_latency_is_in_milliseconds_and_throughput_in_crops():
     found = latency(np.arange(1, 101).reshape(20, 5) / 1000, batch=8)
     expected = {"p50": 50.5, "p90": 90.1, "p99": 99.01, "max": 100.0, "repeats": 100}
     assert found == {**expected, "throughput": pytest.approx(8 / 0.0505, abs=0.01)}
+    stalled = latency(np.array([[0.01] * 4 + [0.06]]), batch=8)  # 40 crops in 0.1 s
+    assert stalled["throughput"] == pytest.approx(400) and stalled["p50"] == 10
+
+
+def test_no_99th_percentile_of_few_calls():
+    assert latency(np.ones((19, 5)), 1)["p99"] is None
+    assert latency(np.ones((ENOUGH // 5, 5)), 1)["p99"] == 1000
 
 
 def test_speed_up_survives_a_machine_that_slows_down_for_all():
@@ -35,7 +42,7 @@ def test_speed_up_survives_a_machine_that_slows_down_for_all():
     assert speed_up(base, other) == pytest.approx(3)
 
 
-@given(st.lists(st.floats(1e-6, 10), min_size=5, max_size=50).filter(lambda s: len(s) % 5 == 0))
+@given(st.lists(st.floats(1e-6, 10), min_size=100, max_size=105).filter(lambda s: len(s) % 5 == 0))
 def test_percentiles_are_in_order(seconds):
     found = latency(np.array(seconds).reshape(-1, 5), 1)
     assert found["p50"] <= found["p90"] <= found["p99"] <= found["max"]

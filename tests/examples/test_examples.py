@@ -4,6 +4,8 @@ import csv
 import importlib.util
 import io
 import json
+import runpy
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -33,6 +35,29 @@ blob_image, write_video, blob_video = _models.blob_image, _models.write_video, _
 
 def run(name: str, *arguments) -> None:
     _load(ROOT / "examples" / f"{name}.py").main([str(one) for one in arguments])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "batch_folder . o.npz --model unicorns",
+        "detect_image photo.png o.png --model unicorns",
+        "detect_image unicorns.png o.png --model faces",
+        "live_camera photo.png --model unicorns",
+        "measure_distance photo.png a b --model unicorns",
+        "named_points unicorns few.csv photo.png --name mine",
+        "serve_http --model unicorns",
+        "track_and_smooth photo.png --model unicorns",
+    ],
+)
+def test_what_a_user_can_mend_is_told_in_a_line(line, photo, monkeypatch):
+    name, *arguments = line.split()
+    monkeypatch.chdir(photo.parent)
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "examples" / f"{name}.py"), run_name="__main__")
+    message = ended.value.code  # Python prints it and exits with 1
+    assert isinstance(message, str) and "unicorns" in message and "\n" not in message
 
 
 @pytest.fixture
@@ -97,6 +122,12 @@ def test_measure_distance(tmp_path, blob_image, write_video, model_path, capsys)
     assert [float(row["time_s"]) for row in rows] == pytest.approx(np.arange(6) / 25)
 
 
+def test_measure_distance_of_an_unknown_landmark(blob_video, model_path, capsys):
+    with pytest.raises(lmk.UserError, match="'nose', expected one of red, green, blue"):
+        run("measure_distance", blob_video[0], "red", "nose", "--model", model_path)
+    assert not capsys.readouterr().out
+
+
 def test_measure_distance_where_scores_are_low(blob_video, model_path, capsys):
     run("measure_distance", blob_video[0], "red", "green", "--model", model_path)
     assert capsys.readouterr().out.splitlines()[1:] == [f"{n / 25:.3f}," for n in range(24)]
@@ -117,6 +148,7 @@ def test_track_and_smooth(blob_video, model_path, capsys):
     assert [line["time_s"] for line in lines] == pytest.approx(np.arange(24) / 25)
     first = lines[0]["objects"]["0"]
     assert set(first["points"]) == {"red", "green", "blue"} and len(first["box"]) == 4
+    assert first["points"]["red"] == [round(value, 2) for value in first["points"]["red"]]
     assert first["points"]["red"] == pytest.approx(blob_video[1][0].tolist(), abs=2)
 
 
@@ -138,7 +170,9 @@ def test_serve_http(photo, model_path):
     assert len(answers) == 8
     for answer in answers:
         assert list(answer) == ["red", "green", "blue"]
-        assert answer["red"] == [*expected.points[0].tolist(), float(expected.scores[0])]
+        red = [*expected.points[0], expected.scores[0]]
+        assert answer["red"] == pytest.approx(red, abs=5e-4)
+        assert answer["red"] == [round(value, 3) for value in answer["red"]]
 
 
 def _post_at_once(address, body, count):

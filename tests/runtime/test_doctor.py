@@ -191,6 +191,14 @@ def test_cpu_without_cpuinfo():
     assert doctor._check_cpu(Path("/no/such/file")).detail.endswith(" cores")
 
 
+def test_openvino_is_named_beside_the_cpu():
+    best = doctor.BestRunner("cpu", "no NVIDIA GPU")
+    assert "--device openvino" in doctor._with_openvino(best, True).why
+    assert doctor._with_openvino(best, False) == best
+    gpu = doctor.BestRunner("trt", "a GPU")
+    assert doctor._with_openvino(gpu, True) == gpu
+
+
 def test_doctor_imports_nothing_heavy():
     program = (
         "import sys; from lmk.runtime import doctor\n"
