@@ -45,7 +45,7 @@ def main(model: Path, video: str, roi: str, file: Path | None) -> None:
     """Print a sample every ten seconds, and JSON last."""
     with (
         tempfile.TemporaryDirectory() as name,
-        load(workspace.pick(model, "onnx")) as landmarker,
+        load(workspace.pick(model, "onnx"), side_by_side=True) as landmarker,
     ):
         path = Path(video)
         if video.startswith("long:"):

@@ -72,7 +72,7 @@ def bench_video(
     results, names = [], dict[str, str]()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        ours = stack.enter_context(load(model, device, threads))
+        ours = stack.enter_context(load(model, device, threads, side_by_side=True))
         file = _in_fp32(model, ours.contract, folder)
         plain = stack.enter_context(load(file, threads=threads))
         names = {"runner": _runner(ours), "plain_runner": _runner(plain)}

@@ -135,7 +135,10 @@ def detect_command(sources: tuple[str, ...], **options: Any) -> int:
             click.echo(f"finished already: {len(specs) - len(todo)} of {len(specs)}", err=True)
     if options["cluster"]:
         return _detect_on_ray(todo, model, wanted, options)
-    with load(model, options["device"], options["threads"], options["engine"]) as landmarker:
+    side_by_side = wanted.batch > 1 and wanted.where.roi != "track" and not options["live"]
+    with load(
+        model, options["device"], options["threads"], options["engine"], side_by_side
+    ) as landmarker:
         if len(specs) > 1:
             return _detect_many(todo, landmarker, wanted, options["streams"])
         return _detect_one(*todo[0], landmarker, wanted, options["live"]) if todo else 0

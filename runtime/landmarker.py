@@ -17,6 +17,7 @@ from lmk.runtime.errors import UserError
 from lmk.runtime.images import Box
 from lmk.runtime.ort import OrtRunner
 from lmk.runtime.runner import Runner
+from lmk.runtime.side_by_side import SideBySide
 
 if TYPE_CHECKING:
     from lmk.runtime.feed import Found
@@ -205,6 +206,7 @@ def load(
     device: str | None = None,
     threads: int | None = None,
     engine: Path | str | None = None,
+    side_by_side: bool = False,
 ) -> Landmarker:
     """Load a model made by `lmk export`, or a category by its name.
 
@@ -212,9 +214,10 @@ def load(
     ships, see `named.model_file`. device: "cpu", "cuda", or "openvino", which is OpenVINO on the
     CPU; None = cuda for an engine and cpu else. threads: CPU threads of the model, None = one a
     core. engine: run the category, or its pack, with this engine file, which was built with --refit
-    for another category of the same core: it gets the weights of the pack, see `swap.swap`. Raises
-    UserError when a file is missing or not such a model, the name is not known, or the device does
-    not load.
+    for another category of the same core: it gets the weights of the pack, see `swap.swap`.
+    side_by_side: on the CPU with ONNX Runtime, the crops of a batch run next to each other, best
+    for throughput beside other work. Raises UserError when a file is missing or not such a model,
+    the name is not known, or the device does not load.
     """
     if engine is not None:
         _check_device(Path(engine), device)
@@ -233,6 +236,8 @@ def load(
         from lmk.runtime.ov import OpenVinoRunner
 
         return Landmarker(OpenVinoRunner(path, threads))
+    if path.suffix != ".engine" and side_by_side and device in (None, "cpu"):
+        return Landmarker(SideBySide(OrtRunner(path, "cpu", threads=1), threads))
     if path.suffix != ".engine":
         return Landmarker(OrtRunner(path, device or "cpu", threads))
     _check_device(path, device)

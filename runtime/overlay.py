@@ -21,7 +21,7 @@ from lmk.runtime.files import atomic_path
 from lmk.runtime.images import IMAGE_SUFFIXES
 from lmk.runtime.landmarker import Detection
 from lmk.runtime.painter import Painter
-from lmk.runtime.segments import BT709, ENCODER, LIMITED_RANGE, Segments
+from lmk.runtime.segments import BT709, ENCODER, Segments
 from lmk.runtime.sinks import FileSink, Sink, check_not_source, write_errors
 from lmk.runtime.sources import Frame, Source
 
@@ -58,6 +58,7 @@ class OverlayVideoSink(FileSink):
         import av
         from av.video.reformatter import VideoReformatter
 
+        from lmk.runtime.retouch import Retoucher
         from lmk.runtime.soundtrack import Soundtrack
 
         if ENCODER not in av.codecs_available:
@@ -77,7 +78,11 @@ class OverlayVideoSink(FileSink):
         self._reformatter = VideoReformatter()  # a frame's own is set up anew each time
         self._sound = Soundtrack(source.path) if source.path.is_file() else None
         folder = self._work / self.path.stem if self._work else path.with_suffix(".parts")
-        self._segments = Segments(folder, self._size, source.frame_rate, self._time_base)
+        self._colours = source.colours or BT709
+        self._retouch = Retoucher()
+        self._segments = Segments(
+            folder, self._size, source.frame_rate, self._time_base, self._colours
+        )
         self._is_started = False
 
     def replay(self, frame: Frame, detections: Sequence[Detection]) -> None:
@@ -89,7 +94,7 @@ class OverlayVideoSink(FileSink):
 
     def write(self, frame: Frame, detections: Sequence[Detection]) -> None:
         """Draw and encode one frame."""
-        picture = self._convert(self._draw(frame.image, detections))
+        picture = self._picture(frame, self._draw(frame.image, detections))
         picture.pts, picture.time_base = self._tick_of(frame), self._time_base
         with write_errors(self.path):
             self._started().encode(picture)
@@ -107,16 +112,28 @@ class OverlayVideoSink(FileSink):
         canvas[:, width:] = canvas[:, width - 1 : width]
         return canvas
 
+    def _picture(self, frame: Frame, drawn: NDArray[np.uint8]) -> av.VideoFrame:
+        from lmk.runtime.retouch import colours_of
+
+        native = frame.native
+        fits = native is not None and drawn.shape[:2] == frame.size == self._size
+        if fits and colours_of(native) == self._colours:  # else they changed half-way
+            return self._retouch(native, frame.image, drawn)
+        return self._convert(drawn)
+
     def _convert(self, drawn: NDArray[np.uint8]) -> av.VideoFrame:
         import av
 
+        from lmk.runtime.retouch import matrix_and_range
+
+        matrix, bounds = matrix_and_range(self._colours)
         return self._reformatter.reformat(
             av.VideoFrame.from_numpy_buffer(drawn, format="rgb24"),
             width=self._size[1],  # a stream may change its size half-way; a file cannot
             height=self._size[0],
             format="yuv420p",
-            dst_colorspace=BT709,
-            dst_color_range=LIMITED_RANGE,
+            dst_colorspace=matrix,
+            dst_color_range=bounds,
             threads=1,  # half the processor time of the default, which starts one thread a core
         )
 

@@ -133,6 +133,13 @@ def orientation(frame: av.VideoFrame) -> Orientation:
     return (True, b < 0, c < 0) if abs(b) > abs(a) else (False, d < 0, a < 0)
 
 
+def is_native(frame: av.VideoFrame) -> bool:
+    """Whether an overlay may keep its planes: yuv420p, upright, even in size, colours known."""
+    even = frame.width % 2 == 0 and frame.height % 2 == 0
+    plain = frame.format.name == "yuv420p" and frame.colorspace in _KNOWN_MATRICES
+    return even and plain and orientation(frame) == _TURNS[0]
+
+
 def turn_upright(pixels: NDArray[np.uint8], how: Orientation) -> NDArray[np.uint8]:
     """Apply an orientation to HWC pixels; the result is contiguous."""
     swap, flip_rows, flip_columns = how

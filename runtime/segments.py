@@ -16,8 +16,10 @@ from lmk.runtime.sinks import Pending
 if TYPE_CHECKING:
     import av
 
+    from lmk.runtime.sources import Colours
+
 ENCODER = "libx264"
-BT709, LIMITED_RANGE = 1, 1  # numbers of H.264 and FFmpeg: matrix, primaries and curve; range
+BT709: Colours = (1, 1, 1, 1)  # in limited range
 _SUFFIX = ".nut"  # FFmpeg's own container: any time base, times that do not start at 0
 
 
@@ -30,9 +32,15 @@ class Segments:
     """
 
     def __init__(
-        self, folder: Path, size: tuple[int, int], rate: Fraction, time_base: Fraction
+        self,
+        folder: Path,
+        size: tuple[int, int],
+        rate: Fraction,
+        time_base: Fraction,
+        colours: Colours,
     ) -> None:
         self._folder, self._size, self._rate, self._time_base = folder, size, rate, time_base
+        self._colours = colours
         self._num_pictures = 0
         self._pending: Pending | None = None
         self._container: av.container.OutputContainer | None = None
@@ -76,8 +84,8 @@ class Segments:
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context
         stream.time_base = context.time_base = self._time_base
-        context.colorspace = context.color_primaries = context.color_trc = BT709
-        context.color_range = LIMITED_RANGE
+        context.colorspace, context.color_range = self._colours[:2]
+        context.color_primaries, context.color_trc = self._colours[2:]
         return stream
 
     def end(self) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +29,16 @@ class Frame:
     index: int  # its true number, from 0: what cannot be read leaves a gap
     time_s: float  # since the first frame of a video; 0 for images
     image: NDArray[np.uint8]  # HWC RGB, upright, in stored pixels: no aspect ratio is applied
+    native: Any = None  # the decoder's frame, where it is of the same pixels in yuv420p
 
     @property
     def size(self) -> tuple[int, int]:
         """(height, width)."""
         return self.image.shape[0], self.image.shape[1]
+
+
+# Matrix, range, primaries and curve, as the numbers that H.264 and FFmpeg have for them
+Colours = tuple[int, int, int, int]
 
 
 class Source(Protocol):
@@ -46,6 +51,8 @@ class Source(Protocol):
     frame_rate: Fraction | None  # frames a second; None for images
     time_base: Fraction | None  # seconds a tick in which the video counts time; None for images
     size: tuple[int, int] | None  # (height, width) of the first frame; None for images
+
+    colours: Colours | None = None  # of frames that are native
 
     @property
     def skipped(self) -> list[str]:

@@ -19,7 +19,8 @@ from lmk.runtime.errors import UserError
 from lmk.runtime.hardware import candidates, device_kinds
 from lmk.runtime.medium import Medium, reason_of
 from lmk.runtime.packets import Numbering, demux, find_start
-from lmk.runtime.pictures import Converter, Decoded, deinterlace, orientation
+from lmk.runtime.pictures import Converter, Decoded, deinterlace, is_native, orientation
+from lmk.runtime.retouch import colours_of
 from lmk.runtime.sources import Frame, Source
 
 _DEFAULT_RATE = Fraction(25)  # of a stream that says nothing about its rate
@@ -46,6 +47,7 @@ class VideoSource(Source):
         self.num_frames = None if self.is_live else self._estimate_frames()
         size = (first.frame.height, first.frame.width)
         self.size = size[::-1] if orientation(first.frame)[0] else size
+        self.colours = colours_of(first.frame) if is_native(first.frame) else None
         self._unread: Iterator[Decoded] | None = _chain(first, self._decoded)
         del self._first  # else its picture would be kept to the end
 
@@ -90,7 +92,8 @@ class VideoSource(Source):
             except (FFmpegError, OSError):
                 self._num_corrupt += 1
                 continue
-            yield Frame(label, item.index, item.time_s, image)
+            native = item.frame if is_native(item.frame) else None
+            yield Frame(label, item.index, item.time_s, image, native)
         if converter.odd_matrix is not None:
             self._notes.append(f"colour matrix {converter.odd_matrix} is taken for BT.601")
         for line in self.skipped:

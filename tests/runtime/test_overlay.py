@@ -37,6 +37,7 @@ def _video(height=48, width=64, time_base=Fraction(1, 1000)):
         frame_rate=Fraction(25),
         time_base=time_base,
         size=(height, width),
+        colours=None,
     )
 
 

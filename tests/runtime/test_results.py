@@ -165,7 +165,11 @@ def test_run_that_broke_off_ends_byte_for_byte_in_every_format(tmp_path, blob_vi
     pytest.importorskip("tables")
     pytest.importorskip("sleap_io")
     source = SimpleNamespace(
-        path=blob_video[0], frame_rate=Fraction(25), time_base=Fraction(1, 1000), size=(48, 64)
+        colours=None,
+        path=blob_video[0],
+        frame_rate=Fraction(25),
+        time_base=Fraction(1, 1000),
+        size=(48, 64),
     )
 
     def run(name, replayed=0, stop=None):
