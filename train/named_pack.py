@@ -33,7 +33,7 @@ CHANCE = 0.1  # that as many images are nearer, by as much, if the landmarks tel
 _BATCH = 16
 _NAME = re.compile(r"[\w.\-]([\w.\- ]*[\w.\-])?")
 _MADE_ANEW = ("sha256", "versions", "probe")
-_MARGIN = 0.25  # of an image's longer side: how far outside it a point may lie
+_MARGIN = 0.5  # of an image's longer side: how far outside it a point may lie
 Points = NDArray[np.floating]
 
 

@@ -39,7 +39,7 @@ def points(pack_path, core_path, crops, tmp_path_factory):
     named = np.stack(
         [
             found[:, 0],
-            found[:, 1] * 2 - found[:, 2],
+            found[:, 1] * 1.2 - found[:, 2] * 0.2,
             found.mean(axis=1) + 4,
             found[:, 3] * 0.4 + found[:, 4] * 0.6 - 2,
         ],

@@ -31,7 +31,11 @@ def _detection(track=0):
 def _video(path=Path("/elsewhere/v.mp4")):
     """What a sink has to know of a video source."""
     return SimpleNamespace(
-        path=path, frame_rate=Fraction(25), time_base=Fraction(1, 1000), size=(48, 64)
+        path=path,
+        frame_rate=Fraction(25),
+        time_base=Fraction(1, 1000),
+        size=(48, 64),
+        colours=None,
     )
 
 
