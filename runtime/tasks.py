@@ -87,8 +87,10 @@ def name_of(spec: Spec) -> str:
 
 
 def label(spec: Spec) -> str:
-    """What a source is called in messages."""
-    return f"{len(spec)} images" if isinstance(spec, tuple) else spec
+    """What a source is called in messages: never with the password of an address."""
+    if isinstance(spec, tuple):
+        return f"{len(spec)} images"
+    return name_of(spec) if "://" in spec else spec
 
 
 def check_folders(folders: Sequence[Path], wanted: Wanted) -> None:

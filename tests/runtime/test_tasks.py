@@ -227,6 +227,11 @@ def test_folders_are_told_apart(tmp_path):
     assert all(folder.parent == tmp_path for folder in several)
 
 
+def test_no_password_in_messages():
+    assert "secret" not in tasks.label("rtsp://me:secret@camera.local/stream")
+    assert tasks.label("a/b.mp4") == "a/b.mp4" and tasks.label(("a.png", "b.png")) == "2 images"
+
+
 @pytest.mark.parametrize(
     ("where", "complaint"),
     [
