@@ -26,7 +26,7 @@ from lmk.runtime.results import make_sinks
 from lmk.runtime.sinks import Sink
 from lmk.runtime.sources import open_source
 from lmk.runtime.summary import Outcome, Summary, total
-from lmk.runtime.tasks import Spec, Wanted, journal_place, name_of
+from lmk.runtime.tasks import Spec, Wanted, journal_place, label
 from lmk.runtime.workspace import pick
 
 _GROUP_ROWS = 16384  # of the joined Parquet file
@@ -61,7 +61,7 @@ def detect_on_ray(
             identity = {"model": files, "device": model.device, "images of a part": part_images}
             jobs.append(_plan(spec, folder, identity, wanted, part_images))
         except UserError as error:
-            early.append(Outcome(_title(spec), None, error))
+            early.append(Outcome(label(spec), None, error))
     yield from early
     yield from (job.end() for job in jobs if not job.parts)
     parts = [part for job in jobs for part in job.parts]
@@ -160,7 +160,7 @@ def _plan(
     if source is None or len(source.paths) <= part_images:
         part = Part(spec, str(folder))
         _clear(part)
-        return _Job(_title(spec), [part])
+        return _Job(label(spec), [part])
     again = wanted.force or wanted.resume
     sinks, [target] = make_sinks(source, folder, (), wanted.formats, again)
     identity = made_by | _identity(source, wanted)
@@ -175,11 +175,7 @@ def _plan(
     todo = [part for part in parts if not part.file.exists()]
     for part in todo:
         _clear(part)
-    return _Job(_title(spec), todo, split)
-
-
-def _title(spec: Spec) -> str:
-    return spec if isinstance(spec, str) else name_of(spec)
+    return _Job(label(spec), todo, split)
 
 
 def _splittable(spec: Spec, wanted: Wanted) -> ImageSource | None:
