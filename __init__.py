@@ -1,11 +1,34 @@
-"""Landmarks on any object, without labels."""
+"""Landmarks on any object, without labels: `lmk.load("cats")(image)` finds them."""
 
-# onnxruntime itself is imported by the first load(): these lines cost numpy and Pillow.
-from lmk.runtime.errors import UserError as UserError
-from lmk.runtime.feed import Found as Found
-from lmk.runtime.landmarker import Detection as Detection
-from lmk.runtime.landmarker import Landmarker as Landmarker
-from lmk.runtime.landmarker import load as load
-from lmk.runtime.sources import Frame as Frame
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lmk.runtime.detection import Detection as Detection
+    from lmk.runtime.detection import Found as Found
+    from lmk.runtime.detection import Frame as Frame
+    from lmk.runtime.errors import UserError as UserError
+    from lmk.runtime.landmarker import Landmarker as Landmarker
+    from lmk.runtime.landmarker import load as load
 
 __version__ = "0.1.0"
+
+# Each is imported when it is first asked for, so that `import lmk` costs nothing.
+_WHERE = {
+    "Detection": "lmk.runtime.detection",
+    "Found": "lmk.runtime.detection",
+    "Frame": "lmk.runtime.detection",
+    "Landmarker": "lmk.runtime.landmarker",
+    "UserError": "lmk.runtime.errors",
+    "load": "lmk.runtime.landmarker",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'lmk' has no attribute '{name}'")
+    return getattr(import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_WHERE])

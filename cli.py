@@ -13,14 +13,9 @@ from lmk import __version__
 from lmk.benchmarks.commands import bench_command, demo_command, reproduce_command
 from lmk.export.commands import export_command, name_command
 from lmk.runtime.commands import doctor_command, info_command
-from lmk.runtime.detect_command import detect_command
-from lmk.runtime.exits import explain
-from lmk.train.commands import (
-    adapt_command,
-    evaluate_command,
-    report_command,
-    train_core_command,
-)
+from lmk.runtime.detect.command import detect_command
+from lmk.runtime.terminal import explain
+from lmk.train.commands import adapt_command, evaluate_command, report_command, train_core_command
 from lmk.train.datasets.commands import data_group
 
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from lmk.benchmarks.plan import ALL, Options
-from lmk.benchmarks.tables import TABLES
-from lmk.runtime.commands import FILE_PATH
+from lmk.benchmarks.paper.experiments import TABLES
+from lmk.benchmarks.paper.plan import ALL, Options
+from lmk.runtime.terminal import FILE_PATH
 from lmk.train.options import config_options, make_config
 
 if TYPE_CHECKING:
-    from lmk.benchmarks.bench_claims import Claim
+    from lmk.benchmarks.claims import Claim
 
 
 @click.command("demo")
@@ -37,7 +37,7 @@ def demo_command(output: Path, minutes: float, force: bool) -> None:
 @config_options(Options)
 def reproduce_command(table: str, force: bool, dry_run: bool, **o: Any) -> None:
     """Run an experiment of the paper, or go on with it, and set it beside the paper's figures."""
-    from lmk.benchmarks.reproduce import describe, reproduce
+    from lmk.benchmarks.paper.reproduction import describe, reproduce
 
     options = make_config(Options, o)
     if dry_run:
@@ -139,8 +139,8 @@ def bench_command(
     **o: Any,
 ) -> None:
     """Measure every runner of this machine on the same crops; MODEL is a category or a file."""
-    from lmk.benchmarks.bench_claims import Claim
-    from lmk.benchmarks.bench_options import check_file
+    from lmk.benchmarks.claims import Claim
+    from lmk.benchmarks.runners import check_file
 
     # All that can be wrong is told before the minutes that measuring takes.
     _refuse_given(_NO_VIDEO if videos else _ONLY_VIDEO, bool(videos))
@@ -149,19 +149,18 @@ def bench_command(
         check_file(file)
     if videos:
         return _bench_video(model, videos, roi, rounds, file, understood, o)
-    from lmk.benchmarks import bench_names
-    from lmk.benchmarks.bench_options import Options as BenchOptions
-    from lmk.benchmarks.bench_plot import check_plot, write_plot
-    from lmk.benchmarks.bench_tables import figures, print_result, reasons
-    from lmk.runtime.report import output
+    from lmk.benchmarks.plots import check_plot, write_plot
+    from lmk.benchmarks.runners import Options as BenchOptions
+    from lmk.benchmarks.runners import figures, print_result, reasons, tables
+    from lmk.runtime.terminal import output
 
     options = BenchOptions(**o)
     if plot:
         check_plot(plot)
-    from lmk.benchmarks.bench import bench, plan
+    from lmk.benchmarks.runners import bench, plan
 
     if understood:
-        bench_names.check_claims(understood, options, plan(options))
+        tables.check_claims(understood, options, plan(options))
     result = bench(model, options)
     print_result(result, output())
     _write(file, result)
@@ -213,10 +212,9 @@ def _bench_video(
     claims: Sequence[Claim],
     options: Mapping[str, Any],
 ) -> None:
-    from lmk.benchmarks.bench_options import Options as BenchOptions
-    from lmk.benchmarks.video import bench_video
-    from lmk.benchmarks.video_tables import check_claims, figures, print_videos, reasons
-    from lmk.runtime.report import output
+    from lmk.benchmarks.runners import Options as BenchOptions
+    from lmk.benchmarks.video import bench_video, check_claims, figures, print_videos, reasons
+    from lmk.runtime.terminal import output
 
     BenchOptions(threads=options["threads"])
     devices = {"ort-cpu": "cpu", "ort-cuda": "cuda", "openvino": "openvino"}

@@ -12,23 +12,24 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from lmk.export.pack import export_pack
-from lmk.runtime.boxes import parse_roi
+from lmk.export.graph import export_pack
+from lmk.runtime.detect.report import print_summary
+from lmk.runtime.detection import Frame
 from lmk.runtime.files import atomic_path, check_output
 from lmk.runtime.images import to_crop, to_frame
 from lmk.runtime.landmarker import load
+from lmk.runtime.outputs import make_sinks
 from lmk.runtime.pipeline import detect
-from lmk.runtime.report import console, print_summary, progress
-from lmk.runtime.results import make_sinks
-from lmk.runtime.sources import Frame, open_source
-from lmk.train.adapt import adapt
-from lmk.train.category import load_pack
+from lmk.runtime.regions import parse_roi
+from lmk.runtime.sources import open_source
+from lmk.runtime.terminal import console, progress
+from lmk.train.adapting import adapt
 from lmk.train.config import AdaptConfig, CoreConfig
-from lmk.train.consistency import find_landmarks
 from lmk.train.core import train_core
-from lmk.train.datasets.builtin import builtin, clip
-from lmk.train.datasets.decoded import DecodedSet, decode
-from lmk.train.regression import LinearRegressor
+from lmk.train.datasets import DecodedSet, decode
+from lmk.train.datasets.drawn import builtin, clip
+from lmk.train.judge import LinearRegressor, find_landmarks
+from lmk.train.network import load_pack
 
 CORE, CATEGORY = "puppet", "butterfly"
 IMAGES = 1200

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from time import perf_counter
+from typing import Any
 
-import numpy as np
+from lmk.train.network import versions
 
-from lmk.train.checkpoint import versions
+_BUSY = 0.35  # processes a core that ran before ours
 
 _LIBRARIES = ("torch", "onnx", "onnxruntime-gpu", "onnxruntime", "av", "numpy")
 
@@ -53,25 +53,17 @@ def _commit() -> str | None:
     return head.stdout.decode().strip() + ("+" if dirty else "")
 
 
-def interleaved(
-    runners: Mapping[str, Callable[[], object]], repeats: int, warmup: int = 3
-) -> dict[str, list[float]]:
-    """Seconds of each of `repeats` calls of every runner, taking turns: drift hits all alike."""
-    for _ in range(warmup):
-        for call in runners.values():
-            call()
-    seconds: dict[str, list[float]] = {name: [] for name in runners}
-    for _ in range(repeats):
-        for name, call in runners.items():
-            started = perf_counter()
-            call()
-            seconds[name].append(perf_counter() - started)
-    return seconds
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def milliseconds(seconds: Sequence[float]) -> dict[str, float]:
-    """Median and 99th percentile."""
-    return {
-        "p50_ms": round(float(np.median(seconds)) * 1e3, 3),
-        "p99_ms": round(float(np.percentile(seconds, 99)) * 1e3, 3),
-    }
+def busy_warnings(machine: Mapping[str, Any]) -> list[str]:
+    """Threads that wait for one another stall when others have the cores: no ratio holds then."""
+    load, cores = machine["load"], machine["cores"] or 1
+    if load < _BUSY * cores:
+        return []
+    return [
+        f"warning: the machine was busy (load {load:g} on {cores} cores before the benchmark): "
+        "neither times nor ratios are those of a quiet one; measure again"
+    ]

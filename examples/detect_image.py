@@ -11,8 +11,8 @@ from pathlib import Path
 from PIL import Image
 
 import lmk
-from lmk.runtime.draw import draw
 from lmk.runtime.images import read_image
+from lmk.runtime.outputs import draw
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 
 import lmk
-from lmk.runtime import workspace
 from lmk.runtime.images import read_image
-from lmk.train.named_pack import name_pack
+from lmk.runtime.model import workspace
+from lmk.train.judge import name_pack
 
 
 def main(arguments: list[str] | None = None) -> None:

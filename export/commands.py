@@ -10,15 +10,13 @@ from typing import Any
 
 import click
 
-from lmk.export.engine_options import LIBRARIES, EngineOptions, engine_options, make_options
-from lmk.runtime import workspace
-from lmk.runtime.commands import FILE_PATH
-from lmk.runtime.contract import PRECISIONS, Precision
+from lmk.export.engine import LIBRARIES, Cached, EngineOptions, engine_options, make_options, shares
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import check_output
-from lmk.runtime.named import is_composed
-from lmk.runtime.report import console, progress
-from lmk.runtime.weights import read_header
+from lmk.runtime.model import PRECISIONS, Precision, is_composed, read_header, workspace
+from lmk.runtime.terminal import FILE_PATH, console, progress
+
+_MB = 1e6
 
 _CROPS = 128  # to verify on; int8 and fp8 calibrate on every other one
 
@@ -143,9 +141,8 @@ def name_command(
     is refused when the landmarks do not tell where the points are. Optional columns box_x, box_y,
     box_w, box_h say where the object is, as --roi does in detection.
     """
-    from lmk.export.pack import export_pack
-    from lmk.train.named_pack import name_pack
-    from lmk.train.table import print_naming
+    from lmk.export.graph import export_pack
+    from lmk.train.judge import name_pack, print_naming
 
     pack = workspace.pick(pack, "pack")
     workspace.warn_unfinished(pack, read_header(pack))
@@ -175,13 +172,13 @@ def _export(
     data: str | None,
     force: bool,
 ) -> None:
-    from lmk.export.pack import export_pack
+    from lmk.export.graph import export_pack
 
     workspace.warn_unfinished(pack, read_header(pack))
     core = core or workspace.core_of(pack)
     crops = None
     if data:
-        from lmk.train.datasets.load import load_decoded
+        from lmk.train.datasets import load_decoded
 
         size = read_header(pack)["network"]["input_size"]
         crops = load_decoded(data, None, size, "image").central_crops(_CROPS, size)
@@ -237,7 +234,7 @@ def _outcome(drift: Mapping[str, Any]) -> str:
 
 def _check(options: EngineOptions, precision: Precision) -> None:
     """Raise UserError for an engine that cannot be built here, before the export's seconds."""
-    from lmk.export.engine_place import find_place
+    from lmk.export.engine import find_place
 
     find_place(options, precision)
 
@@ -256,9 +253,7 @@ def _is_exported(onnx: Path, pack: Path, precision: Precision) -> bool:
 
 
 def _build(onnx: Path, output: Path, options: EngineOptions, force: bool) -> None:
-    from lmk.export.engine import export_engine
-    from lmk.export.engine_log import PERCENT
-    from lmk.export.engine_summary import print_engine
+    from lmk.export.engine import PERCENT, export_engine
 
     def waiting() -> None:
         console().print("another process builds this engine; waiting for it")
@@ -268,3 +263,17 @@ def _build(onnx: Path, output: Path, options: EngineOptions, force: bool) -> Non
             onnx, output, options, force, lambda percent: report(percent, None), waiting
         )
     print_engine(found)
+
+
+def print_engine(found: Cached) -> None:
+    """Where the engine comes from and what it computes in, on standard error."""
+    screen, info, recipe = console(), found.info, found.info.recipe
+    origin = f"built in {info.build_seconds:.1f} s ({found.reason})" if found.reason else "cached"
+    size = f"{info.plan_bytes / _MB:.1f} MB"
+    screen.print(f"engine: {recipe.precision}, {info.titled_library}, {size}, {origin}")
+    screen.print(f"layers: {shares(info.layers)}; convolutions: {shares(info.convolutions)}")
+    if info.kernels:
+        screen.print(f"kernels: {shares(info.kernels)}")
+    screen.print(f"batches: {', '.join(map(str, recipe.batches))}; for {recipe.place}")
+    refit = "takes the weights of other packs" if recipe.refittable else "its weights are fixed"
+    screen.print(f"refit: {refit}")

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmk.export.engine import read_onnx
-from lmk.runtime.contract import INPUT, LANDMARKS, SCORES, Contract
-from lmk.runtime.engine_file import read_engine
-from lmk.runtime.errors import UserError
-from lmk.runtime.files import write_bytes, write_error
+from lmk.runtime.errors import UserError, write_error
+from lmk.runtime.files import write_bytes
+from lmk.runtime.model import INPUT, LANDMARKS, SCORES, Contract, read_engine
 
 MAX_BATCH = 64
 _FIRST_BATCH = 8  # what the server waits for before it goes for the largest

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from lmk.runtime.errors import UserError
+from lmk.runtime.errors import UserError, write_error
 
 
 def cache_folder() -> Path:
@@ -30,22 +29,6 @@ def check_output(path: Path, force: bool) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise write_error(path, error) from error
-
-
-def write_error(path: Path, error: OSError) -> UserError:
-    """UserError for a failed write of `path`; says if the disk is full or a file in the way."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(
-            f"{path}: the disk is full; free some space or write elsewhere "
-            "(what was there before is untouched)"
-        )
-    if error.errno in (errno.EEXIST, errno.ENOTDIR):
-        for place in (path, *path.parents):
-            if place.is_file():
-                return UserError(f"{place}: is a file, expected a folder; write elsewhere")
-    return UserError(
-        f"{path}: cannot be written ({error.strerror or error}); check the folder's permissions"
-    )
 
 
 @contextlib.contextmanager

@@ -1,96 +1,23 @@
-"""Image and object box -> landmarks in the frame: crop, run, map back."""
+"""A model file or the name of a category -> a `Landmarker` of images and of whole sources."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Generator
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
-from lmk.runtime import images
-from lmk.runtime.contract import Contract
+from lmk.runtime.detection import Found
 from lmk.runtime.errors import UserError
+from lmk.runtime.finder import Finder
 from lmk.runtime.images import Box
-from lmk.runtime.ort import OrtRunner
-from lmk.runtime.runner import Runner
-from lmk.runtime.side_by_side import SideBySide
-
-if TYPE_CHECKING:
-    from lmk.runtime.feed import Found
-    from lmk.runtime.region import Region
-    from lmk.runtime.sources import Source
-
-LOW_SCORE = 0.5  # below it a heat-map has no peak to speak of
+from lmk.runtime.pipeline import BETA, MIN_CUTOFF_HZ, Feed, Smoother, run_ready
+from lmk.runtime.regions import Region, RegionMaker, Where
+from lmk.runtime.runners import TrtRunner, open_runner, swap
+from lmk.runtime.sources import Source, open_source
 
 
-@dataclass(frozen=True)
-class Detection:
-    """The landmarks of one object in one frame."""
-
-    points: NDArray[np.float32]  # (K,2): (x, y) in frame pixels, centre of the top-left one (0, 0)
-    scores: NDArray[np.float32]  # (K,) in [0, 1]
-    box: Box  # the object's box that was searched, as given (edges, not pixel centres)
-    track: int = 0  # the object's number: the same in all frames of a source
-
-    @property
-    def low(self) -> NDArray[np.bool_]:
-        """(K,): which landmarks are not to be relied on, by their scores."""
-        return self.scores < LOW_SCORE
-
-
-class Landmarker:
-    """Finds the landmarks of one object category in images. Also a context manager.
-
-    Any number of threads may use it at the same time.
-    """
-
-    def __init__(self, runner: Runner) -> None:
-        self.runner = runner
-
-    @property
-    def contract(self) -> Contract:
-        """What the model promises; it changes with the category."""
-        return self.runner.contract
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The K landmark names, in the order of `Detection.points`."""
-        return self.contract.landmark_names
-
-    def __call__(self, image: NDArray[np.uint8], roi: Box | None = None) -> Detection:
-        """Find the landmarks in an HWC uint8 RGB image, or in its box `roi` (x, y, w, h)."""
-        _check_image(image)
-        return self.batch([image], [images.whole(image) if roi is None else roi])[0]
-
-    def batch(
-        self, batch_images: Sequence[NDArray[np.uint8]], boxes: Sequence[Box]
-    ) -> list[Detection]:
-        """Find the landmarks of `boxes[i]` in `batch_images[i]` (HWC uint8 RGB, any sizes).
-
-        All in one run of the model. Raises ValueError for images or boxes of the wrong form.
-        """
-        if len(batch_images) == 0:
-            return []
-        pairs = zip(batch_images, boxes, strict=True)
-        return self.locate(np.stack([self.crop(image, box) for image, box in pairs]), boxes)
-
-    def crop(self, image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
-        """The model's view (S,S,3) of `box` in an HWC uint8 RGB image."""
-        _check_image(image)
-        return images.crop(image, self._square(box), self.contract.input_size)
-
-    def locate(self, crops: NDArray[np.uint8], boxes: Sequence[Box]) -> list[Detection]:
-        """Run crops (B,S,S,3) that `crop` cut for `boxes`."""
-        landmarks, scores = self.runner(crops)
-        side = self.contract.input_size
-        return [
-            Detection(images.to_frame(points, self._square(box), side), score, box)
-            for points, score, box in zip(landmarks, scores, boxes, strict=True)
-        ]
+class Landmarker(Finder):
+    """A `Finder` that also takes whole sources, and can change its category."""
 
     def stream(
         self,
@@ -116,9 +43,7 @@ class Landmarker:
         generator ends, is closed or forgotten. Raises UserError, at once for `roi` to `smooth`, for
         the source when the first frame is asked for, and when it ends in an error.
         """
-        from lmk.runtime.regions import RegionMaker, Where
-        from lmk.runtime.smooth import BETA, MIN_CUTOFF_HZ, Smoother
-        from lmk.runtime.stream import stream
+        from lmk.runtime.pipeline import Smoother
 
         if batch < 1:
             raise ValueError(f"batch: got {batch}, expected 1 or more")
@@ -137,68 +62,21 @@ class Landmarker:
         else:
             raise ValueError("roi: got a region and start, objects or detector, expected one alone")
         values = (MIN_CUTOFF_HZ, BETA) if smooth is True else smooth
-        return stream(self, source, region, Smoother(*values) if values else None, batch, live)
+        return _stream(self, source, region, Smoother(*values) if values else None, batch, live)
 
     def switch(self, category: Path | str) -> None:
         """Find another category of the same core from now on, by its name or pack.
 
         Only with an engine that was built with --refit: its weights are swapped, in well under a
-        second. Waits for calls in other threads. Raises UserError as `swap.swap`, and for a model
+        second. Waits for calls in other threads. Raises UserError as `swap`, and for a model
         that is no engine.
         """
-        from lmk.runtime.swap import swap
-        from lmk.runtime.trt import TrtRunner
-
         if not isinstance(self.runner, TrtRunner):
             raise UserError(
                 f"{self.runner.name}: cannot change to '{category}', expected an engine; load that "
                 "category, or an engine that was built with --refit"
             )
         swap(self.runner, category)
-
-    def close(self) -> None:
-        """Free the model."""
-        self.runner.close()
-
-    def __repr__(self) -> str:
-        contract = self.contract
-        return (
-            f"<Landmarker '{contract.category}', {contract.num_landmarks} landmarks, "
-            f"{self.runner.name}>"
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _square(self, box: Box) -> Box:
-        if not (np.isfinite(box).all() and len(box) == 4 and box[2] > 0 and box[3] > 0):
-            raise ValueError(f"box: got {box}, expected (x, y, width, height) of positive size")
-        return images.square_around(box, self.contract.crop_scale)
-
-
-def _in_words(place: str | Box) -> str:
-    """As `parse_roi` takes it."""
-    return place if isinstance(place, str) else ",".join(map(str, place))
-
-
-def _check_image(image: object) -> None:
-    """Raise ValueError unless `image` is an HWC uint8 RGB array that holds a pixel."""
-    expected = "expected uint8 (H, W, 3) in RGB order"
-    if not isinstance(image, np.ndarray):
-        raise ValueError(
-            f"image: got {type(image).__name__}, {expected}, a NumPy array; read a file with "
-            "`lmk.runtime.images.read_image`, convert with `numpy.asarray(picture.convert('RGB'))`"
-        )
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise ValueError(f"image: got {image.dtype} {image.shape}, {expected}")
 
 
 def load(
@@ -208,47 +86,44 @@ def load(
     engine: Path | str | None = None,
     side_by_side: bool = False,
 ) -> Landmarker:
-    """Load a model made by `lmk export`, or a category by its name.
+    """Load a model made by `lmk export`, or a category by its name; see `open_runner`."""
+    return Landmarker(open_runner(path, device, threads, engine, side_by_side))
 
-    A category's model is `runs/NAME.onnx`, composed on first use from a pack in `runs/` or one that
-    ships, see `named.model_file`. device: "cpu", "cuda", or "openvino", which is OpenVINO on the
-    CPU; None = cuda for an engine and cpu else. threads: CPU threads of the model, None = one a
-    core. engine: run the category, or its pack, with this engine file, which was built with --refit
-    for another category of the same core: it gets the weights of the pack, see `swap.swap`.
-    side_by_side: on the CPU with ONNX Runtime, the crops of a batch run next to each other, best
-    for throughput beside other work. Raises UserError when a file is missing or not such a model,
-    the name is not known, or the device does not load.
+
+def _in_words(place: str | Box) -> str:
+    """As `parse_roi` takes it."""
+    return place if isinstance(place, str) else ",".join(map(str, place))
+
+
+def _stream(
+    landmarker: Landmarker,
+    source: Source | Path | str,
+    region: Region,
+    smoother: Smoother | None = None,
+    batch_size: int = 4,
+    live: bool | None = None,
+) -> Generator[Found, None, None]:
+    """Yield every frame of `source` with what was found in it, in order; see `Landmarker.stream`.
+
+    Decoding and cropping go on in a thread of their own; the model runs in the caller's. A source
+    that is given open stays open; everything else is closed when the generator is.
     """
-    if engine is not None:
-        _check_device(Path(engine), device)
-        from lmk.runtime.swap import open_engine
-
-        return Landmarker(open_engine(Path(engine), path))
-    if Path(path).suffix == ".safetensors":
-        raise UserError(
-            f"{path}: got a pack or a core, expected an exported model (.onnx); "
-            "run `lmk export` on it first"
-        )
-    from lmk.runtime.named import model_file  # not when `lmk` is imported: it brings rich
-
-    path = model_file(path)
-    if path.suffix != ".engine" and device == "openvino":
-        from lmk.runtime.ov import OpenVinoRunner
-
-        return Landmarker(OpenVinoRunner(path, threads))
-    if path.suffix != ".engine" and side_by_side and device in (None, "cpu"):
-        return Landmarker(SideBySide(OrtRunner(path, "cpu", threads=1), threads))
-    if path.suffix != ".engine":
-        return Landmarker(OrtRunner(path, device or "cpu", threads))
-    _check_device(path, device)
-    from lmk.runtime.trt import TrtRunner
-
-    return Landmarker(TrtRunner(path))
-
-
-def _check_device(engine: Path, device: str | None) -> None:
-    if device not in (None, "cuda"):
-        raise UserError(
-            f"{engine}: got device '{device}', expected cuda, where engines run; leave the device "
-            "out, or name the ONNX file"
-        )
+    opened = open_source(source) if isinstance(source, Path | str) else None
+    frames = opened or source
+    assert not isinstance(frames, Path | str)
+    changed = threading.Condition()
+    live = frames.is_live if live is None else live
+    feed = Feed(frames, region, landmarker, batch_size, smoother, live, changed)
+    try:
+        feed.start()
+        while not feed.ended:
+            with changed:
+                changed.wait_for(lambda: feed.ready)
+            [(_, found)] = run_ready([feed], landmarker, batch_size)
+            yield from found
+        if feed.error is not None:
+            raise feed.error
+    finally:
+        feed.stop()
+        if opened is not None:
+            opened.close()

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from lmk.cli import main
-from lmk.train.datasets.builtin import clip
+from lmk.train.datasets.drawn.drawn import clip
 
 TINY_CORE = ["--width", "small", "--input-size", "64", "--steps", "3", "--batch", "4"]
 TINY_CORE += ["--threads", "1"]
@@ -302,7 +302,7 @@ def test_truncated_files_are_named(here, capsys, tmp_path, name):
 
 def test_an_empty_workspace_says_which_command_is_missing(capsys, tmp_path, monkeypatch, video):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("lmk.runtime.workspace.ZOO", tmp_path / "zoo")
+    monkeypatch.setattr("lmk.runtime.model.workspace.ZOO", tmp_path / "zoo")
     assert "lmk export" in fails(capsys, "detect", video)
     assert "lmk adapt" in fails(capsys, "export")
     assert "lmk train-core" in fails(capsys, "adapt", "--data", "builtin:butterfly")

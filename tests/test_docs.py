@@ -25,12 +25,12 @@ from PIL import Image
 
 from lmk.cli import cli, main
 from lmk.runtime.errors import UserError
-from lmk.runtime.formats import FORMATS
-from lmk.runtime.named import model_file
+from lmk.runtime.model.composition import model_file
+from lmk.runtime.outputs.formats import FORMATS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/NOTES.md")]
-PAGES += [ROOT / name / "README.md" for name in ("zoo", "examples", "benchmarks/gpu")]
+PAGES += [ROOT / name / "README.md" for name in ("zoo", "examples", "benchmarks/zoo")]
 PAGES += sorted(ROOT.glob("docs/*.md"))
 OTHERS = {"ffmpeg", "tritonserver", "tar", "cd", "export", "pytest", "pip"}  # programs not ours
 ELSEWHERE = {"--device", "--hwaccel", "--on", "--detector", "--engine"}  # need more than is here
@@ -181,7 +181,7 @@ def test_commands_parse(line):
         ("lmk export shoes --precision int7", "int7"),
         ("lmk data check cups .", "cups"),
         ("torchrun --nproc-per-node 4 -m lmk.cli adapt", "--data"),
-        ("python -m lmk.benchmarks.showcase", "OUTPUT"),
+        ("python -m lmk.benchmarks.zoo.showcase", "OUTPUT"),
         ("RUNS=1 make tea", "tea"),
         ("abracadabra", "abracadabra"),
     ],

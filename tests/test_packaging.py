@@ -18,15 +18,6 @@ SHIPPED = sorted(
 )
 HEAVY = ("torch", "torchvision", "onnx", "onnxscript", "tensorrt", "tensorrt_rtx")
 
-# Who may not import whom; cli may import everything.
-FORBIDDEN = {
-    "runtime": ("lmk.train", "lmk.export", "lmk.benchmarks", "lmk.cli"),
-    "train": ("lmk.export", "lmk.benchmarks", "lmk.cli"),
-    "export": ("lmk.benchmarks", "lmk.cli"),
-    "benchmarks": ("lmk.cli",),
-    "__init__.py": ("lmk.train", "lmk.export", "lmk.benchmarks", "lmk.cli"),
-}
-
 
 def _name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
@@ -36,22 +27,6 @@ def _packages() -> list[str]:
     """The packages that stand in the tree."""
     folders = [ROOT, *(init.parent for init in SHIPPED if init.name == "__init__.py")]
     return sorted({".".join(["lmk", *folder.relative_to(ROOT).parts]) for folder in folders})
-
-
-def _imports(source: str) -> set[str]:
-    """Every module that `source` imports anywhere, and `module.name` of each `from` import."""
-    found = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            module = "." * node.level + (node.module or "")
-            found |= {module} | {f"{module}.{alias.name}" for alias in node.names}
-    return found
-
-
-def _is_in(module: str, package: str) -> bool:
-    return f"{module}.".startswith(f"{package}.")
 
 
 @pytest.fixture(scope="session")
@@ -82,7 +57,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel_names):
     assert python == {f"lmk/{_name(path)}" for path in SHIPPED}
     others = {name for name in wheel_names if name.startswith("lmk/")} - python
     weights = {f"lmk/{_name(path)}" for path in (ROOT / "zoo").iterdir()}
-    pages = {f"lmk/{_name(path)}" for path in ROOT.glob("*/*.jinja")}
+    pages = {f"lmk/{_name(path)}" for path in ROOT.glob("[!.]*/**/*.jinja")}
     assert pages and others == {"lmk/py.typed"} | weights | pages
 
 
@@ -134,30 +109,12 @@ def test_one_file_is_one_module():
     assert (done.stdout, done.stderr) == ("[]\n[]\n", "")
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=_name)
-def test_imports_point_one_way(path):
-    imports = _imports(path.read_text(encoding="utf-8"))
-    forbidden = FORBIDDEN.get(_name(path).split("/")[0], ())
-    wrong = sorted(m for m in imports for package in forbidden if _is_in(m, package))
-    assert not wrong, f"{_name(path)} imports {wrong}"
-    relative = sorted(m for m in imports if m.startswith(".") or m.split(".")[0] in FOLDERS)
-    assert not relative, f"{_name(path)} imports {relative}; write lmk.…"
-
-
-def test_imports_finds_every_form():
-    source = "import a.b\ndef f():\n    from lmk import train\n    from .x import y\n"
-    assert _imports(source) >= {"a.b", "lmk.train", ".x"}
-    assert _is_in("lmk.train.core", "lmk.train") and not _is_in("lmk.trainer", "lmk.train")
-
-
 def test_root_holds_two_modules():
     assert {path.name for path in ROOT.glob("*.py")} == {"__init__.py", "cli.py"}
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=_name)
-def test_file_says_what_it_is_and_is_short(path):
+def test_file_says_what_it_is(path):
     assert path.name not in ("utils.py", "common.py", "helpers.py", "conftest.py")
     source = path.read_text(encoding="utf-8")
     assert ast.get_docstring(ast.parse(source)), f"{_name(path)}: no docstring"
-    lines = len(source.splitlines())
-    assert lines < 300, f"{_name(path)}: {lines} lines, expected fewer than 300"

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from lmk.runtime import workspace
-from lmk.runtime.commands import FILE_PATH
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import check_output, write_bytes
-from lmk.runtime.report import console
+from lmk.runtime.model import workspace
+from lmk.runtime.terminal import FILE_PATH, console
 from lmk.train.config import (
     EVALUATE_PRESETS,
     PRESETS,
@@ -24,15 +23,12 @@ from lmk.train.config import (
     EvaluateConfig,
     RunConfig,
 )
-from lmk.train.datasets.decoded import CropMode
-from lmk.train.datasets.find import LAYOUTS
+from lmk.train.datasets import LAYOUTS, CropMode
 from lmk.train.options import Command, config_options, make_config
-from lmk.train.table import print_evaluation
 
 if TYPE_CHECKING:
-    from lmk.train.datasets.decoded import DecodedSet
-    from lmk.train.datasets.load import Specs
-    from lmk.train.hourglass import LandmarkNetwork
+    from lmk.train.datasets import DecodedSet, Specs
+    from lmk.train.network import LandmarkNetwork
 
 CROP = click.Choice(get_args(CropMode))
 
@@ -67,7 +63,7 @@ def train_core_command(
 ) -> None:
     """Train a core on labelled images of one category."""
     from lmk.train.core import train_core
-    from lmk.train.datasets.find import first_pose_set
+    from lmk.train.datasets import first_pose_set
 
     config = make_config(CoreConfig, o)
     if not config.resume:
@@ -104,7 +100,7 @@ def adapt_command(
     **o: Any,
 ) -> None:
     """Discover landmarks on a new category from unlabelled images, or on several."""
-    from lmk.train.adapt import adapt
+    from lmk.train.adapting import adapt
 
     if len(data) > 1 and o["output"]:
         raise UserError(
@@ -129,8 +125,8 @@ def adapt_command(
 
 def _adapt_config(data: str, o: dict[str, Any], preset: dict[str, Any], force: bool) -> AdaptConfig:
     """The configuration of the run for `data`, whose output can be written."""
-    from lmk.train.checkpoint import load_core
-    from lmk.train.datasets.find import category_name
+    from lmk.train.datasets import category_name
+    from lmk.train.network import load_core
 
     output = workspace.RUNS / f"{category_name(data)}.safetensors"
     config = make_config(AdaptConfig, o, **{"output": output, **preset})
@@ -150,7 +146,7 @@ def _run_many(
     jobs: int | None,
 ) -> None:
     """Adapt to all, print the packs; exit code 1 when one has failed."""
-    from lmk.train.many import Category, adapt_many, print_outcomes
+    from lmk.train.adapting import Category, adapt_many, print_outcomes
 
     pairs = zip(data, configs, strict=True)
     categories = [Category(spec, config, layout, crop) for spec, config in pairs]
@@ -173,9 +169,9 @@ def _run(
     crop: CropMode,
 ) -> None:
     """Decode the images and train, alone or as one of torchrun's processes; print what it wrote."""
-    from lmk.train.datasets.load import training_set
     from lmk.train.device import pick_device
     from lmk.train.distributed import joined, leader_first, leads
+    from lmk.train.loop import training_set
 
     with joined(pick_device(config.device)):
         with leader_first():
@@ -206,9 +202,10 @@ def evaluate_command(
     box that the data gives apart from it, else whole images. The JSON of one pack is its report,
     of several a list.
     """
-    from lmk.train.category import load_pack
-    from lmk.train.datasets.load import load_decoded
+    from lmk.train.datasets import load_decoded
     from lmk.train.device import pick_device
+    from lmk.train.judge import print_evaluation
+    from lmk.train.network import load_pack
 
     config = make_config(EvaluateConfig, o, **EVALUATE_PRESETS[o["preset"]])
     if o["crop_margin"] is not None and o["crop"] != "annotation":
@@ -242,8 +239,8 @@ def _evaluate_pack(
     load: Callable[..., DecodedSet],
 ) -> dict[str, Any]:
     """The report of one pack, with that of its leak-free variant if the crop is not one."""
-    from lmk.train.datasets.decoded import CROP_MARGIN
-    from lmk.train.evaluate import evaluate
+    from lmk.train.datasets import CROP_MARGIN
+    from lmk.train.judge import evaluate
 
     def measure(crop: CropMode) -> dict[str, Any]:
         size, margin = model.config.input_size, config.crop_margin or CROP_MARGIN
@@ -278,9 +275,9 @@ def report_command(
     threads: int | None,
 ) -> None:
     """Write a page that says which landmarks to trust, without labels."""
-    from lmk.train.category import load_pack
-    from lmk.train.datasets.load import load_decoded
-    from lmk.train.report import write_report
+    from lmk.train.datasets import load_decoded
+    from lmk.train.judge import write_report
+    from lmk.train.network import load_pack
 
     config = EvaluateConfig(images=images, threads=threads)
     pack = workspace.pick(pack, "pack")

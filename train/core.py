@@ -13,21 +13,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lmk.runtime.errors import UserError
-from lmk.runtime.report import console
-from lmk.train import augment, checkpoint, distributed
-from lmk.train.bottleneck import BETA, gaussian_maps, local_argmax
-from lmk.train.compiled import compiled
+from lmk.runtime.terminal import console
+from lmk.train import augment, distributed
 from lmk.train.config import UNBOUNDED, CoreConfig, for_device
-from lmk.train.datasets.decoded import DecodedSet
-from lmk.train.descend import Descent, Losses
+from lmk.train.datasets import DecodedSet
 from lmk.train.device import autocast, on_device, pick_device, pick_dtype, send, to_float
 from lmk.train.draws import batch_indices, generator
-from lmk.train.hourglass import WIDTHS, HourglassConfig, LandmarkNetwork
-from lmk.train.metrics import pck
-from lmk.train.run import Run
-from lmk.train.schedule import warmup_cosine
+from lmk.train.judge import pck
+from lmk.train.loop import Descent, Losses, Models, Optimizers, Run, compiled, warmup_cosine
+from lmk.train.network import (
+    BETA,
+    WIDTHS,
+    HourglassConfig,
+    LandmarkNetwork,
+    checkpoint,
+    gaussian_maps,
+    local_argmax,
+)
 from lmk.train.split import split_for_training
-from lmk.train.state import Models, Optimizers
 
 
 def train_core(config: CoreConfig, data: DecodedSet) -> Path:

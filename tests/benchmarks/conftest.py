@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from lmk.benchmarks.plan import Options
-from lmk.benchmarks.reproduce import reproduce
-from lmk.export.template import make_template, write_template
-from lmk.export.verify import randomised
-from lmk.runtime.contract import default_names
-from lmk.runtime.named import compose_file
-from lmk.runtime.parity import probe_crops
-from lmk.train import hourglass
-from lmk.train.category import new_category, save_pack
-from lmk.train.checkpoint import load_core, save_core
+from lmk.benchmarks.paper.plan import Options
+from lmk.benchmarks.paper.reproduction import reproduce
+from lmk.export.graph.template import make_template, write_template
+from lmk.export.graph.verify import randomised
+from lmk.runtime.model.composition import compose_file
+from lmk.runtime.model.contract import default_names
+from lmk.runtime.model.probe import probe_crops
 from lmk.train.datasets import find
-from lmk.train.hourglass import HourglassConfig, LandmarkNetwork
-from lmk.train.run import Run
+from lmk.train.loop.run import Run
+from lmk.train.network import hourglass
+from lmk.train.network.category import new_category, save_pack
+from lmk.train.network.checkpoint import load_core, save_core
+from lmk.train.network.hourglass import HourglassConfig, LandmarkNetwork
 
 PUPPET, BUTTERFLY = "builtin:puppet", "builtin:butterfly"
 

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 import lmk
-from lmk.train.datasets.builtin import builtin
+from lmk.train.datasets.drawn.drawn import builtin
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 import lmk
 from lmk.export.triton import write_repository
-from lmk.runtime.ort import OrtRunner
+from lmk.runtime.runners.ort import OrtRunner
 
 grpc = pytest.importorskip("grpc", reason="tritonclient[grpc]")
 service = pytest.importorskip("tritonclient.grpc.service_pb2", reason="tritonclient[grpc]")

@@ -9,20 +9,20 @@ import onnxruntime
 import pytest
 import torch
 
-from lmk.export.fold import fold
-from lmk.export.graph import to_onnx, trace
-from lmk.export.pack import export_pack
-from lmk.export.precision import halve
-from lmk.export.quantise import calibrate, quantise
-from lmk.export.template import make_template, without_folded_norms
-from lmk.export.verify import probe_crops, randomised
-from lmk.runtime.contract import default_names
+from lmk.export.graph.folding import fold
+from lmk.export.graph.half import halve
+from lmk.export.graph.pack import export_pack
+from lmk.export.graph.quantise import calibrate, quantise
+from lmk.export.graph.template import make_template, without_folded_norms
+from lmk.export.graph.trace import to_onnx, trace
+from lmk.export.graph.verify import probe_crops, randomised
+from lmk.runtime.model.contract import default_names
 from lmk.train.augment import to_pixels
-from lmk.train.bottleneck import soft_argmax
-from lmk.train.category import load_pack, new_category, save_pack
-from lmk.train.checkpoint import load_core, save_core
-from lmk.train.hourglass import HourglassConfig, LandmarkNetwork
-from lmk.train.projection import project
+from lmk.train.network.bottleneck import soft_argmax
+from lmk.train.network.category import load_pack, new_category, save_pack
+from lmk.train.network.checkpoint import load_core, save_core
+from lmk.train.network.hourglass import HourglassConfig, LandmarkNetwork
+from lmk.train.network.projection import project
 
 SIZE, LANDMARKS = 64, 5
 
@@ -61,14 +61,14 @@ def plain_program():
 @pytest.fixture
 def same_program(plain_program, monkeypatch):
     """Let `make_template` take the shared trace instead of seconds for its own."""
-    monkeypatch.setattr("lmk.export.template.trace", lambda network: plain_program)
+    monkeypatch.setattr("lmk.export.graph.template.trace", lambda network: plain_program)
 
 
 @pytest.fixture(scope="session")
 def template(plain_program):
     """The template of this size."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("lmk.export.template.trace", lambda network: plain_program)
+        patched.setattr("lmk.export.graph.template.trace", lambda network: plain_program)
         return make_template(HourglassConfig(LANDMARKS, width=16, input_size=SIZE))
 
 
@@ -136,14 +136,14 @@ def exported(pack_path, core_path, crops, template, tmp_path_factory):
     """The file and the contract of a whole export of `pack_path`, but for the trace."""
     path = tmp_path_factory.mktemp("exported") / "teapots.onnx"
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("lmk.export.pack.make_template", lambda network: template)
+        patched.setattr("lmk.export.graph.pack.make_template", lambda network: template)
         return path, export_pack(pack_path, core_path, path, crops)
 
 
 @pytest.fixture
 def same_trace(template, monkeypatch):
     """Let `export_pack` take the shared template instead of seconds for its own."""
-    monkeypatch.setattr("lmk.export.pack.make_template", lambda network: template)
+    monkeypatch.setattr("lmk.export.graph.pack.make_template", lambda network: template)
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from lmk.cli import main
 from lmk.export import triton
 from lmk.export.triton import write_repository
-from lmk.runtime.contract import Contract
-from lmk.runtime.engine_file import EngineInfo, Recipe, sha256, write_engine
 from lmk.runtime.errors import UserError
+from lmk.runtime.model.contract import Contract
+from lmk.runtime.model.engine_file import EngineInfo, Recipe, sha256, write_engine
 
 schema = pytest.importorskip("tritonclient.grpc.model_config_pb2", reason="tritonclient[grpc]")
 

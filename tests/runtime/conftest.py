@@ -21,10 +21,10 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
 import lmk
-from lmk.runtime import parity, workspace
-from lmk.runtime.contract import INPUT, LANDMARKS, SCORES, Contract
-from lmk.runtime.template import Template, Weight, compose, template_name
-from lmk.runtime.weights import digest
+from lmk.runtime.model import probe, workspace
+from lmk.runtime.model.contract import INPUT, LANDMARKS, SCORES, Contract
+from lmk.runtime.model.template import Template, Weight, compose, template_name
+from lmk.runtime.model.weights import digest
 
 SIDE = 64
 NAMES = ("red", "green", "blue")
@@ -192,7 +192,7 @@ def _load(name: str):
 def gpu(monkeypatch):
     """A stand-in for the GPU of `TrtRunner`; see fake_cuda.py."""
     device = _load("fake_cuda").FakeCuda()
-    monkeypatch.setattr("lmk.runtime.trt.open_device", lambda: device)
+    monkeypatch.setattr("lmk.runtime.runners.trt.open_device", lambda: device)
     return device
 
 
@@ -333,8 +333,8 @@ def shipped(tmp_path, monkeypatch, toy_template, toy_core, toy_pack, save_arrays
         header |= {"core_sha256": core_sha256, **more}
         if probed:
             model = compose(toy_template, toy_core, pack, header, "pack")
-            found = parity.run_onnx(model, parity.probe_crops(SIDE))
-            header |= {"probe": parity.record(*found)}
+            found = probe.run_onnx(model, probe.probe_crops(SIDE))
+            header |= {"probe": probe.record(*found)}
         edit(pack)
         save_arrays(path, "pack", pack, header)
         return path

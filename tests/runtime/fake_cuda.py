@@ -1,4 +1,4 @@
-"""A stand-in for a GPU, with the interface of `lmk.runtime.cuda`."""
+"""A stand-in for a GPU, with the interface of `lmk.runtime.runners.gpu`."""
 
 import contextlib
 import ctypes
@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from lmk.runtime.cuda import Memory, OutOfDeviceMemory
+from lmk.runtime.runners.gpu import Memory, OutOfDeviceMemory
 
 
 class FakeCuda:

@@ -9,8 +9,8 @@ import functools
 
 import numpy as np
 
-from lmk.runtime.contract import Contract
-from lmk.runtime.engine_file import EngineInfo, Recipe, sha256, write_engine
+from lmk.runtime.model.contract import Contract
+from lmk.runtime.model.engine_file import EngineInfo, Recipe, sha256, write_engine
 
 __version__ = "1.7.1"
 SIDE, BATCHES, SCRATCH = 16, (1, 4, 8), 1 << 20  # scratch bytes for each crop of a batch

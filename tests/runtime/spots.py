@@ -6,9 +6,9 @@ landmarks follow the object perfectly. The scores of spots that are not there ar
 
 import numpy as np
 
-from lmk.runtime.contract import Contract
 from lmk.runtime.landmarker import Landmarker
-from lmk.runtime.runner import Runner
+from lmk.runtime.model.contract import Contract
+from lmk.runtime.runners.runner import Runner
 
 SIDE = 64
 CORNERS = np.array([(0.0, -0.2), (-0.19, 0.12), (0.19, 0.12)])  # of spots, in sides of the object

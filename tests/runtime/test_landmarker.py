@@ -89,7 +89,7 @@ import lmk
 heavy = {{"torch", "onnx", "onnxruntime", "av", "torchvision", "rich"}}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 import numpy as np
-import lmk.runtime.pipeline, lmk.runtime.video, lmk.runtime.sinks
+import lmk.runtime.pipeline, lmk.runtime.sources, lmk.runtime.outputs
 lmk.load({str(model_path)!r})(np.zeros((9, 9, 3), np.uint8))
 assert not {{"torch", "onnx", "torchvision"}} & set(sys.modules)
 """

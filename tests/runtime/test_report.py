@@ -11,10 +11,10 @@ import pytest
 from rich.console import Console
 from safetensors.numpy import save_file
 
-from lmk.runtime import report
+from lmk.runtime import commands, terminal
+from lmk.runtime.detect import report
 from lmk.runtime.errors import UserError
-from lmk.runtime.feed import STAGES
-from lmk.runtime.summary import Outcome, Summary
+from lmk.runtime.pipeline.summary import STAGES, Outcome, Summary
 
 ODD = "m/[/b] [red]:cat:"
 
@@ -26,16 +26,16 @@ def _summary(frames, skipped=()):
 
 def test_progress_on_a_terminal_takes_any_name(monkeypatch):
     screen = io.StringIO()
-    terminal = Console(file=screen, force_terminal=True, width=120, markup=False, emoji=False)
-    monkeypatch.setattr(report, "console", lambda: terminal)
-    with report.progress(f"detecting in {ODD}", 3) as advance:
+    screen_console = Console(file=screen, force_terminal=True, width=120, markup=False, emoji=False)
+    monkeypatch.setattr(terminal, "console", lambda: screen_console)
+    with terminal.progress(f"detecting in {ODD}", 3) as advance:
         advance(3, None)
     assert ODD in screen.getvalue()
 
 
 def test_progress_without_a_terminal_takes_any_name(monkeypatch, capsys):
-    monkeypatch.setattr(report, "_LINE_SECONDS", -1.0)
-    with report.progress(ODD) as advance:
+    monkeypatch.setattr(terminal, "_LINE_SECONDS", -1.0)
+    with terminal.progress(ODD) as advance:
         advance(1, None)
     assert capsys.readouterr().err.startswith(f"{ODD}: 1 of ?")
 
@@ -71,12 +71,12 @@ def test_an_outcome_is_a_line(capsys):
 
 @pytest.mark.parametrize(("seconds", "words"), [(0, "0:00"), (59.6, "1:00"), (3723, "1:02:03")])
 def test_clock(seconds, words):
-    assert report.clock(seconds) == words
+    assert terminal.clock(seconds) == words
 
 
 def test_time_left_counts_what_this_run_does(monkeypatch, capsys):
-    monkeypatch.setattr(report, "_LINE_SECONDS", -1.0)
-    with report.progress("x", 1000, before=990) as advance:
+    monkeypatch.setattr(terminal, "_LINE_SECONDS", -1.0)
+    with terminal.progress("x", 1000, before=990) as advance:
         time.sleep(0.05)
         advance(995, None)
     assert re.search(r"x: 995 of 1000, \d\d?\.\d a second, 0:00 left", capsys.readouterr().err)
@@ -104,7 +104,7 @@ def pack(tmp_path):
 
 
 def test_info_is_short(pack, capsys):
-    report.print_info(pack[0])
+    commands.print_info(pack[0])
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert lines == {
         "kind": "pack",
@@ -117,17 +117,17 @@ def test_info_is_short(pack, capsys):
 
 
 def test_info_as_json_is_whole(pack, model_path, capsys):
-    report.print_info(pack[0], as_json=True)
+    commands.print_info(pack[0], as_json=True)
     assert json.loads(capsys.readouterr().out) == pack[1]
-    report.print_info(model_path, as_json=True)
+    commands.print_info(model_path, as_json=True)
     assert json.loads(capsys.readouterr().out)["landmark_names"] == ["red", "green", "blue"]
 
 
 def test_info_of_a_model(model_path, capsys):
-    report.print_info(model_path)
+    commands.print_info(model_path)
     assert "landmark_names   red, green, blue\n" in capsys.readouterr().out
 
 
 def test_info_of_a_folder_says_so(tmp_path):
     with pytest.raises(UserError, match=r"got a folder, expected a \.safetensors"):
-        report.print_info(tmp_path)
+        commands.print_info(tmp_path)

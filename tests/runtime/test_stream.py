@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import lmk
-from lmk.runtime.boxes import parse_roi
 from lmk.runtime.errors import UserError
-from lmk.runtime.pipeline import detect
-from lmk.runtime.sinks import Sink
-from lmk.runtime.sources import open_source
+from lmk.runtime.outputs.sink import Sink
+from lmk.runtime.pipeline.run import detect
+from lmk.runtime.regions.fixed import parse_roi
+from lmk.runtime.sources.open import open_source
 
 
 @pytest.fixture(autouse=True)

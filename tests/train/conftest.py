@@ -12,15 +12,15 @@ import torch
 from hypothesis import settings
 from torch import nn
 
-from lmk.train import hourglass
-from lmk.train.bottleneck import BETA
-from lmk.train.checkpoint import save_core
 from lmk.train.config import AdaptConfig, CoreConfig
-from lmk.train.datasets.builtin import builtin
 from lmk.train.datasets.decoded import DecodedSet, decode
-from lmk.train.datasets.scheme import scheme_of
-from lmk.train.hourglass import HourglassConfig, LandmarkNetwork
-from lmk.train.run import Run
+from lmk.train.datasets.drawn.drawn import builtin
+from lmk.train.datasets.sample import scheme_of
+from lmk.train.loop.run import Run
+from lmk.train.network import hourglass
+from lmk.train.network.bottleneck import BETA
+from lmk.train.network.checkpoint import save_core
+from lmk.train.network.hourglass import HourglassConfig, LandmarkNetwork
 
 SIZE, WIDTH = 64, 16
 settings.register_profile("untimed", deadline=None)  # the first example pays for what is loaded

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmk.train import augment
-from lmk.train.bend import GRID, displacement, random_bend
+from lmk.train.augment import GRID, displacement, random_bend
 
 SIZE = 64
 

@@ -10,17 +10,17 @@ import torch
 
 from lmk.runtime.errors import UserError
 from lmk.train import augment
-from lmk.train.bottleneck import gaussian_maps
-from lmk.train.checkpoint import load_core, read_header
 from lmk.train.config import CoreConfig
 from lmk.train.core import Batches, find_points, heatmap_loss, train_core
-from lmk.train.datasets.builtin import builtin
 from lmk.train.datasets.decoded import decode
-from lmk.train.datasets.scheme import NO_SCHEME, scheme_of
+from lmk.train.datasets.drawn.drawn import builtin
+from lmk.train.datasets.sample import NO_SCHEME, scheme_of
 from lmk.train.draws import batch_indices
-from lmk.train.hourglass import WIDTHS, HourglassConfig
-from lmk.train.metrics import pck
-from lmk.train.run import STATE_NAME
+from lmk.train.judge.regression import pck
+from lmk.train.loop.run import STATE_NAME
+from lmk.train.network.bottleneck import gaussian_maps
+from lmk.train.network.checkpoint import load_core, read_header
+from lmk.train.network.hourglass import WIDTHS, HourglassConfig
 from lmk.train.split import split_for_training
 
 

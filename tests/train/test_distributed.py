@@ -12,25 +12,26 @@ import torch
 
 from lmk.runtime.errors import UserError
 from lmk.train import distributed
-from lmk.train.adapt import adapt
-from lmk.train.checkpoint import load
+from lmk.train.adapting.adaptation import adapt
 from lmk.train.core import train_core
+from lmk.train.network.checkpoint import load
 
 PROCESS = """
 import json, sys, os, signal
 import torch
 torch.set_num_threads(1)
 from pathlib import Path
-from lmk.train import hourglass, run
+from lmk.train.loop import run
+from lmk.train.network import hourglass
 hourglass.WIDTHS["small"] = 16
 run.LOG_EVERY = 1
 options = json.loads(sys.argv[1])
 from lmk.train import distributed
 from lmk.train.config import AdaptConfig, CoreConfig
-from lmk.train.adapt import adapt
+from lmk.train.adapting import adapt
 from lmk.train.core import train_core
-from lmk.train.datasets.builtin import builtin
-from lmk.train.datasets.decoded import decode
+from lmk.train.datasets import decode
+from lmk.train.datasets.drawn import builtin
 kind, category, crop, stop = (options.pop(n) for n in ("kind", "category", "crop", "stop"))
 options = {n: Path(v) if n in ("output", "core") and v else v for n, v in options.items()}
 if stop and int(os.environ["RANK"]) == 1:
@@ -106,7 +107,7 @@ def assert_near(first, second, kind):
 @pytest.fixture
 def same_in_two(in_two, tmp_path, capsys, monkeypatch):
     """Return a function that trains alone and in two processes, and compares losses and weights."""
-    monkeypatch.setattr("lmk.train.run.LOG_EVERY", 1)
+    monkeypatch.setattr("lmk.train.loop.run.LOG_EVERY", 1)
 
     def check(train, make, data, kind, *how, **options):
         # Adam makes a whole step of a gradient that is nothing but rounding: keep the steps small.

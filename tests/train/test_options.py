@@ -73,7 +73,7 @@ def test_what_makes_no_sense_with_one_or_with_several(more, complaint):
 
 
 def test_several_are_handed_over_and_a_failure_is_the_exit_code(tmp_path, monkeypatch):
-    many = pytest.importorskip("lmk.train.many")
+    many = pytest.importorskip("lmk.train.adapting.many")
     monkeypatch.chdir(tmp_path)
     seen = []
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from lmk.runtime.images import UnreadableImage
 from lmk.train.datasets.find import open_dataset
-from lmk.train.datasets.listing import told
+from lmk.train.datasets.layouts import told
 from lmk.train.datasets.sample import Dataset, Sample
 from lmk.train.split import HELD_OUT
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from lmk.runtime.report import progress
+from lmk.runtime.terminal import progress
 from lmk.train.datasets.find import LAYOUTS
 
 
@@ -16,7 +16,7 @@ def data_group() -> None:
 @data_group.command("list")
 def data_list_command() -> None:
     """List the data sets in $LMK_DATA (else data/ and the user's) and the built-in ones."""
-    from lmk.train.datasets.builtin import CATEGORIES
+    from lmk.train.datasets.drawn import CATEGORIES
     from lmk.train.datasets.find import BUILTIN, found, layout_of
 
     for name, root in found().items():

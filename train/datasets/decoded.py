@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import atomic_path, write_bytes
 from lmk.runtime.images import Box, UnreadableImage, crop, square_around, to_crop, whole
-from lmk.train.datasets.sample import Dataset, Sample
-from lmk.train.datasets.scheme import Scheme
+from lmk.train.datasets.sample import Dataset, Sample, Scheme
 
 CONTEXT = 1.25  # cached side / crop side: room for rotation and shift without inventing pixels
 CROP_MARGIN = 1.5  # crop side / longer side of the box of the annotated points

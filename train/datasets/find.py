@@ -7,22 +7,22 @@ from pathlib import Path
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.images import IMAGE_SUFFIXES
-from lmk.train.datasets import (
+from lmk.train.datasets.drawn import drawn
+from lmk.train.datasets.layouts import (
     aflw,
     bbcpose,
-    builtin,
     cats,
     celeba,
     coco,
-    csv,
     folder,
     ls3d,
     lsp,
+    mismatch,
     mpii,
+    table,
     w300lp,
     zappos,
 )
-from lmk.train.datasets.listing import mismatch
 from lmk.train.datasets.sample import Dataset, Layout
 
 BUILTIN = "builtin:"
@@ -42,7 +42,7 @@ _READERS = (
     cats.LAYOUT,
     zappos.LAYOUT,
     coco.LAYOUT,
-    csv.LAYOUT,
+    table.LAYOUT,
     folder.LAYOUT,
 )
 _PERSON = ({"l_hip", "r_shoulder"}, {"left_hip", "right_shoulder"})  # tell people's landmarks
@@ -88,7 +88,7 @@ def open_dataset(spec: str, layout: str | None = None) -> Dataset:
     if spec.startswith(BUILTIN):
         if layout:
             raise UserError(f"--layout {layout}: got {spec}, expected a folder; leave it out")
-        return builtin.builtin(spec.removeprefix(BUILTIN), BUILTIN_COUNT)
+        return drawn.builtin(spec.removeprefix(BUILTIN), BUILTIN_COUNT)
     root, chosen = locate(spec, layout)
     return chosen.open(root)
 
@@ -102,7 +102,7 @@ def locate(spec: str, layout: str | None = None) -> tuple[Path, Layout]:
     candidates = (Path(spec), *(home / spec for home in homes()))
     root = next((path for path in candidates if path.is_dir()), None)
     if root is None:
-        names = ", ".join([*found(), *(BUILTIN + name for name in builtin.CATEGORIES)])
+        names = ", ".join([*found(), *(BUILTIN + name for name in drawn.CATEGORIES)])
         places = " and ".join(str(home) for home in homes())
         raise UserError(
             f"--data {spec}: no such folder, here or in {places}; give a folder, or one of {names}"
@@ -134,7 +134,7 @@ def first_pose_set() -> str:
                 return name
     places = " or ".join(str(home) for home in homes())
     raise UserError(
-        f"no annotated data set in {places}, expected a folder with {csv.FILE_NAME} or of "
+        f"no annotated data set in {places}, expected a folder with {table.FILE_NAME} or of "
         "another annotated layout; give one by --data, set LMK_DATA, or "
-        f"try --data {BUILTIN}{builtin.CATEGORIES[0]}"
+        f"try --data {BUILTIN}{drawn.CATEGORIES[0]}"
     )

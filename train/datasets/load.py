@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lmk.runtime.files import cache_folder
-from lmk.runtime.report import progress
-from lmk.train.config import RunConfig
+from lmk.runtime.terminal import progress
 from lmk.train.datasets.decoded import CROP_MARGIN, CropMode, DecodedSet, decode
 from lmk.train.datasets.find import open_dataset
-from lmk.train.datasets.join import join
-from lmk.train.device import pick_device, pick_dtype
+from lmk.train.datasets.sample import Dataset, Normaliser, Sample, Scheme
 
 Specs = str | tuple[str, ...]  # what the user calls one data set, or several
 log = logging.getLogger(__name__)
-
-
-def training_set(data: Specs, layout: str | None, crop: CropMode, config: RunConfig) -> DecodedSet:
-    """The decoded images for a run; a device that is not there is told before they are decoded."""
-    pick_dtype(config.dtype, pick_device(config.device))
-    return load_decoded(data, layout, config.input_size, crop)
 
 
 def load_decoded(
@@ -39,3 +37,44 @@ def load_decoded(
         log.warning("%s: left out, %s", dataset.name, problem)
     with progress(f"decoding {dataset.name}") as report:
         return decode(dataset, input_size, crop, cache_folder(), report, margin)
+
+
+def join(datasets: Sequence[Dataset]) -> Dataset:
+    """One data set of all samples; a landmark that a set does not annotate is missing (NaN) there.
+
+    Landmarks of one name are one landmark. Errors of each image are divided by what its own set
+    divides by. Mirror twins are known only if every set knows its own.
+    """
+    if len(datasets) == 1:
+        return datasets[0]
+    names = tuple(dict.fromkeys(name for each in datasets for name in each.landmark_names))
+    labels = dict.fromkeys(each.scheme.normaliser.label for each in datasets)
+    return Dataset(
+        name="+".join(each.name for each in datasets),
+        samples=tuple(
+            _spread(sample, each.scheme, names) for each in datasets for sample in each.samples
+        ),
+        fingerprint=hashlib.sha256("\n".join(d.fingerprint for d in datasets).encode()).hexdigest(),
+        scheme=Scheme(names, Normaliser(" or ".join(labels), "sample"), _flips(datasets, names)),
+        problems=tuple(problem for each in datasets for problem in each.problems),
+        notes=tuple(note for each in datasets for note in each.notes),
+    )
+
+
+def _spread(sample: Sample, scheme: Scheme, names: tuple[str, ...]) -> Sample:
+    """The sample with a place for every landmark, and its own length to divide errors by."""
+    points: NDArray[np.float32] = np.full((len(names), 2), np.nan, np.float32)
+    points[[names.index(name) for name in scheme.names]] = sample.points
+    given = np.array([sample.length], np.float32)
+    length = scheme.normaliser.lengths(sample.points[None], given)[0]
+    return replace(sample, points=points, length=float(length))
+
+
+def _flips(datasets: Sequence[Dataset], names: tuple[str, ...]) -> tuple[int, ...] | None:
+    twins: dict[str, str] = {}
+    for each in datasets:
+        if each.scheme.flips is None:
+            return None
+        own = each.scheme.names
+        twins |= {own[i]: own[twin] for i, twin in enumerate(each.scheme.flips)}
+    return tuple(names.index(twins[name]) for name in names)

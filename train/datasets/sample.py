@@ -1,16 +1,117 @@
-"""What every data-set layout yields."""
+"""What every data-set layout yields: samples, and the scheme of their points."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lmk.runtime.images import Box
-from lmk.train.datasets.scheme import NO_SCHEME, Scheme
+
+PointArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """The length (pixels) that errors of an image are divided by.
+
+    `pair`: the distance between two landmarks; "sample": the data set gives it with each image
+    (the head size of MPII); None: the square root of the area of the box of all landmarks.
+    """
+
+    label: str
+    pair: tuple[int, int] | Literal["sample"] | None = None
+
+    def lengths(self, points: PointArray, given: PointArray | None = None) -> PointArray:
+        """Points (N,P,2), NaN where missing -> lengths (N,), NaN where they cannot be had.
+
+        `given` (N,) are the lengths that came with the images, in the pixels of `points`.
+        """
+        if self.pair == "sample":
+            lengths = np.full(len(points), np.nan) if given is None else np.asarray(given)
+        elif self.pair is not None:
+            first, second = self.pair
+            lengths = np.linalg.norm(points[:, first] - points[:, second], axis=1)
+        else:
+            seen = np.isfinite(points).all(axis=2).sum(axis=1) >= 2
+            extent = np.full((len(points), 2), np.nan, np.float32)
+            extent[seen] = np.nanmax(points[seen], axis=1) - np.nanmin(points[seen], axis=1)
+            lengths = np.sqrt(extent[:, 0] * extent[:, 1])
+        return np.where(lengths > 1e-3, lengths, np.nan).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """The landmarks of a data set."""
+
+    names: tuple[str, ...]
+    normaliser: Normaliser
+    flips: tuple[int, ...] | None = None  # each landmark's mirror twin; None: not known
+
+
+def _ibug_flips() -> tuple[int, ...]:
+    """Jaw 0-16, brows 17-26, nose 27-30 and 31-35, eyes 36-47, lips 48-59 and 60-67."""
+    flips = [*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, *range(35, 30, -1)]
+    flips += [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]
+    flips += [54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
+    return tuple(flips)
+
+
+BOX = Normaliser("box")
+_EARS = tuple(f"{side}_ear{i}" for side in "lr" for i in (1, 2, 3))
+# Not by the numbers in the names: the twin of the left ear's first point is the right ear's last.
+CAT = Scheme(
+    ("l_eye", "r_eye", "mouth", *_EARS),
+    Normaliser("inter-ocular", (0, 1)),
+    (1, 0, 2, 8, 7, 6, 5, 4, 3),
+)
+NO_SCHEME = Scheme((), BOX)
+_PAIRS = (
+    ("torso", "l_shoulder", "r_hip"),  # PCK of the Leeds Sports Pose literature
+    ("torso", "left_shoulder", "right_hip"),
+    ("inter-ocular", "l_eye", "r_eye"),
+    ("inter-ocular", "left_eye", "right_eye"),
+)
+_IBUG_NORMALISER = Normaliser("inter-ocular", (36, 45))  # outer eye corners
+_IBUG_FLIPS = _ibug_flips()
+
+
+def scheme_of(names: Sequence[str]) -> Scheme:
+    """The scheme of a list of names: 68 are iBUG's, those of CAT are known.
+
+    Otherwise the sides are read off names that begin with `l_` and `r_`, or `left_` and `right_`.
+    Errors are divided by the torso (l_shoulder to r_hip), the inter-ocular distance, else the box.
+    """
+    names = tuple(names)
+    if not names:
+        return NO_SCHEME
+    if names == CAT.names:
+        return CAT
+    if len(names) == 68:
+        return Scheme(names, _IBUG_NORMALISER, _IBUG_FLIPS)
+    for label, first, second in _PAIRS:
+        if first in names and second in names:
+            pair = (names.index(first), names.index(second))
+            return Scheme(names, Normaliser(label, pair), flips_by_name(names))
+    return Scheme(names, BOX, flips_by_name(names))
+
+
+def flips_by_name(names: Sequence[str]) -> tuple[int, ...] | None:
+    """Index of each landmark's mirror twin, from names `l_…`/`r_…` or `left_…`/`right_…`.
+
+    None if no name has a side: then what a mirror image does to the points is not known.
+    """
+    twins = {"l_": "r_", "r_": "l_", "left_": "right_", "right_": "left_"}
+    order = []
+    for index, name in enumerate(names):
+        side = next((s for s in twins if name.startswith(s)), None)
+        twin = name if side is None else twins[side] + name[len(side) :]
+        order.append(names.index(twin) if twin in names else index)
+    return None if order == list(range(len(names))) else tuple(order)
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,11 @@ from lmk.runtime.errors import UserError
 from lmk.runtime.files import cache_folder
 from lmk.train import augment
 from lmk.train.datasets import decoded as module
-from lmk.train.datasets.builtin import builtin
-from lmk.train.datasets.csv import open_csv
 from lmk.train.datasets.decoded import decode
-from lmk.train.datasets.folder import open_folder
-from lmk.train.datasets.sample import Dataset, Sample
-from lmk.train.datasets.scheme import scheme_of
+from lmk.train.datasets.drawn.drawn import builtin
+from lmk.train.datasets.layouts.folder import open_folder
+from lmk.train.datasets.layouts.table import open_csv
+from lmk.train.datasets.sample import Dataset, Sample, scheme_of
 
 SIZE = 64
 

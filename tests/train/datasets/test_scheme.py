@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lmk.train.datasets.scheme import Normaliser, scheme_of
+from lmk.train.datasets.sample import Normaliser, scheme_of
 
 NAN = float("nan")
 IBUG = tuple(f"p{i}" for i in range(68))

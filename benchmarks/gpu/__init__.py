@@ -1,1 +1,0 @@
-"""Work that needs a GPU: training the shipped weights."""

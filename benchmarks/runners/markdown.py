@@ -1,0 +1,68 @@
+"""The JSON of `lmk bench` -> the table that README shows, as Markdown.
+
+python -m lmk.benchmarks.runners.markdown benchmarks/results/bench-faces-cpu.json
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lmk.benchmarks.runners.names import parse_name
+from lmk.benchmarks.runners.run import BASE
+from lmk.benchmarks.runners.tables import Result
+from lmk.runtime.terminal import FILE_PATH
+
+_WORDS = {
+    "eager": "PyTorch",
+    "compile": "PyTorch, compiled",
+    "ort-cpu": "ONNX Runtime",
+    "ort-cuda": "ONNX Runtime, CUDA",
+    "trt": "TensorRT",
+    "rtx": "TensorRT for RTX",
+    "openvino": "OpenVINO",
+}
+
+
+def markdown(result: Result) -> str:
+    """A row a runner: speed at each batch, drift (mean / p99), first result, peak memory.
+
+    Speed is the median of how many times as fast as eager fp32, and of eager fp32 itself the median
+    in milliseconds.
+    """
+    batches = [str(batch) for batch in result["batches"]]
+    heads = [f"batch {batch}" for batch in batches]
+    lines = [
+        f"| | {' | '.join(heads)} | drift, px | first result, s | memory, MiB |",
+        "|---|" + "--:|" * (len(heads) + 3),
+    ]
+    for name, row in result["runners"].items():
+        speeds = [_speed(name, row["batches"][batch]) for batch in batches]
+        cells = [f"{_WORDS[parse_name(name)[0]]}, {row['precision']}", *speeds, *_whole(row)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _speed(name: str, values: Mapping[str, float]) -> str:
+    return f"{values['p50']:.3g} ms" if name == BASE else f"{values['speed_up']:.2f} ×"
+
+
+def _whole(row: Mapping[str, Any]) -> list[str]:
+    drifts = [row[metric] for metric in ("drift_mean", "drift_p99") if metric in row]
+    drift = " / ".join(f"{px:#.2g}" if px >= 1e-3 else f"{px:.5f}" for px in drifts)
+    return [drift, f"{row['first_s']:.1f}", f"{row['rss']:.0f}"]
+
+
+@click.command()
+@click.argument("file", type=FILE_PATH)
+def main(file: Path) -> None:
+    """Print the table of FILE, the JSON of `lmk bench`."""
+    click.echo(markdown(json.loads(file.read_text())))
+
+
+if __name__ == "__main__":
+    main()

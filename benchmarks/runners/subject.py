@@ -1,0 +1,195 @@
+"""What the user names -> pack, core and the exported models that the runners open."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmk.benchmarks.runners.names import Spec, device_of, is_pytorch, parse_name
+from lmk.export.engine import LIBRARIES, EngineOptions, export_engine
+from lmk.runtime.errors import UserError
+from lmk.runtime.model import (
+    ENGINE_NAMES,
+    Contract,
+    check_kind,
+    contract_of,
+    model_file,
+    pack_of,
+    read_header,
+    read_info,
+    read_metadata,
+    sha256,
+    workspace,
+)
+from lmk.runtime.runners import open_device
+
+_ENGINE_KINDS = ("trt", "rtx")
+
+
+@dataclass
+class Subject:
+    """The model of a benchmark; what is made of it for a runner lies in `folder`."""
+
+    given: Path
+    contract: Contract
+    pack: Path | None  # None: it is not here, and neither is what needs it
+    core: Path | None
+    folder: Path
+    exported: dict[str, dict[str, Any]] = field(default_factory=dict)  # precision -> export
+    built: dict[str, dict[str, Any]] = field(default_factory=dict)  # runner -> engine
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the results say of the model."""
+        return {
+            "given": self.given.name,
+            "category": self.contract.category,
+            "landmarks": self.contract.num_landmarks,
+            "input_size": self.contract.input_size,
+            "bytes": self.given.stat().st_size,
+            "sha256": sha256(self.given.read_bytes()),
+            "pack_sha256": self.contract.pack_sha256,
+        }
+
+    def spec(
+        self,
+        name: str,
+        device: str,
+        threads: int,
+        batches: tuple[int, ...],
+        crops: NDArray[np.uint8] | None,
+    ) -> Spec:
+        """The spec of the runner `name`; makes its model, for int8 and fp8 with `crops`.
+
+        Raises UserError when that cannot be made here, or the pack that it needs is not here.
+        """
+        kind, precision = parse_name(name)
+        place = device_of(kind, device)
+        core = str(self.core) if self.core else None
+        if is_pytorch(kind):
+            file = self._needed_pack(name)
+            return Spec(name, kind, precision or "fp32", place, threads, batches, str(file), core)
+        own = self._own_file(kind, precision)
+        if own is None and kind in _ENGINE_KINDS:
+            open_device()  # an engine may be built without a GPU, in minutes, but not be measured
+            own = self._engine(name, kind, self._onnx(name, precision, crops), batches)
+        file = own or self._onnx(name, precision, crops)
+        precision = precision or (self.contract.precision if self._is_model else "fp32")
+        return Spec(name, kind, precision, place, threads, batches, str(file))
+
+    @property
+    def _is_model(self) -> bool:
+        return self.given.suffix in (".onnx", ".engine")
+
+    def _needed_pack(self, name: str) -> Path:
+        if self.pack is None:
+            raise UserError(
+                f"{name}: got {self.given.name} without its pack, sha256 "
+                f"{self.contract.pack_sha256[:12]}…, which is neither beside it nor in "
+                f"{workspace.RUNS}/; put it there, or name the pack instead"
+            )
+        return self.pack
+
+    def _own_file(self, kind: str, precision: str | None) -> Path | None:
+        """The given file, if a runner of `kind` runs just that."""
+        if not self._is_model or precision not in (None, self.contract.precision):
+            return None
+        if self.given.suffix == ".onnx":
+            return None if kind in _ENGINE_KINDS else self.given
+        library = read_info(self.given).recipe.library
+        return self.given if ENGINE_NAMES[library] == kind else None
+
+    def _onnx(self, name: str, precision: str | None, crops: NDArray[np.uint8] | None) -> Path:
+        if self.given.suffix == ".onnx" and precision in (None, self.contract.precision):
+            return self.given
+        precision = precision or (self.contract.precision if self._is_model else "fp32")
+        return self.export(name, precision, crops)
+
+    def export(self, name: str, precision: str, crops: NDArray[np.uint8] | None = None) -> Path:
+        """The pack as an ONNX file in `precision`, exported and verified once, with its seconds."""
+        path = self.folder / f"model-{precision}.onnx"
+        if precision not in self.exported:
+            from lmk.export.graph import export_pack
+
+            pack = self._needed_pack(name)
+            started = perf_counter()
+            export_pack(pack, self.core, path, crops, True, precision)  # type: ignore[arg-type]
+            seconds = round(perf_counter() - started, 2)
+            self.exported[precision] = {"seconds": seconds, "bytes": path.stat().st_size}
+        return path
+
+    def _engine(self, name: str, kind: str, onnx: Path, batches: tuple[int, ...]) -> Path:
+
+        path = self.folder / f"{name}.engine"
+        if name not in self.built:
+            self.built[name] = build_twice(onnx, path, kind, batches, self.folder / "cache")
+        return path
+
+
+def open_subject(model: Path, core: Path | None, folder: Path) -> Subject:
+    """What `model` names: a category, its pack, an ONNX file or an engine of ours.
+
+    Raises UserError for a name that is not known, a file that is none of these, a core that is
+    nowhere.
+    """
+    path = workspace.pick(model, "pack")
+    if not path.exists():
+        path = model_file(path)  # a name, of which there is at most the exported model
+    if path.suffix not in (".onnx", ".engine"):
+        header = read_header(path)
+        check_kind(path, header, "pack")
+        return Subject(
+            path, contract_of(header, "fp32", {}), path, core or workspace.core_of(path), folder
+        )
+    if path.suffix == ".engine":
+        contract = read_info(path).contract
+    else:
+        if not path.is_file():
+            raise UserError(f"{path}: no such file, expected an exported model; check the path")
+        contract = Contract.from_metadata(read_metadata(path), str(path))
+    pack = pack_of(contract, path.parent)
+    if pack and not core:
+        core = workspace.core_of(pack)
+    return Subject(path, contract, pack, core, folder)
+
+
+def build_twice(
+    onnx: Path, output: Path, kind: str, batches: tuple[int, ...], cache: Path
+) -> dict[str, Any]:
+    """Write the engine of an ONNX file to `output`, with an empty cache and again with a full one.
+
+    kind: "trt" or "rtx". Returns `cold_s`, `cached_s` and `bytes`. Raises UserError as
+    `export_engine`.
+    """
+    options = EngineOptions(LIBRARIES[kind], batches=batches)
+    with _cache(cache):
+        cold = _seconds(lambda: export_engine(onnx, output, options, force=True))
+        cached = _seconds(lambda: export_engine(onnx, output, options, force=True))
+    return {"cold_s": cold, "cached_s": cached, "bytes": output.stat().st_size}
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    started = perf_counter()
+    call()
+    return round(perf_counter() - started, 3)
+
+
+@contextmanager
+def _cache(folder: Path) -> Iterator[None]:
+    """Keep engines in `folder`, not in the user's cache, which may have them already."""
+    before = os.environ.get("LMK_CACHE")
+    os.environ["LMK_CACHE"] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ["LMK_CACHE"]
+        if before is not None:
+            os.environ["LMK_CACHE"] = before

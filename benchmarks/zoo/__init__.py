@@ -1,0 +1,1 @@
+"""Training, judging and showing what ships; run from a checkout."""

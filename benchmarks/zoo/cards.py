@@ -1,0 +1,208 @@
+"""zoo.json and the files beside it -> README.md: a card for each, made of nothing else.
+
+python -m lmk.benchmarks.zoo.cards zoo
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lmk.runtime.errors import UserError
+from lmk.runtime.files import write_bytes
+from lmk.runtime.model import read_header
+from lmk.train.datasets import BUILTIN
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set in words: what it is and whose, and on what terms it is given out."""
+
+    what: str
+    terms: str
+
+
+_AS_GOOD = 0.95  # of the mean shape's error: nothing that a user could do with such landmarks
+_NONE_STATED = "none stated with the copy that was used"
+SOURCES = {
+    "pose_lspet": Source(
+        "Leeds Sports Pose Extended, images with at least 11 visible joints, cropped to 1.5 × the "
+        "box of the joints: Johnson & Everingham, *Learning effective human pose estimation from "
+        "inaccurate annotation*, CVPR 2011",
+        "citation asked",
+    ),
+    "face_mtfl80": Source(
+        "MTFL at 80×80 pixels, training images of LFW and the web, test images of AFLW: Sun, Wang "
+        "& Tang, CVPR 2013; Zhang, Luo, Loy & Tang, ECCV 2014",
+        "research use",
+    ),
+    "face_ytf68": Source(
+        "frames of YouTube Faces with 68 points each, probably found by a machine, split by person",
+        _NONE_STATED,
+    ),
+    "face_celeba_small": Source(
+        "CelebA, aligned images 000001 to 010000 at half size: Liu, Luo, Wang & Tang, *Deep "
+        "learning face attributes in the wild*, ICCV 2015",
+        "non-commercial research",
+    ),
+    "cat_heads": Source(
+        "heads of the CAT data set, levelled by the eyes and cropped: Zhang, Sun & Tang, *Cat head "
+        "detection*, ECCV 2008",
+        _NONE_STATED,
+    ),
+    "shoes_zappos": Source(
+        "photographs of UT-Zappos50K: Yu & Grauman, *Fine-grained visual comparisons with local "
+        "learning*, CVPR 2014",
+        "academic, non-commercial",
+    ),
+}
+_DRAWN = Source("drawn by the package itself", "none")
+_UNKNOWN = Source("not known to this card", "not known: look them up before the file is given on")
+
+_INTRODUCTION = """# What ships
+
+Cores and packs trained by this project, matrices in half precision. `lmk adapt` uses `core` when
+`runs/` holds none and `--core` names none; `lmk detect --model NAME` uses a pack. The weights were
+learnt from images that have terms of their own: see each card.
+
+Each file was made by the recipe on its card and measured by `benchmarks/zoo/train_zoo.sh`, which
+also makes such files anew with the options of its own plan; this page is made by `python -m
+lmk.benchmarks.zoo.cards`, from [zoo.json](zoo.json). All measures are of the files as they ship, on
+images that they were not trained on. *Consistency*: how far landmarks of a transformed image are
+from the transformed landmarks, beside that of points that never move. *Forward*, *backward*: error
+of the best linear map from found to annotated points and back, beside the mean shape's. Pictures:
+where each landmark lands on many such images, over the mean of their crops.
+"""
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path), default="zoo")
+def main(folder: Path) -> None:
+    """Write FOLDER/README.md from FOLDER/zoo.json."""
+    path = folder / "zoo.json"
+    if not path.exists():
+        raise click.ClickException(f"{path}: no such file; make it by train_zoo")
+    try:
+        page = render(json.loads(path.read_text()), _headers(folder))
+    except UserError as error:
+        raise click.ClickException(str(error)) from error
+    write_bytes(folder / "README.md", page.encode())
+    click.echo(folder / "README.md")
+
+
+def render(zoo: Mapping[str, Any], headers: Mapping[str, Mapping[str, Any]]) -> str:
+    """The page for the measured entries of zoo.json, given the header of each of their files.
+
+    Raises UserError for a file that is missing, that is not the one that was measured, or whose
+    core is not the one beside it.
+    """
+    entries = {name: e for name, e in zoo["entries"].items() if "sha256" in e}
+    for name, entry in entries.items():
+        _check(name, entry, headers)
+    return "\n".join([_INTRODUCTION, *(_card(name, e) for name, e in entries.items())])
+
+
+def _headers(folder: Path) -> dict[str, dict[str, Any]]:
+    return {path.stem: read_header(path) for path in sorted(folder.glob("*.safetensors"))}
+
+
+def _check(name: str, entry: Mapping[str, Any], headers: Mapping[str, Mapping[str, Any]]) -> None:
+    for file, wanted in ((name, entry["sha256"]), (entry["core"], entry["core_sha256"])):
+        got = headers.get(file, {}).get("sha256") if file else wanted
+        if got != wanted:
+            raise UserError(
+                f"{file}.safetensors: got weights {got or 'none'}, expected those that were "
+                f"measured for {name}, {wanted}; put them back or run train_zoo again"
+            )
+
+
+def _card(name: str, entry: Mapping[str, Any]) -> str:
+    rows = "\n".join(f"| {left} | {right} |" for left, right in _facts(entry))
+    parts = [
+        f"## {name}",
+        f"![Where the landmarks of {entry['map_images']} images land]({name}.png)",
+        f"| | |\n|---|---|\n{rows}",
+        _measures(entry["measures"]) if "measures" in entry else "",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _facts(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    network = entry["network"]
+    if entry["core"]:
+        yield (
+            "what",
+            f"pack of {entry['landmarks']} landmarks, for [{entry['core']}](#{entry['core']})",
+        )
+    else:
+        yield "what", f"core, {entry['landmarks']} landmarks"
+    own = "values of its own" if entry["core"] else "parameters"
+    yield (
+        "network",
+        f"width {network['width']}, input of {network['input_size']} pixels, "
+        f"{entry['parameters']:,} {own}",
+    )
+    for data in entry["data"]:
+        source = _DRAWN if data.startswith(BUILTIN) else SOURCES.get(data, _UNKNOWN)
+        yield "data", f"`{data}`: {source.what}. Terms: {source.terms}"
+    yield "recipe", f"`{entry['command']}`"
+    yield (
+        "trained",
+        f"{entry['images']:,} images, {entry['steps']:,} steps, {entry['seconds']:,.0f} s, "
+        f"{_machine(entry['machine'])}",
+    )
+    if "accuracy" in entry:
+        found = entry["accuracy"]
+        yield (
+            "accuracy",
+            f"PCK@0.2 of the {found['normaliser']} {found['pck']:.3f} on "
+            f"{found['test_images']:,} images",
+        )
+    yield "file", f"{entry['bytes']:,} bytes, weights `{entry['sha256'][:12]}`"
+
+
+def _machine(machine: Mapping[str, Any] | None) -> str:
+    if machine is None:
+        return "on a machine that was not recorded"
+    return f"on {machine['gpu'] or str(machine['cores']) + ' cores of ' + machine['cpu']}"
+
+
+def _measures(reports: list[Mapping[str, Any]]) -> str:
+    """A line for each set that the pack was judged on."""
+    labels = {report["normaliser"] for report in reports if "normaliser" in report}
+    of = f", % of the {' or '.join(sorted(labels))}" if labels else ""
+    columns = ["judged on", "images", "consistency, px of 128", "not moving", "spread"]
+    columns += [f"forward{of}", "mean shape", f"backward{of}", "mean shape"] if labels else []
+    lines = [columns, ["---", *["--:"] * (len(columns) - 1)]]
+    lines += [_line(report, bool(labels)) for report in reports]
+    notes = [
+        f"{r['data']}: collapsed, {r['collapsed_because']}." for r in reports if r["collapsed"]
+    ]
+    notes += [
+        f"{r['data']}: as good as the mean shape, no better: the landmarks follow the object as a "
+        "whole and not its parts."
+        for r in reports
+        if r.get("forward_percent", 0) > _AS_GOOD * r.get("forward_mean_shape_percent", math.inf)
+    ]
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n\n".join([text, *notes])
+
+
+def _line(report: Mapping[str, Any], annotated: bool) -> list[str]:
+    cells = [report["data"], f"{report['test_images']:,}"]
+    names = ["consistency_px", "consistency_still_px", "spread_px"]
+    if annotated:
+        names += ["forward_percent", "forward_mean_shape_percent"]
+        names += ["backward_percent", "backward_mean_shape_percent"]
+    values = (report.get(name) for name in names)
+    return cells + ["" if value is None else f"{value:.2f}" for value in values]
+
+
+if __name__ == "__main__":
+    main()

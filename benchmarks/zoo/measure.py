@@ -1,0 +1,127 @@
+"""A file that ships -> what its card says of it, and a map of where its landmarks land."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lmk.benchmarks.paper.figures import MAP_IMAGES, cloud
+from lmk.benchmarks.zoo.stages import Stage
+from lmk.runtime.files import atomic_path
+from lmk.runtime.model import read_header
+from lmk.train.config import AdaptConfig, CoreConfig, EvaluateConfig
+from lmk.train.core import find_points
+from lmk.train.datasets import DecodedSet
+from lmk.train.device import pick_device
+from lmk.train.judge import evaluate, pck, spread_over, views
+from lmk.train.network import LandmarkNetwork, load_core, load_pack
+from lmk.train.split import split_indices
+
+TEST_IMAGES = 1000
+_LONG = ("_curve", "_by_images", "_images_needed")  # endings of what no card shows
+# Of a configuration, what does not change what is learnt, or cannot be given to a pack.
+_FREE = {"output", "core", "vgg", "device", "threads", "resume", "preview_every", "report"}
+_FREE |= {"keep", "compile"}
+_OF_THE_CORE = {"width", "input_size"}
+
+
+def measure(path: Path, stage: Stage, data: Mapping[str, DecodedSet]) -> dict[str, Any]:
+    """The entry of `path` in zoo.json: the file, how it was made, how good it is as it ships.
+
+    `data` holds what it was trained on under "", and each of `stage.judged_on` under its name. It
+    is measured on images that were held out; a pack also on each of those sets, by regressors
+    fitted to their training images.
+    """
+    header = read_header(path)
+    seed = header["config"]["seed"]
+    own, (train, held_out) = data[""], split_indices(data[""].splits, seed)
+    entry: dict[str, Any] = {
+        "kind": header["kind"],
+        "data": list(stage.data),
+        "core": stage.core,
+        "core_sha256": header.get("core_sha256"),
+        "command": command(header, stage),
+        "images": header.get("images", len(train)),
+        "landmarks": len(header["landmark_names"]),
+        "network": header["network"],
+        "steps": header["step"],
+        "seconds": header["seconds"],
+        "bytes": path.stat().st_size,
+        "sha256": header["sha256"],
+    }
+    if header["kind"] == "core":
+        model, _ = load_core(path)
+        entry["accuracy"] = _accuracy(model, own, held_out)
+    else:
+        model, _ = load_pack(path, _core_beside(path, stage))
+        config = EvaluateConfig(images=TEST_IMAGES)
+        crops = {"": stage.crop}  # of the others whole images
+        reports = [
+            evaluate(model, each, config, seed, crop=crops.get(name, "image"))
+            for name, each in data.items()
+        ]
+        entry["measures"] = [_short(report) for report in reports]
+    entry["parameters"] = sum(parameter.numel() for parameter in model.parameters())
+    return entry
+
+
+def write_map(path: Path, weights: Path, stage: Stage, data: DecodedSet) -> int:
+    """Draw where the landmarks of `weights` land on held-out images, over the mean of their crops.
+
+    No single image can be seen in it. Returns the number of images.
+    """
+    header = read_header(weights)
+    if header["kind"] == "core":
+        model, _ = load_core(weights)
+    else:
+        model, _ = load_pack(weights, _core_beside(weights, stage))
+    _, held_out = split_indices(data.splits, header["config"]["seed"])
+    chosen = spread_over(held_out, MAP_IMAGES)
+    seen = views(model, data, chosen, EvaluateConfig(), 0)
+    with atomic_path(path) as temporary:
+        mean = np.repeat(seen.images[0].mean(axis=(0, 3))[..., None], 3, axis=2).astype(np.uint8)
+        Image.fromarray(cloud(mean, seen.found[0])).save(temporary)
+    return len(chosen)
+
+
+def command(header: Mapping[str, Any], stage: Stage) -> str:
+    """The line that makes the file of `header` again, every option that is not a default named."""
+    is_core = header["kind"] == "core"
+    config = CoreConfig if is_core else AdaptConfig
+    words = ["lmk", "train-core" if is_core else "adapt", *(f"--data {d}" for d in stage.data)]
+    if stage.core:
+        words.append(f"--core {stage.core}.safetensors")
+    if stage.crop != ("annotation" if is_core else "image"):
+        words.append(f"--crop {stage.crop}")
+    free = _FREE if is_core else _FREE | _OF_THE_CORE
+    for item in fields(config):
+        value, flag = header["config"].get(item.name), item.name.replace("_", "-")
+        if item.name not in free and value not in (None, item.default):
+            given = f"--{'' if value else 'no-'}{flag}" if isinstance(value, bool) else None
+            words.append(given or f"--{flag} {value}")
+    return " ".join(words)
+
+
+def _accuracy(
+    model: LandmarkNetwork, data: DecodedSet, held_out: NDArray[np.intp]
+) -> dict[str, Any]:
+    """PCK@0.2 of a core on images that it was not trained on."""
+    points = find_points(model.to(pick_device()), data, held_out)
+    truth = data.crop_points(held_out, model.config.input_size)
+    normaliser = data.scheme.normaliser
+    overall, _ = pck(points, truth, normaliser.lengths(truth, data.lengths[held_out]))
+    return {"pck": overall, "normaliser": normaliser.label, "test_images": len(held_out)}
+
+
+def _short(report: Mapping[str, Any]) -> dict[str, Any]:
+    return {n: v for n, v in report.items() if n != "options" and not n.endswith(_LONG)}
+
+
+def _core_beside(path: Path, stage: Stage) -> Path:
+    return path.with_name(f"{stage.core}.safetensors")

@@ -1,0 +1,5 @@
+"""Pack -> W·θ folded -> one verified ONNX file."""
+
+from lmk.export.graph.folding import fold
+from lmk.export.graph.pack import export_pack
+from lmk.export.graph.trace import DetectorGraph

@@ -1,0 +1,184 @@
+"""Architecture -> template: its ONNX graph without weights, and the recipe of each weight.
+
+    python -m lmk.export.graph.template --width 256 --output zoo
+
+makes the template that ships for a width; see `runtime/model/template.py` for what it is good for.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+import onnx
+import torch
+from torch import nn
+
+from lmk.export.graph.half import halve
+from lmk.export.graph.trace import to_onnx, trace
+from lmk.runtime.errors import UserError
+from lmk.runtime.model import (
+    Precision,
+    Template,
+    Weight,
+    compose,
+    pack_tensors,
+    read_template,
+    template_name,
+    wire,
+)
+from lmk.train.network import HourglassConfig, LandmarkNetwork, checkpoint
+
+_FOLDED_NORMS = {"conv_first": "bn_first", "conv_last": "bn_last"}  # nothing stands between these
+_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
+_PREFIX = "network."  # of the network's tensors in the graph
+_DTYPES = {number: name for name, number in wire.DTYPES.items()}
+
+
+def make_template(network: HourglassConfig, precision: Precision = "fp32") -> Template:
+    """Trace the architecture once, seconds; the weights of any category can be filled in.
+
+    The graph is that of `graph.py`, optimised on random weights: of equal ones, like those of
+    fresh batch-norms, the optimiser would merge some, and the graph would fit no other category.
+    Raises UserError for int8 and fp8: their scales come from each category's own images.
+    """
+    if precision not in _PRECISIONS:
+        raise UserError(
+            f"template: got precision {precision}, expected {' or '.join(_PRECISIONS)}: the scales "
+            "of others come from each category's own images; export the pack itself"
+        )
+    plain = without_folded_norms(_random(LandmarkNetwork(network).eval()))
+    model = to_onnx(trace(plain), plain)
+    if precision != "fp32":
+        model = halve(model, precision)
+    weights = _recipe(model, plain)
+    names = {weight.name for weight in weights}
+    others = [tensor for tensor in model.graph.initializer if tensor.name not in names]
+    graph, model_end, graph_end = onnx.GraphProto(), onnx.ModelProto(), onnx.GraphProto()
+    graph.CopyFrom(model.graph)
+    del graph.initializer[:]
+    graph.initializer.extend(others)
+    model.ClearField("graph")
+    _move(model, model_end, ("opset_import",))
+    _move(graph, graph_end, ("input", "output", "value_info"))
+    return Template(
+        network=asdict(network),
+        precision=precision,
+        model=(model.SerializeToString(), model_end.SerializeToString()),
+        graph=(graph.SerializeToString(), graph_end.SerializeToString()),
+        weights=weights,
+        versions=checkpoint.versions("lmk-toolkit", "torch", "onnx", "onnxscript"),
+    )
+
+
+def fill(template: Template, model: LandmarkNetwork, header: Mapping[str, Any]) -> bytes:
+    """The ONNX file of the adapted, unfolded `model`, whose pack has `header`; see `compose`."""
+    own = pack_tensors(template, header)
+    pack, core = {}, {}
+    for name, value in model.state_dict().items():
+        array = value.detach().cpu().float().numpy()
+        if name in own:
+            pack[name] = array
+        else:  # a projected convolution names its part of the core
+            name = name.replace(".theta_bias", ".bias").replace(".theta", ".weight")
+            core[name] = array
+    header = {**header, "network": asdict(model.config)}
+    return compose(template, core, pack, header, "the network")
+
+
+def write_template(template: Template, folder: Path) -> Path:
+    """Write `template` into `folder`, under the name by which it is found."""
+    path = folder / template_name(template.network, template.precision)
+    tensors = {name: torch.from_numpy(value.copy()) for name, value in template.arrays().items()}
+    checkpoint.save(path, "template", tensors, template.header())
+    assert read_template(path) == template
+    return path
+
+
+def without_folded_norms(network: LandmarkNetwork) -> LandmarkNetwork:
+    """A copy whose stem and `conv_last` stand for themselves and their batch-norms."""
+    plain = copy.deepcopy(network)
+    for norm in _FOLDED_NORMS.values():
+        setattr(plain, norm, nn.Identity())
+    return plain
+
+
+def _move(
+    message: onnx.ModelProto | onnx.GraphProto,
+    end: onnx.ModelProto | onnx.GraphProto,
+    fields: Sequence[str],
+) -> None:
+    """Move the repeated `fields` of `message` into `end`."""
+    for name in fields:
+        getattr(end, name).extend(getattr(message, name))
+        message.ClearField(name)
+
+
+def _recipe(model: onnx.ModelProto, plain: LandmarkNetwork) -> tuple[Weight, ...]:
+    """How each weight of the graph is made.
+
+    Raises RuntimeError unless every tensor of the network is in the graph, once and unchanged: the
+    optimiser has then done something to weights that the recipe does not know of.
+    """
+    state = {n: v for n, v in plain.state_dict().items() if not n.endswith("batches_tracked")}
+    found = {}
+    for tensor in model.graph.initializer:
+        name = tensor.name.removeprefix(_PREFIX)
+        if name not in state:
+            continue
+        value = torch.from_numpy(onnx.numpy_helper.to_array(tensor).astype("float32"))
+        if tensor.data_type not in _DTYPES or not _same(value, state[name], tensor.data_type):
+            raise RuntimeError(f"template: '{name}' is not in the graph as it is in the network")
+        found[name] = _weight(tensor, name, plain)
+    if missing := state.keys() - found.keys():
+        raise RuntimeError(f"template: '{min(missing)}' is not in the graph")
+    return tuple(found.values())
+
+
+def _weight(tensor: onnx.TensorProto, name: str, plain: LandmarkNetwork) -> Weight:
+    layer = name.rpartition(".")[0]
+    norm = _FOLDED_NORMS.get(layer, "")
+    return Weight(
+        tensor.name,
+        name,
+        tuple(tensor.dims),
+        _DTYPES[tensor.data_type],
+        isinstance(plain.get_submodule(layer), nn.BatchNorm2d),
+        norm,
+        nn.BatchNorm2d(1).eps if norm else 0.0,
+    )
+
+
+def _same(value: torch.Tensor, expected: torch.Tensor, data_type: int) -> bool:
+    dtype = getattr(torch, _DTYPES[data_type])
+    return torch.equal(value, expected.to(dtype).float())
+
+
+def _random(network: LandmarkNetwork) -> LandmarkNetwork:
+    """The network with weights of which no two tensors are alike, variances positive."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for value in network.state_dict().values():
+            if value.is_floating_point():
+                value.copy_(0.5 + torch.rand(value.shape, generator=generator))
+    return network
+
+
+@click.command()
+@click.option("--width", type=int, default=256, show_default=True)
+@click.option("--input-size", type=int, default=128, show_default=True)
+@click.option("--landmarks", type=int, default=10, show_default=True)
+@click.option("--precision", type=click.Choice(_PRECISIONS), default="fp32", show_default=True)
+@click.option("--output", type=click.Path(path_type=Path), default="runs", show_default=True)
+def main(width: int, input_size: int, landmarks: int, precision: Precision, output: Path) -> None:
+    """Write the template of an architecture into the folder --output."""
+    network = HourglassConfig(landmarks, width, input_size)
+    click.echo(write_template(make_template(network, precision), output))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""`lmk detect`: sources in, files out, here or on a cluster."""

@@ -1,0 +1,262 @@
+"""Sources -> the machines of a Ray cluster -> what one machine would have written."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lmk import __version__
+from lmk.runtime.cluster import Share, here, joined_ray, machines, share_out
+from lmk.runtime.detect.on_ray_part import Done, Model, Part, Worker, remove_unfinished
+from lmk.runtime.detect.tasks import Spec, Wanted, journal_place, label
+from lmk.runtime.errors import UserError
+from lmk.runtime.model import model_file, pick
+from lmk.runtime.outputs import Sink, join_parquet, make_sinks
+from lmk.runtime.pipeline import CHUNK, Journal, Outcome, Summary, total
+from lmk.runtime.sources import ImageSource, open_source
+
+Report = Callable[[int, int | None], None]  # parts done, parts in all
+
+
+def detect_on_ray(
+    pairs: Sequence[tuple[Spec, Path]],
+    model: Model,
+    wanted: Wanted,
+    report: Report | None = None,
+    part_images: int = CHUNK,
+) -> Iterator[Outcome]:
+    """Detect in sources, each with the folder of its results, on the machines of a Ray cluster.
+
+    Yields how it went with each as it ends; the files are those of `detect_all` on one machine.
+    A source is done in one go by one worker, but a folder of images whose rows do not depend on
+    each other, and of which only Parquet is wanted, in parts of `part_images`. What a worker that
+    dies had begun is done again by another. All machines must share the folders. Raises UserError
+    as `joined_ray`, when the model cannot be loaded by a worker, and for sources that only this
+    machine has.
+    """
+    for spec, _ in pairs:
+        if str(spec) == "-" or str(spec).startswith("stdin:"):
+            raise UserError(
+                f"{spec}: got standard input, expected what all machines can read; leave --on out"
+            )
+    files = _files(model)  # composed once, here, and not by every worker
+    jobs, early = [], []
+    for spec, folder in pairs:
+        try:
+            identity = {"model": files, "device": model.device, "images of a part": part_images}
+            jobs.append(_plan(spec, folder, identity, wanted, part_images))
+        except UserError as error:
+            early.append(Outcome(label(spec), None, error))
+    yield from early
+    yield from (job.end() for job in jobs if not job.parts)
+    parts = [part for job in jobs for part in job.parts]
+    if not parts:
+        return
+    # Else it warns of every actor that Ray Data makes, and has made to be restarted.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    try:
+        with joined_ray("--on ray", "leave --on out") as ray:
+            yield from _run(ray, jobs, model, wanted, report or (lambda done, of: None))
+    finally:
+        for part in parts:
+            _clear(part)
+
+
+@dataclass
+class _Job:
+    """One source: the parts that are to be done, and what has become of them."""
+
+    name: str
+    parts: list[Part]
+    split: _Split | None = None
+    num_done: int = 0
+    started: float = field(default_factory=time.perf_counter)
+    summaries: list[Summary] = field(default_factory=list)
+    error: str | None = None
+
+    def add(self, done: Done) -> None:
+        """Take note of what became of a part."""
+        self.num_done += 1
+        if done.summary is not None:
+            self.summaries.append(done.summary)
+        self.error = self.error or done.error
+
+    def end(self) -> Outcome:
+        """Join the parts; to be called when all are done."""
+        if self.error is not None:
+            return Outcome(self.name, None, UserError(self.error))
+        if self.split is None:
+            return Outcome(self.name, self.summaries[0])
+        summary = total(self.summaries, time.perf_counter() - self.started)
+        try:
+            self.split.join(summary)
+        except UserError as error:
+            return Outcome(self.name, None, error)
+        return Outcome(self.name, summary)
+
+
+@dataclass
+class _Split:
+    """The images of one source, in parts: a file each, kept until all are there."""
+
+    source: ImageSource
+    journal: Journal
+    sinks: list[Sink]
+    target: Path
+    files: list[Path]
+
+    def join(self, summary: Summary) -> None:
+        """The files of all parts -> the file of the source. Raises UserError."""
+        if len(summary.skipped) == self.source.num_frames:
+            self.journal.remove()  # another try would find the same
+            raise UserError(
+                f"{self.source.path}: got {self.source.num_frames} images none of which can be "
+                f"read (the first: {summary.skipped[0]}); give whole image files"
+            )
+        join_parquet(self.files, self.target)
+        for sink in self.sinks[1:]:  # it removes what earlier results had besides
+            sink.close()
+        self.journal.remove()
+
+
+def _plan(
+    spec: Spec, folder: Path, made_by: dict[str, Any], wanted: Wanted, part_images: int
+) -> _Job:
+    source = _splittable(spec, wanted)
+    if source is None or len(source.paths) <= part_images:
+        part = Part(spec, str(folder))
+        _clear(part)
+        return _Job(label(spec), [part])
+    again = wanted.force or wanted.resume
+    sinks, [target] = make_sinks(source, folder, (), wanted.formats, again)
+    identity = made_by | _identity(source, wanted)
+    journal = Journal(journal_place(folder, again), identity, wanted.resume)
+    journal.commit(-1, None, [])  # from here it can be resumed
+    paths, work, root = [str(path) for path in source.paths], str(journal.work), str(source.path)
+    parts = [
+        Part(spec, work, root, tuple(paths[first : first + part_images]), first)
+        for first in range(0, len(paths), part_images)
+    ]
+    split = _Split(source, journal, list(sinks), target, [part.file for part in parts])
+    todo = [part for part in parts if not part.file.exists()]
+    for part in todo:
+        _clear(part)
+    return _Job(label(spec), todo, split)
+
+
+def _splittable(spec: Spec, wanted: Wanted) -> ImageSource | None:
+    """The images that `spec` stands for, if what is found in each depends on no other."""
+    where = wanted.where
+    alone = where.roi != "track" and where.detector is None and wanted.smooth is None
+    if not alone or wanted.formats != ("parquet",) or not isinstance(spec, str):
+        return None
+    if not (Path(spec).is_dir() or glob.has_magic(spec)) or Path(spec).is_file() or "://" in spec:
+        return None  # a video, which may be damaged: opened where it is read
+    source = open_source(spec)
+    return source if isinstance(source, ImageSource) else None
+
+
+def _clear(part: Part) -> None:
+    """Forget the tries of a run that was killed, and what it was writing."""
+    part.trace.unlink(missing_ok=True)
+    remove_unfinished(part)
+
+
+def _identity(source: ImageSource, wanted: Wanted) -> dict[str, Any]:
+    """What the files of parts depend on: with another value of any they would not fit together."""
+    options = {name: str(value) for name, value in asdict(wanted).items()}
+    del options["force"], options["resume"]
+    listing = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in source.paths]
+    return {
+        "source": str(source.path.resolve()),
+        "its images": hashlib.sha256(repr(listing).encode()).hexdigest(),
+        "lmk": __version__,
+        **options,
+    }
+
+
+def _files(model: Model) -> list[str]:
+    """The sha256 of all that a worker loads, which is made if it is not there."""
+    path = model_file(model.path) if model.engine is None else pick(Path(model.path), "pack")
+    files = [path, *([Path(model.engine)] if model.engine else [])]
+    try:
+        return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror}); check it") from error
+
+
+def _run(
+    ray: Any, jobs: Sequence[_Job], model: Model, wanted: Wanted, report: Report
+) -> Iterator[Outcome]:
+    """Do the parts of all jobs; the outcomes as the jobs end."""
+    parts = [(job, part) for job in jobs for part in job.parts]
+    share = _share(machines(ray), len(parts), model)
+    with _quiet(ray):
+        rows = _results(ray, [part for _, part in parts], share, model, wanted)
+        for num_done, (number, done) in enumerate(rows, 1):
+            if done.refusal is not None:
+                raise UserError(done.refusal)
+            job = parts[number][0]
+            job.add(done)
+            report(num_done, len(parts))
+            if job.num_done == len(job.parts):
+                yield job.end()
+
+
+def _share(nodes: Sequence[dict[str, float]], num_parts: int, model: Model) -> Share:
+    """What each worker gets: a GPU if the model needs one, else CPUs."""
+    if model.threads is not None and model.threads < 1:
+        raise UserError(f"threads: got {model.threads}, expected 1 or more")
+    suffixes = {Path(file).suffix for file in (model.path, model.engine) if file}
+    use_gpus = model.device == "cuda" or ".engine" in suffixes
+    if use_gpus and not any(node.get("GPU") for node in nodes):
+        raise UserError(
+            "--device: got cuda, expected a GPU in the Ray cluster, which has none; start Ray "
+            "where there is one, or use the cpu device"
+        )
+    return share_out(nodes, num_parts, threads=model.threads, use_gpus=use_gpus)
+
+
+def _results(
+    ray: Any, parts: Sequence[Part], share: Share, model: Model, wanted: Wanted
+) -> Iterator[tuple[int, Done]]:
+    """What has become of each part by its number, as they end."""
+    threads = model.threads or (None if share.gpus else share.cpus)
+    loaded = Model(model.path, model.device, threads, model.engine)
+    items = [{"number": number, "part": part.to_json()} for number, part in enumerate(parts)]
+    # One part at a time: another may take an hour, and a second worker be free.
+    pool = ray.data.ActorPoolStrategy(size=share.jobs, max_tasks_in_flight_per_actor=1)
+    dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+        Worker,
+        fn_constructor_args=(loaded, wanted, here()),
+        batch_size=1,
+        compute=pool,
+        num_cpus=share.cpus,
+        num_gpus=share.gpus or None,
+    )
+    for row in dataset.iter_rows():
+        yield int(row["number"]), Done.from_json(row["done"])
+
+
+@contextlib.contextmanager
+def _quiet(ray: Any) -> Iterator[None]:
+    """Without Ray Data's own words and bars; its settings are the process's."""
+    import ray.data  # noqa: F811
+
+    settings, log = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
+    before = settings.enable_progress_bars, settings.print_on_execution_start, log.level
+    settings.enable_progress_bars = settings.print_on_execution_start = False
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        settings.enable_progress_bars, settings.print_on_execution_start = before[:2]
+        log.setLevel(before[2])

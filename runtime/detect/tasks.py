@@ -1,0 +1,206 @@
+"""What the user asked of `lmk detect` -> a task for each source."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lmk import __version__
+from lmk.runtime.errors import UserError
+from lmk.runtime.files import check_output
+from lmk.runtime.images import IMAGE_SUFFIXES
+from lmk.runtime.landmarker import Landmarker
+from lmk.runtime.model import workspace
+from lmk.runtime.outputs import Sink, Style, make_sinks, output_files
+from lmk.runtime.pipeline import Journal, Smoother, Task
+from lmk.runtime.regions import RegionMaker, Where
+from lmk.runtime.sources import ImageSource, Source, open_source
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Everything that decides what is written about a source."""
+
+    where: Where = field(default_factory=Where)
+    formats: tuple[str, ...] = ("csv", "overlay")
+    style: Style = field(default_factory=Style)
+    smooth: tuple[float, float] | None = None  # min_cutoff, beta of `Smoother`; None: as found
+    batch: int = 4
+    hwaccel: str | None = None
+    force: bool = False  # replace earlier results
+    resume: bool = False  # go on with an interrupted run, leave finished sources alone
+
+
+Spec = str | tuple[str, ...]  # what `open_source` takes, or image files that are one source
+
+
+def grouped(specs: Sequence[str]) -> list[Spec]:
+    """The sources of a command line: several image files on it are one, in their place."""
+    images = tuple(
+        spec for spec in specs if Path(spec).suffix.lower() in IMAGE_SUFFIXES and _is_file(spec)
+    )
+    if len(images) < 2:
+        return list(specs)
+    rest: list[Spec] = [spec for spec in specs if spec not in images]
+    return [*rest[: specs.index(images[0])], images, *rest[specs.index(images[0]) :]]
+
+
+def folders_of(specs: Sequence[Spec], output: Path | None) -> list[Path]:
+    """Where the results of each source go: `output`, or a folder in it each if there are several.
+
+    Without `output`, runs/NAME-landmarks. Equal names get a number.
+    """
+    if output and len(specs) == 1:
+        return [output]
+    folders: list[Path] = []
+    for spec in specs:
+        name = name_of(spec)
+        base = output / name if output else workspace.RUNS / f"{name}-landmarks"
+        folder, number = base, 2
+        while folder in folders:
+            folder, number = base.with_name(f"{base.name}-{number}"), number + 1
+        folders.append(folder)
+    return folders
+
+
+def name_of(spec: Spec) -> str:
+    """What the folder of a source's results is named after."""
+    path = _common(spec) if isinstance(spec, tuple) else Path(spec)
+    if path.exists():
+        return path.resolve().stem if path.is_file() else path.resolve().name or "images"
+    from lmk.runtime.sources import find_medium
+
+    try:
+        return find_medium(str(spec)).name
+    except UserError:  # told when its turn comes
+        return path.stem
+
+
+def label(spec: Spec) -> str:
+    """What a source is called in messages: never with the password of an address."""
+    if isinstance(spec, tuple):
+        return f"{len(spec)} images"
+    return name_of(spec) if "://" in spec else spec
+
+
+def check_folders(folders: Sequence[Path], wanted: Wanted) -> None:
+    """Raise UserError when a folder has results, and nothing says what is to become of them."""
+    for folder in () if wanted.force or wanted.resume else folders:
+        for path in (path for either in output_files(folder, wanted.formats) for path in either):
+            if path.exists():  # else its folder would be made, for a source that may fail
+                check_output(path, force=False)
+
+
+def _common(paths: tuple[str, ...]) -> Path:
+    return Path(os.path.commonpath([Path(path).resolve().parent for path in paths]))
+
+
+def _is_file(spec: str) -> bool:
+    return Path(spec).is_file()
+
+
+def is_finished(folder: Path, wanted: Wanted) -> bool:
+    """Whether an earlier run has written all that is wanted there, to the end."""
+    files = output_files(folder, wanted.formats)
+    return not _journal_folder(folder).exists() and all(
+        any(path.exists() for path in either) for either in files
+    )
+
+
+def opener(
+    spec: Spec, folder: Path, landmarker: Landmarker, wanted: Wanted, regions: RegionMaker
+) -> Callable[[], Task]:
+    """What opens the source `spec` and everything its results in `folder` need, when called."""
+
+    def open_task() -> Task:
+        if isinstance(spec, tuple):
+            paths = [Path(path).resolve() for path in spec]
+            source: Source = ImageSource(paths, _common(spec))
+        else:
+            source = open_source(spec, wanted.hwaccel)
+        try:
+            return make_task(source, folder, landmarker, wanted, regions)
+        except BaseException:
+            source.close()
+            raise
+
+    return open_task
+
+
+def make_task(
+    source: Source, folder: Path, landmarker: Landmarker, wanted: Wanted, regions: RegionMaker
+) -> Task:
+    """The task of one open source.
+
+    Raises UserError when results or an interrupted run are there already and neither `force` nor
+    `resume` says what is to become of them.
+    """
+    region = regions()
+    smoother = Smoother(*wanted.smooth) if wanted.smooth else None
+    journal = None
+    force = wanted.force or wanted.resume
+
+    def sinks(work: Path | None) -> tuple[list[Sink], list[Path]]:
+        return make_sinks(
+            source,
+            folder,
+            landmarker.names,
+            wanted.formats,
+            force,
+            work,
+            wanted.style,
+            category=landmarker.contract.category,
+        )
+
+    if not source.is_live and source.path.exists():
+        place = journal_place(folder, force)
+        sinks(None)  # before an earlier run's journal is replaced: tells what is in the way
+        journal = Journal(place, _identity(source, landmarker, wanted), wanted.resume)
+        _sweep(folder)
+    made, files = sinks(journal.work if journal else None)
+    return Task(source, region, made, smoother, journal, files)
+
+
+def journal_place(folder: Path, force: bool) -> Path:
+    """Where the journal of the results in `folder` is; raises UserError if one is, unless force."""
+    place = _journal_folder(folder)
+    if (place / "journal.json").exists() and not force:
+        raise UserError(
+            f"{folder}: got the traces of an interrupted run, expected a new place; "
+            "--resume goes on with it, --force starts anew"
+        )
+    return place
+
+
+def _journal_folder(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.partial")
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the unfinished files of a run that was killed."""
+    for path in folder.glob(".*") if folder.is_dir() else ():
+        if re.fullmatch(r"\.(landmarks|overlay)\b.*\.[0-9a-f]{8}(\.\w+)?", path.name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _identity(source: Source, landmarker: Landmarker, wanted: Wanted) -> dict[str, Any]:
+    """What results depend on: with another value of any of it they would not fit together."""
+    contract = landmarker.contract
+    options = asdict(wanted)
+    del options["force"], options["resume"]
+    options |= options.pop("where") | options.pop("style")
+    options["write"] = ",".join(options.pop("formats"))
+    status = os.stat(source.path)
+    return {
+        "source": str(source.path.resolve()),
+        "size and time of the source": [status.st_size, status.st_mtime_ns, source.num_frames],
+        "model": [contract.pack_sha256, contract.core_sha256, contract.precision],
+        "runner": landmarker.runner.name,
+        "lmk": __version__,
+        **{f"--{name.replace('_', '-')}": str(value) for name, value in options.items()},
+    }

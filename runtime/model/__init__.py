@@ -1,0 +1,47 @@
+"""The files of a model: packs, ONNX files and engines, and what each promises."""
+
+from lmk.runtime.model import weights, wire, workspace
+from lmk.runtime.model.composition import (
+    compose_file,
+    composed,
+    contract_of,
+    is_composed,
+    model_file,
+    pack_file,
+)
+from lmk.runtime.model.contract import (
+    CELL_OFFSET,
+    INPUT,
+    LANDMARKS,
+    PRECISIONS,
+    SCORES,
+    STRIDE,
+    Contract,
+    Precision,
+    default_names,
+)
+from lmk.runtime.model.engine_file import (
+    ENGINE_NAMES,
+    LIBRARY_TITLES,
+    SINCE,
+    VERSION,
+    EngineInfo,
+    Library,
+    Recipe,
+    read_engine,
+    read_info,
+    sha256,
+    write_engine,
+)
+from lmk.runtime.model.probe import LIMITS_PX, compare, probe_crops, record, run_onnx
+from lmk.runtime.model.template import (
+    Template,
+    Weight,
+    compose,
+    pack_tensors,
+    read_template,
+    template_name,
+)
+from lmk.runtime.model.weights import HEADER, check_core, check_kind, read_header
+from lmk.runtime.model.wire import read_metadata
+from lmk.runtime.model.workspace import pack_of, pick

@@ -1,0 +1,60 @@
+"""What every source is: frames in order, with their true numbers and times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from lmk.runtime.detection import Colours, Frame
+from lmk.runtime.errors import UserError
+
+_CONTAINERS = ".mp4 .mov .m4v .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .flv .3gp .ogv .mxf"
+_RAW_STREAMS = ".h264 .264 .h265 .hevc .m2v .mjpeg .y4m .dv"
+VIDEO_SUFFIXES = frozenset(f"{_CONTAINERS} {_RAW_STREAMS}".split())
+
+
+class Source(Protocol):
+    """Frames in order, to be iterated over once. Also a context manager that closes itself."""
+
+    path: Path  # what was opened; of streams and cameras only good for messages
+    name: str  # good as a folder name
+    is_live: bool = False  # frames come as time passes: can neither be resumed nor wait for long
+    num_frames: int | None  # what the container says, or None; never to be relied on
+    frame_rate: Fraction | None  # frames a second; None for images
+    time_base: Fraction | None  # seconds a tick in which the video counts time; None for images
+    size: tuple[int, int] | None  # (height, width) of the first frame; None for images
+
+    colours: Colours | None = None  # of frames that are native
+
+    @property
+    def skipped(self) -> list[str]:
+        """What could not be read so far, and why: one line per image or kind of damage."""
+        ...
+
+    def __iter__(self) -> Iterator[Frame]: ...
+
+    def resume_after(self, index: int) -> None:
+        """Before iteration: begin with the first frame whose number is above `index`.
+
+        Numbers, times and pixels are those of an uninterrupted pass. Raises UserError where the
+        source can only be read as it comes.
+        """
+        raise UserError(f"{self.path}: cannot be read again from the start, so not be resumed")
+
+    def close(self) -> None:
+        """Free the decoder; iteration must have stopped."""
+        ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

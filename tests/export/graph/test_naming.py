@@ -1,0 +1,254 @@
+"""A pack whose points were named: eager ≡ folded ≡ exported ≡ composed, in every precision."""
+
+import csv
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from lmk.cli import main
+from lmk.export.graph.folding import fold
+from lmk.export.graph.pack import export_pack
+from lmk.export.graph.template import fill
+from lmk.export.graph.verify import probe_crops, run_eager, run_onnx
+from lmk.runtime.errors import UserError
+from lmk.runtime.images import crop, square_around, to_frame
+from lmk.runtime.model import workspace
+from lmk.runtime.model.probe import LIMITS_PX, check
+from lmk.runtime.model.template import compose, stamp
+from lmk.runtime.model.weights import read_header, read_weights
+from lmk.train.judge.named_pack import name_pack
+from lmk.train.network.category import halve_pack, load_pack
+
+SIZE, SCALE = 64, 1.25  # the crop_scale of `pack_path`
+NAMES = ("l_eye", "r_eye", "nose", "Mouth")
+
+
+@pytest.fixture(scope="session")
+def points(pack_path, core_path, crops, tmp_path_factory):
+    """Images, and points in them that hang on what the pack finds there."""
+    folder = tmp_path_factory.mktemp("few")
+    model, _ = load_pack(pack_path, core_path)
+    square = square_around((0, 0, 50, 50), SCALE)
+    images = crops[:, 7:57, 7:57]
+    for index, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{index}.png")
+    seen = np.stack([crop(image, square, SIZE) for image in images])
+    found, _ = run_eager(model, seen)
+    named = np.stack(
+        [
+            found[:, 0],
+            found[:, 1] * 1.2 - found[:, 2] * 0.2,
+            found.mean(axis=1) + 4,
+            found[:, 3] * 0.4 + found[:, 4] * 0.6 - 2,
+        ],
+        axis=1,
+    )
+    return folder, seen, named, square
+
+
+@pytest.fixture(scope="session")
+def table(points):
+    folder, _, named, square = points
+    path = folder / "annotations.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", *(f"{n}_{a}" for n in NAMES for a in "xy")])
+        for index, each in enumerate(named):
+            writer.writerow([f"{index}.png", *to_frame(each, square, SIZE).ravel()])
+    return path
+
+
+@pytest.fixture(scope="session")
+def named_pack(pack_path, core_path, table, tmp_path_factory):
+    path = tmp_path_factory.mktemp("named") / "teapots-named.safetensors"
+    report, _ = name_pack(pack_path, core_path, table, path, ridge=1e-9)
+    assert report["error_px"] < 0.01
+    return path
+
+
+@pytest.fixture(scope="session")
+def named_onnx(named_pack, core_path, template, points, tmp_path_factory):
+    path = tmp_path_factory.mktemp("named-onnx") / "teapots-named.onnx"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("lmk.export.graph.pack.make_template", lambda network: template)
+        return path, export_pack(named_pack, core_path, path, points[1])
+
+
+def test_the_header_says_where_it_comes_from(named_pack, pack_path):
+    header, before = read_header(named_pack), read_header(pack_path)
+    assert header["landmark_names"] == list(NAMES)
+    assert header["naming"]["from_sha256"] == before["sha256"] != header["sha256"]
+    assert header["naming"]["images"] == 10 and header["naming"]["ridge"] == 1e-9
+    assert header["network"] == before["network"] and header["crop_scale"] == SCALE
+    assert np.array(header["probe"]["landmarks"]).shape == (4, 4, 2)
+
+
+def test_the_points_come_out_of_the_file(named_onnx, points):
+    landmarks, scores = run_onnx(named_onnx[0].read_bytes(), points[1])
+    np.testing.assert_allclose(landmarks, points[2], atol=0.02)
+    assert landmarks.dtype == np.float32 and 0 <= scores.min() <= scores.max() <= 1 + 1e-6
+    contract = named_onnx[1]
+    assert contract.landmark_names == NAMES and contract.num_landmarks == 4
+
+
+def test_the_graph_is_the_regressor_of_the_plain_graph(
+    named_pack, named_onnx, exported, points, crops
+):
+    tensors = read_weights(named_pack, "pack")[0]
+    weight, offset = tensors["naming.weight"].astype(np.float64), tensors["naming.offset"]
+    for images in (points[1], crops):
+        found, scores = run_onnx(exported[0].read_bytes(), images)
+        expected = np.einsum("mk,nka->nma", weight, found) + offset
+        named, their_scores = run_onnx(named_onnx[0].read_bytes(), images)
+        np.testing.assert_allclose(named, expected, atol=1e-3)
+        share = np.abs(weight) / np.abs(weight).sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(their_scores, scores @ share.T, atol=1e-5)
+
+
+def test_eager_folded_exported(named_pack, core_path, named_onnx, crops):
+    model, _ = load_pack(named_pack, core_path)
+    eager, folded = run_eager(model, crops), run_eager(fold(model), crops)
+    exported = run_onnx(named_onnx[0].read_bytes(), crops)
+    for other in (folded, exported):
+        np.testing.assert_allclose(other[0], eager[0], atol=0.01)
+    assert named_onnx[1].drift["max_px"] < 0.01
+    assert named_onnx[1].drift["randomised"]["max_px"] < 0.01
+
+
+def test_composed_is_exported(named_pack, core_path, template, named_onnx):
+    """Byte for byte, so what runs without PyTorch is what was verified with it."""
+    pack, header = read_weights(named_pack, "pack")
+    made = compose(template, read_weights(core_path, "core")[0], pack, header, "pack")
+    assert named_onnx[0].read_bytes() == stamp(made, named_onnx[1])
+    assert onnx.load_from_string(made).SerializeToString() == made
+    model, _ = load_pack(named_pack, core_path)
+    assert fill(template, model, header) == made
+    drift = check(made, header["probe"], SIZE, NAMES, "pack")
+    assert drift["max_px"] < 0.01
+
+
+def test_halved_as_what_ships(named_pack, core_path, template, crops, tmp_path):
+    half = tmp_path / "half.safetensors"
+    halve_pack(named_pack, core_path, half)
+    pack, header = read_weights(half, "pack")
+    made = compose(template, read_weights(core_path, "core")[0], pack, header, "pack")
+    eager = run_eager(load_pack(half, core_path)[0], crops)
+    np.testing.assert_allclose(run_onnx(made, crops)[0], eager[0], atol=0.01)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
+def test_every_precision(
+    named_pack, core_path, same_trace, crops, tmp_path, monkeypatch, precision
+):
+    """What names the points stays in float32."""
+    monkeypatch.setitem(LIMITS_PX, precision, {"mean": 60.0})  # random weights drift as they like
+    images = probe_crops(SIZE, 16, seed=1)
+    path = tmp_path / "out.onnx"
+    contract = export_pack(named_pack, core_path, path, images, precision=precision)
+    assert (contract.precision, contract.landmark_names) == (precision, NAMES)
+    graph = onnx.load(path).graph
+    kinds = {t.name: t.data_type for t in graph.initializer if t.name.startswith("naming.")}
+    assert set(kinds) == {"naming.weight", "naming.offset", "naming.shares"}
+    assert set(kinds.values()) == {onnx.TensorProto.FLOAT}
+    if precision == "fp16":
+        assert run_onnx(path.read_bytes(), crops)[0].shape == (10, 4, 2)
+
+
+def test_an_engine(named_onnx, tmp_path, monkeypatch):
+    pytest.importorskip("tensorrt_rtx")
+    from lmk.export.engine import build, place
+    from lmk.export.engine.options import EngineOptions
+    from lmk.runtime.model.engine_file import read_engine
+
+    monkeypatch.setenv("LMK_CACHE", str(tmp_path / "cache"))
+    for module in (build, place):
+        monkeypatch.setattr(module, "local_gpu", lambda: None)
+    output = tmp_path / "a.engine"
+    build.export_engine(named_onnx[0], output, EngineOptions("tensorrt_rtx", batches=(1,)))
+    assert read_engine(output)[0].contract.landmark_names == NAMES
+
+
+def test_named_twice(named_pack, core_path, table, tmp_path):
+    with pytest.raises(UserError, match="points are named already, expected the one it was made"):
+        name_pack(named_pack, core_path, table, tmp_path / "out.safetensors")
+
+
+def test_nothing_is_written_when_refused(pack_path, core_path, table, tmp_path):
+    lines = table.read_text().splitlines()
+    rng = np.random.default_rng(0)
+    rows = [",".join([line.split(",")[0], *map(str, rng.uniform(0, 50, 8))]) for line in lines[1:]]
+    other = table.with_name("random.csv")
+    other.write_text("\n".join([lines[0], *rows]))
+    with pytest.raises(UserError, match=r"random\.csv: got points .* do not tell where they are"):
+        name_pack(pack_path, core_path, other, tmp_path / "out.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_that_exists(pack_path, core_path, table, tmp_path):
+    output = tmp_path / "out.safetensors"
+    output.write_bytes(b"mine")
+    with pytest.raises(UserError, match="exists already.*--force"):
+        name_pack(pack_path, core_path, table, output)
+    assert output.read_bytes() == b"mine"
+    name_pack(pack_path, core_path, table, output, force=True)
+    assert read_header(output)["landmark_names"] == list(NAMES)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, pack_path, core_path):
+    """A folder with the pack and its core in runs/."""
+    monkeypatch.chdir(tmp_path)
+    workspace.RUNS.mkdir()
+    for path, name in ((pack_path, "teapots"), (core_path, "core")):
+        (workspace.RUNS / f"{name}.safetensors").write_bytes(path.read_bytes())
+    return tmp_path
+
+
+def run(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        main([str(each) for each in arguments])
+    return int(ended.value.code or 0)
+
+
+def first_row(path):
+    with path.open(newline="") as file:
+        return next(csv.DictReader(file))
+
+
+def test_command(here, table, same_trace, capsys):
+    assert run("name", "teapots", "--annotations", table, "--ridge", "1e-6") == 0
+    said = capsys.readouterr()
+    assert said.out.split() == [f"runs/teapots-named.{kind}" for kind in ("safetensors", "onnx")]
+    assert "10 images" in said.err and "inter-ocular" in said.err and "Mouth" in said.err
+    assert "verified: eager = ONNX Runtime" in said.err and "on 10 images" in said.err
+    assert run("detect", table.parent / "0.png", "--model", "teapots-named", "--no-overlay") == 0
+    row, expected = first_row(here / "runs/0-landmarks/landmarks.csv"), first_row(table)
+    assert {f"{name}_{kind}" for name in NAMES for kind in ("x", "y", "score")} <= row.keys()
+    for column in ("l_eye_x", "Mouth_y"):
+        assert float(row[column]) == pytest.approx(float(expected[column]), abs=0.05)
+    assert run("name", "teapots", "--annotations", table) == 2
+    assert "--force" in capsys.readouterr().err
+
+
+def test_command_takes_a_folder_and_need_not_export(here, table, capsys):
+    arguments = ("--annotations", table.parent, "--no-export", "--output", "mine.safetensors")
+    assert run("name", "teapots", *arguments) == 0
+    assert capsys.readouterr().out.split() == ["mine.safetensors"]
+    assert not (here / "mine.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--ridge", "0"), "got '0', expected auto or a number over 0"),
+        (("--ridge", "strong"), "got 'strong', expected auto or a number over 0"),
+        (("--output", "mine.onnx"), "got mine.onnx, expected a name ending in .safetensors"),
+        (("--annotations", "none.csv"), "none.csv: cannot be read"),
+    ],
+)
+def test_bad_arguments(here, table, capsys, arguments, complaint):
+    assert run("name", "teapots", "--annotations", table, *arguments) == 2
+    assert complaint in capsys.readouterr().err
+    assert not (here / "runs/teapots-named.safetensors").exists()

@@ -1,0 +1,177 @@
+"""`lmk detect` as a user types it: what it writes, what it says, how it ends."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lmk.cli import main
+
+
+@pytest.fixture
+def run(capfd, model_path):
+    """Run `lmk detect`; returns the exit code, standard output and standard error."""
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            main(["detect", *map(str, arguments), "--model", str(model_path)])
+        out, err = capfd.readouterr()
+        return ended.value.code or 0, out, err
+
+    return call
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_one_video(run, blob_video, tmp_path):
+    code, out, err = run(blob_video[0])
+    folder = Path("runs/blob-landmarks")
+    assert code == 0
+    assert out.splitlines() == [str(folder / "landmarks.csv"), str(folder / "overlay.mp4")]
+    assert "24 frames in" in err and "the slowest: " in err
+    assert [path.name for path in Path("runs").iterdir()] == ["blob-landmarks"]
+
+
+def test_every_format_at_once(run, blob_video):
+    code, out, _ = run(
+        blob_video[0], "--write", "csv,jsonl,coco,parquet,dlc,slp,overlay", "--output", "o",
+        "--trails", 5, "--names",
+    )  # fmt: skip
+    assert code == 0 and len(out.splitlines()) == 8
+    assert all(Path(line).stat().st_size for line in out.splitlines())
+
+
+def test_several_sources_one_of_them_bad(run, blob_video, tmp_path):
+    (tmp_path / "bad.mp4").write_bytes(b"nothing")
+    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(tmp_path / "good.png")
+    code, out, err = run(blob_video[0], "bad.mp4", "good.png", "--output", "o", "--streams", 2)
+    assert code == 3 and out == "o\n"
+    assert "bad.mp4: failed: bad.mp4: cannot be opened" in err and "failed: 1 of 3 sources" in err
+    assert sorted(path.name for path in Path("o").iterdir()) == ["blob", "good"]
+    code, _, err = run(blob_video[0], "bad.mp4", "good.png", "--output", "o", "--resume")
+    assert code == 3 and "finished already: 2 of 3" in err and "failed: 1 of 1" in err
+
+
+def test_results_that_are_there_are_told_before_anything_is_done(run, blob_video, tmp_path):
+    shutil.copy(blob_video[0], "b.mp4")
+    assert run(blob_video[0], "b.mp4", "--output", "o")[0] == 0
+    shutil.rmtree("o/blob")
+    code, out, err = run(blob_video[0], "b.mp4", "--output", "o")
+    assert (code, out) == (2, "") and "o/b/landmarks.csv: got an output that exists" in err
+    assert not Path("o/blob").exists()
+
+
+def test_live_is_for_one_video(run, blob_video):
+    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save("a.png")
+    code, _, err = run("a.png", "--live")
+    assert code == 2 and "--live: got images" in err
+    code, _, err = run(blob_video[0], "a.png", "--live")
+    assert code == 2 and "--live: got it with 2 sources" in err
+    code, _, err = run(blob_video[0], "--live", "--resume")
+    assert code == 2 and "--live: got it with --resume" in err
+
+
+def test_an_unreadable_image_shows_in_the_exit_code(run, tmp_path):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "b.png").write_bytes(b"nothing")
+    code, _, err = run("in", "--output", "o")
+    assert code == 3 and "skipped: " in err and "b.png" in err
+
+
+def test_a_finished_run_is_not_repeated_by_resume(run, blob_video):
+    run(blob_video[0], "--output", "o")
+    before = Path("o/landmarks.csv").stat().st_mtime_ns
+    code, out, err = run(blob_video[0], "--output", "o", "--resume")
+    assert (code, out) == (0, "") and "finished already: 1 of 1" in err
+    assert Path("o/landmarks.csv").stat().st_mtime_ns == before
+    code, _, err = run(blob_video[0], "--output", "o")
+    assert code == 2 and "exists already" in err
+
+
+def test_a_pattern_in_quotes(run, blob_video):
+    code, _, err = run(f"{blob_video[0].parent}/bl*b.mp4", "--no-overlay", "--output", "o")
+    assert code == 0 and "24 frames" in err
+    code, _, err = run(f"{blob_video[0].parent}/no*.mp4")
+    assert code == 2 and "no*.mp4" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["no.mp4"], "no.mp4"),
+        (["VIDEO", "--write", "xml"], "format: got 'xml', expected some of csv, overlay"),
+        (["VIDEO", "--write", ""], "got nothing to write"),
+        (["VIDEO", "--write", "overlay", "--no-overlay"], "got nothing to write"),
+        (["VIDEO", "--skeleton", "no.csv"], "no.csv: cannot be read"),
+        (["VIDEO", "--smooth-by", "0", "1"], "cut-off of 0.0 Hz"),
+        (["VIDEO", "--roi", "track", "--start", "1,2"], "roi: got '1,2'"),
+        (["VIDEO", "--hwaccel", "nonsense"], "nonsense"),
+        (["VIDEO", "--detector", "no.onnx"], "no.onnx"),
+        (["VIDEO", "--engine", "no.engine"], "leave the engine out"),
+    ],
+)
+def test_bad_words_are_one_line(run, blob_video, arguments, words):
+    given = [str(blob_video[0]) if word == "VIDEO" else word for word in arguments]
+    code, out, err = run(*given)
+    assert (code, out) == (2, "") and words in err
+    assert len([line for line in err.splitlines() if line.startswith("lmk: ")]) == 1
+    assert not Path("runs").exists()
+
+
+_SLOW = """
+import sys, time
+from lmk.cli import main
+from lmk.runtime import finder
+from lmk.runtime.pipeline import feed
+feed.CHUNK = 6
+locate = finder.Finder.locate
+def slow(self, crops, boxes):
+    time.sleep(0.1)
+    return locate(self, crops, boxes)
+finder.Finder.locate = slow if sys.argv.pop(1) == "slow" else locate
+main()
+"""
+_WRITE = ("--write", "csv,overlay,jsonl,coco,parquet,dlc,slp", "--trails", "9", "--batch", "2")
+
+
+@pytest.mark.parametrize("more", [(), ("--smooth",), ("--roi", "track")])
+def test_kill_9_and_resume_end_as_if_nothing_had_been(tmp_path, blob_video, model_path, more):
+    def start(speed, *options):
+        arguments = ["detect", blob_video[0], "--model", model_path, *_WRITE, *more, *options]
+        return subprocess.Popen(
+            [sys.executable, "-c", _SLOW, speed, *map(str, arguments)],
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    killed = start("slow", "--output", "o")
+    chunk = tmp_path / ".o.partial" / "000001.jsonl"
+    deadline = time.monotonic() + 60
+    while not chunk.exists() and time.monotonic() < deadline and killed.poll() is None:
+        time.sleep(0.01)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    assert chunk.exists() and not (tmp_path / "o" / "landmarks.csv").exists()
+    _, told = (resumed := start("fast", "--output", "o", "--resume")).communicate()
+    assert resumed.returncode == 0 and " of them before)" in told, told
+    whole = start("fast", "--output", "whole")
+    assert whole.wait() == 0 and whole.communicate()
+    ours, theirs = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+        for name in ("o", "whole")
+    )
+    assert sorted(ours) == sorted(theirs) and len(ours) == 8
+    assert [name for name in ours if ours[name] != theirs[name]] == []
+    assert not (tmp_path / ".o.partial").exists()

@@ -1,0 +1,210 @@
+"""What is there, what is not and what is broken: each told apart, each with its cure."""
+
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import onnxruntime
+import pytest
+
+from lmk.runtime.doctor import diagnosis
+from lmk.runtime.doctor.diagnosis import Check
+from lmk.runtime.doctor.gpus import Gpu
+from lmk.runtime.doctor.imports import ABSENT, Trial
+from lmk.runtime.doctor.providers import Provider
+
+ROOT = Path(__file__).parents[3]
+CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
+
+@pytest.fixture
+def only_light(monkeypatch):
+    """Leave out torch and what imports it, and ray: seconds each."""
+    heavy = ("torch", "torchvision", "onnxscript", "ray")
+    light = tuple(p for p in diagnosis._PACKAGES if p.module not in heavy)
+    monkeypatch.setattr(diagnosis, "_PACKAGES", light)
+
+
+@pytest.fixture
+def no_driver(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+def _package(module: str, **facts) -> diagnosis._Package:
+    return diagnosis._Package(module, (module.replace("_", "-"),), **facts)
+
+
+def _check(package: diagnosis._Package, trial: Trial, has_gpu: bool = False) -> Check:
+    return diagnosis._check_package(package, trial, has_gpu)
+
+
+def test_examine_here(only_light):
+    found = diagnosis.examine()
+    checks = {check.name: check for check in found.checks}
+    assert list(checks)[:3] == ["python", "lmk-toolkit", "numpy"]
+    assert {"onnxruntime", "av", "pillow", "tensorrt", "nvidia gpu", "cpu"} <= set(checks)
+    for name in ("python", "lmk-toolkit", "numpy", "pillow", "av", "cpu"):
+        assert checks[name].state == "ok" and not checks[name].cure, checks[name]
+    assert checks["numpy"].detail == version("numpy")
+    assert checks["av"].detail == f"{version('av')}, with libx264"
+    assert onnxruntime.__version__ in checks["onnxruntime"].detail
+    built = {
+        name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()
+    }
+    assert {f"onnxruntime {name.lower()}" for name in built - {"CPU"}} <= set(checks)
+    assert found.best_device in ("cpu", "cuda") and found.best_runner.why
+    for check in checks.values():
+        assert (check.state == "ok") == (check.cure == ""), check
+        assert "\n" not in check.detail + check.cure, check
+
+
+def test_every_extra_is_one_of_ours():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = {package.extra for package in diagnosis._PACKAGES if package.extra}
+    assert names <= set(extras["optional-dependencies"])
+
+
+def test_missing_package_names_the_pip_line():
+    check = _check(_package("lmk_no_such_module"), Trial(ABSENT))
+    cure = "pip install lmk-no-such-module"
+    assert check == Check("lmk-no-such-module", "missing", "not installed", cure)
+
+
+def test_missing_package_of_an_extra_names_the_extra():
+    check = _check(_package("lmk_no_such_module", extra="trt"), Trial(ABSENT))
+    assert check.cure == f"pip install -e '{ROOT}[trt]'"
+
+
+def test_package_that_fails_to_import_is_broken_with_its_reason():
+    reason = "ImportError: libnvinfer.so.10: cannot open shared object file"
+    check = _check(_package("lmk_fake_engine"), Trial(reason))
+    assert check.state == "broken"
+    assert check.detail == f"of unknown version: {reason}"
+    assert check.cure == "pip install --force-reinstall lmk-fake-engine"
+
+
+def test_package_that_lacks_the_driver_is_not_reinstalled():
+    check = _check(_package("lmk_fake_engine"), Trial("ImportError: libcuda.so.1: cannot open"))
+    assert check.state == "broken" and "install its driver" in check.cure
+
+
+def test_installed_distribution_without_its_module_is_broken():
+    package = diagnosis._Package("lmk_no_such_module", ("numpy",))
+    check = _check(package, Trial(ABSENT))
+    assert check.state == "broken"
+    assert check.detail == f"{version('numpy')}: has no module lmk_no_such_module"
+
+
+@pytest.mark.parametrize(
+    ("fact", "has_gpu", "state", "words"),
+    [
+        (1, True, "ok", "sees 1 GPU"),
+        ([["A", 8, 0], ["B", 9, 0]], True, "ok", "sees 2 GPUs"),
+        (False, False, "ok", "sees no GPU"),
+        (None, True, "broken", "sees none of the GPUs (driver too old)"),
+    ],
+)
+def test_package_that_sees_no_gpu_is_broken_where_there_is_one(fact, has_gpu, state, words):
+    package = diagnosis._Package("numpy", ("numpy",), gpus=True)
+    check = _check(package, Trial(None, fact, "driver too old"), has_gpu)
+    assert check.state == state and check.detail.endswith(words)
+    assert check.cure == ("" if state == "ok" else "pip install --force-reinstall numpy")
+
+
+def test_tensorrt_rtx_tells_what_it_builds_for():
+    check = _check(diagnosis._TENSORRT_RTX, Trial(None, ["SM75", "SM120"]))
+    assert "builds for compute capability 7.5, 12.0" in check.detail
+
+
+def test_build_without_libx264_is_broken():
+    check = _check(diagnosis._AV, Trial(None, False))
+    assert check.state == "broken" and "--only-binary av" in check.cure
+
+
+def test_two_onnxruntimes_are_broken(monkeypatch):
+    monkeypatch.setattr(diagnosis, "_version", lambda distribution: "1.31.1")
+    check = _check(diagnosis._ONNXRUNTIME, Trial(None, ["CPUExecutionProvider"]))
+    assert check.state == "broken"
+    assert check.cure.startswith("pip uninstall -y onnxruntime-gpu onnxruntime && pip install ")
+
+
+def test_provider_that_loads():
+    wants = ("libcudart.so.13",)
+    check = diagnosis._check_provider(CUDA, Provider(wants, (), None), has_gpu=True)
+    assert check == Check("onnxruntime cuda", "ok", "wants libcudart.so.13")
+
+
+def test_idle_gpu_is_broken_and_names_the_libraries():
+    provider = Provider(("libcudart.so.13", "libcudnn.so.9"), ("libcudnn.so.9",), "did not load")
+    check = diagnosis._check_provider(CUDA, provider, has_gpu=True)
+    assert check.state == "broken" and check.detail.endswith("; not found: libcudnn.so.9")
+    assert check.cure == f"pip install -e '{ROOT}[cuda]'"
+    assert diagnosis._check_provider(CUDA, provider, has_gpu=False).state == "missing"
+
+
+def test_tensorrt_provider_wants_its_major_version(monkeypatch):
+    wants = ("libnvinfer.so.10", "libcudart.so.13")
+    provider = Provider(wants, wants[:1], "did not load")
+    monkeypatch.setattr(diagnosis, "_version", lambda distribution: None)
+    check = diagnosis._check_provider(TENSORRT, provider, has_gpu=True)
+    assert check.state == "missing" and check.cure == "pip install 'tensorrt-cu13==10.*'"
+    monkeypatch.setattr(diagnosis, "_version", lambda distribution: "11.0.0")
+    check = diagnosis._check_provider(TENSORRT, provider, has_gpu=True)
+    assert "an environment of its own pip install 'tensorrt-cu13==10.*'" in check.cure
+
+
+def test_provider_of_another_maker_is_broken_without_an_nvidia_gpu_too():
+    provider = Provider((), (), "OpenVINOExecutionProvider: did not load")
+    check = diagnosis._check_provider("OpenVINOExecutionProvider", provider, has_gpu=False)
+    assert check.state == "broken" and "did not load" in check.detail
+
+
+def test_no_driver_is_missing(no_driver):
+    check, gpus = diagnosis._check_gpus(Trial(ABSENT))
+    assert check.state == "missing" and gpus == ()
+
+
+def test_cuda_core_tells_the_gpus_where_there_is_no_nvidia_smi(no_driver):
+    check, gpus = diagnosis._check_gpus(Trial(None, [["NVIDIA H200", 9, 0]]))
+    assert check == Check("nvidia gpu", "ok", "NVIDIA H200, compute capability 9.0")
+    assert gpus == (Gpu("NVIDIA H200", (9, 0)),)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("model name\t: Fast 9\nflags\t\t: fpu avx2 avx512f avx512_bf16\n", "AVX-512 bf16"),
+        ("processor : 0\nFeatures\t: fp asimd bf16\n", "bf16"),
+    ],
+)
+def test_cpu_instructions(tmp_path, text, words):
+    path = tmp_path / "cpuinfo"
+    path.write_text(text)
+    detail = diagnosis._check_cpu(path).detail
+    assert detail.endswith(f", {words}") and " cores, " in detail
+    assert ("Fast 9" in detail) == ("Fast 9" in text)
+
+
+def test_cpu_without_cpuinfo():
+    assert diagnosis._check_cpu(Path("/no/such/file")).detail.endswith(" cores")
+
+
+def test_openvino_is_named_beside_the_cpu():
+    best = diagnosis.BestRunner("cpu", "no NVIDIA GPU")
+    assert "--device openvino" in diagnosis._with_openvino(best, True).why
+    assert diagnosis._with_openvino(best, False) == best
+    gpu = diagnosis.BestRunner("trt", "a GPU")
+    assert diagnosis._with_openvino(gpu, True) == gpu
+
+
+def test_doctor_imports_nothing_heavy():
+    program = (
+        "import sys; from lmk.runtime.doctor import diagnosis as doctor\n"
+        "needed = (doctor._ONNXRUNTIME, doctor._CUDA_CORE, doctor._TENSORRT_RTX)\n"
+        "doctor._PACKAGES = needed; doctor.examine()\n"
+        "print({'torch', 'torchvision', 'onnx', 'onnxruntime', 'tensorrt'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("set()\n", "")

@@ -1,0 +1,148 @@
+"""engine_file: what is written comes back; every file that is none is told apart in one line."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lmk.runtime import commands
+from lmk.runtime.errors import UserError
+from lmk.runtime.model.contract import Contract
+from lmk.runtime.model.engine_file import (
+    MAGIC,
+    VERSION,
+    EngineInfo,
+    Recipe,
+    read_engine,
+    read_info,
+    sha256,
+    write_engine,
+)
+
+PLAN = b"vtrt" + bytes(range(256))
+RECIPE = Recipe(
+    onnx_sha256="o" * 64,
+    precision="fp16",
+    library="tensorrt_rtx",
+    library_version="1.7.1",
+    gpu="",
+    targets=("7.5", "8.6"),
+    batches=(1, 8),
+    refittable=False,
+    level=3,
+    workspace_mib=None,
+)
+
+
+def info_of(plan, recipe=RECIPE):
+    contract = Contract("tea pots ☕", 2, 64, "fp16", "c" * 64, "p" * 64, ("lid", "spout"), 1.25)
+    return EngineInfo(contract, recipe, {"fp16": 9}, {"fp16": 4}, {}, 1.5, len(plan), sha256(plan))
+
+
+@pytest.fixture
+def engine(tmp_path):
+    path = tmp_path / "pots.engine"
+    write_engine(path, info_of(PLAN), PLAN)
+    return path
+
+
+def refused(path):
+    """The one line that both readers refuse `path` with."""
+    with pytest.raises(UserError) as caught:
+        read_info(path)
+    with pytest.raises(UserError) as again:
+        read_engine(path)
+    assert str(caught.value) == str(again.value) and "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(plan=st.binary(max_size=300), batches=st.sets(st.integers(1, 512), min_size=1))
+def test_what_is_written_comes_back(tmp_path, plan, batches):
+    info = info_of(plan, replace(RECIPE, batches=tuple(sorted(batches)), workspace_mib=64))
+    write_engine(tmp_path / "x.engine", info, plan)
+    assert read_engine(tmp_path / "x.engine") == (info, plan)
+    assert read_info(tmp_path / "x.engine") == info
+    assert [path.name for path in tmp_path.iterdir()] == ["x.engine"]
+
+
+@pytest.mark.parametrize("part", [0.0, 0.002, 0.01, 0.3, 0.8, 0.999])
+def test_truncated(engine, part):
+    data = engine.read_bytes()
+    engine.write_bytes(data[: int(part * len(data))])
+    assert "pots.engine: truncated: " in refused(engine)
+
+
+def test_changed_plan(engine):
+    data = bytearray(engine.read_bytes())
+    data[-3] ^= 1
+    engine.write_bytes(data)
+    assert read_info(engine) == info_of(PLAN)  # only the header is read
+    with pytest.raises(UserError, match=r"damaged: the plan's sha256 .* `--engine rtx`"):
+        read_engine(engine)
+
+
+def test_bytes_after_the_end(engine):
+    with open(engine, "ab") as file:
+        file.write(b"more")
+    assert "got 4 bytes after the engine's end" in refused(engine)
+
+
+@pytest.mark.parametrize("header", [b"{]", b"{}", b"[]", b"\xff\xff"])
+def test_damaged_header(engine, header):
+    engine.write_bytes(
+        MAGIC + (1).to_bytes(4, "little") + len(header).to_bytes(4, "little") + header
+    )
+    assert "damaged: its header cannot be read" in refused(engine)
+
+
+def test_newer_layout(engine):
+    data = engine.read_bytes()
+    engine.write_bytes(MAGIC + (VERSION + 1).to_bytes(4, "little") + data[12:])
+    assert f"got engine layout {VERSION + 1}, expected at most {VERSION}; upgrade" in refused(
+        engine
+    )
+
+
+def test_missing_contract_key_is_named(engine):
+    data = engine.read_bytes()
+    engine.write_bytes(data.replace(b'"lmk.category"', b'"lmk.cat_gory"'))
+    assert "metadata key 'lmk.category' is missing" in refused(engine)
+
+
+@pytest.mark.parametrize("magic", [b"ftrt", b"ptrt", b"vtrt"])
+def test_bare_plan(tmp_path, magic):
+    (tmp_path / "a.engine").write_bytes(magic + bytes(60))
+    assert "got a bare TensorRT plan" in refused(tmp_path / "a.engine")
+
+
+def test_other_files(tmp_path):
+    (tmp_path / "a.engine").write_bytes(b"\x08\x08:7 an ONNX model")
+    assert "got another kind of file" in refused(tmp_path / "a.engine")
+    assert "no such file" in refused(tmp_path / "none.engine")
+    assert "is a folder" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({}, "compute capability 7.5, 8.6"),
+        ({"targets": ()}, "compute capability 8.0 and newer"),
+        ({"targets": (), "precision": "fp8"}, "compute capability 8.9 and newer"),
+        ({"targets": ("9.0",), "gpu": "NVIDIA H200"}, "NVIDIA H200 (compute capability 9.0)"),
+    ],
+)
+def test_place_in_words(changes, words):
+    assert replace(RECIPE, **changes).place == words
+
+
+def test_info_prints_it(engine, capsys):
+    commands.print_info(engine)
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert lines["category"] == "tea pots ☕" and lines["landmark_names"] == "lid, spout"
+    assert lines["targets"] == "7.5, 8.6" and lines["layers"] == "fp16 9"
+    assert lines["runs_on"] == "compute capability 7.5, 8.6" and lines["gpu"] == "-"
+    commands.print_info(engine, as_json=True)
+    assert json.loads(capsys.readouterr().out)["plan_bytes"] == len(PLAN)

@@ -1,0 +1,127 @@
+"""ONNX file -> runner: right numbers, one provider, one line for whatever is wrong."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from lmk.runtime.errors import UserError
+from lmk.runtime.runners.ort import OrtRunner
+
+
+def _centroids(crops):
+    weights = crops.astype(np.float64)
+    ramp = np.arange(64.0)
+    mass = weights.sum((1, 2)) + 1e-6
+    x = (weights * ramp[None, None, :, None]).sum((1, 2)) / mass
+    y = (weights * ramp[None, :, None, None]).sum((1, 2)) / mass
+    return np.stack([x, y], -1), weights.mean((1, 2)) / 255
+
+
+def test_runs_the_graph_on_any_batch(model_path):
+    crops = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+    with OrtRunner(model_path, threads=1) as runner:
+        for batch in (crops[:0], crops[:1], crops):
+            landmarks, scores = runner(batch)
+            assert landmarks.dtype == scores.dtype == np.float32
+            assert landmarks.shape == (len(batch), 3, 2) and scores.shape == (len(batch), 3)
+            expected_landmarks, expected_scores = _centroids(batch)
+            np.testing.assert_allclose(landmarks, expected_landmarks, atol=1e-3)
+            np.testing.assert_allclose(scores, expected_scores, atol=1e-5)
+
+
+def test_reads_the_contract(model_path):
+    with OrtRunner(model_path) as runner:
+        assert runner.name == "onnxruntime CPUExecutionProvider"
+        assert runner.contract.landmark_names == ("red", "green", "blue")
+        assert runner.contract.input_size == 64
+
+
+def test_absent_provider_is_an_error_with_a_cure_and_no_noise(model_path, capfd):
+    try:
+        OrtRunner(model_path, device="cuda").close()
+    except UserError as error:
+        message = str(error)
+    else:
+        pytest.skip("this machine has a working CUDA provider")
+    assert "CUDAExecutionProvider" in message and "\n" not in message
+    assert "pip install 'onnxruntime-gpu[cuda,cudnn]'" in message and "lmk doctor" in message
+    assert capfd.readouterr() == ("", "")
+
+
+def test_crops_of_others(model_path):
+    crops = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    shared = SimpleNamespace(__dlpack__=crops.__dlpack__, __dlpack_device__=lambda: (1, 0))
+    on_device = SimpleNamespace(__dlpack_device__=lambda: (2, 0))
+    with OrtRunner(model_path, threads=1) as runner:
+        np.testing.assert_array_equal(runner(shared)[0], runner(crops)[0])
+        with pytest.raises(ValueError, match="crops: got an array in device memory, expected one"):
+            runner(on_device)
+
+
+def test_cpu_run_is_silent(model_path, capfd):
+    with OrtRunner(model_path) as runner:
+        runner(np.zeros((2, 64, 64, 3), np.uint8))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "tpu"}, "device: got 'tpu', expected one of cpu, cuda"),
+        ({"threads": 0}, "threads: got 0, expected 1 or more"),
+        ({"buckets": [1]}, "buckets: got device 'cpu', expected cuda; leave buckets out"),
+        ({"buckets": [8, 0], "device": "cuda"}, "buckets: got 0, expected batch sizes of 1 or mo"),
+    ],
+)
+def test_bad_options(model_path, options, message):
+    with pytest.raises(UserError, match=message):
+        OrtRunner(model_path, **options)
+
+
+@pytest.mark.parametrize("part", [0.0, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99])
+def test_truncated_file_is_one_line(model_path, tmp_path, part):
+    whole = model_path.read_bytes()
+    path = tmp_path / "cut.onnx"
+    path.write_bytes(whole[: int(len(whole) * part)])
+    with pytest.raises(UserError, match="cut.onnx") as caught:
+        OrtRunner(path)
+    assert "\n" not in str(caught.value) and "export" in str(caught.value)
+
+
+def test_random_bytes_missing_file_and_folder(tmp_path):
+    path = tmp_path / "junk.onnx"
+    path.write_bytes(bytes(range(256)) * 8)
+    with pytest.raises(UserError, match="junk.onnx: cannot be read as an ONNX model"):
+        OrtRunner(path)
+    with pytest.raises(UserError, match="no such file"):
+        OrtRunner(tmp_path / "no.onnx")
+    with pytest.raises(UserError, match="is a folder, expected a model"):
+        OrtRunner(tmp_path)
+
+
+def test_model_of_someone_else(make_model):
+    with pytest.raises(UserError, match="blob.onnx: not made by `lmk export`"):
+        OrtRunner(make_model(metadata={"author": "someone"}))
+    with pytest.raises(UserError, match=r"'lmk.category' is missing, expected a model made by"):
+        OrtRunner(make_model(metadata={"lmk.format": "1"}))
+
+
+def test_metadata_that_contradicts_the_graph(make_model):
+    with pytest.raises(UserError, match="got tensors .* expected .*128, 128, 3"):
+        OrtRunner(make_model(input_size=128))
+
+
+def test_graph_with_other_tensors(make_model, model_path, tmp_path):
+    metadata = {prop.key: prop.value for prop in onnx.load(model_path).metadata_props}
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["B", 4])
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["B", 4])
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [value], [result])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    helper.set_model_props(model, metadata)
+    path = tmp_path / "other.onnx"
+    onnx.save(model, path)
+    with pytest.raises(UserError, match="other.onnx: got tensors"):
+        OrtRunner(path)

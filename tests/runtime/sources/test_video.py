@@ -1,0 +1,174 @@
+"""Videos as they come: odd, turned, of variable rate, damaged, without pictures."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from lmk.runtime.errors import UserError
+from lmk.runtime.sources.open import open_source
+
+
+def _numbered(count, height=48, width=64):
+    """Frames of one grey each, 8 levels apart: which frame it is can be read off it."""
+    return [np.full((height, width, 3), 20 + 8 * index, np.uint8) for index in range(count)]
+
+
+def _numbers(frames):
+    return [round((float(frame.image.mean()) - 20) / 8) for frame in frames]
+
+
+def test_plain_video(tmp_path, write_video):
+    path = write_video(tmp_path / "v.mp4", _numbered(10))
+    with open_source(path) as source:
+        assert source.size == (48, 64) and source.num_frames == 10
+        assert source.frame_rate == Fraction(25)
+        frames = list(source)
+        assert source.skipped == []
+    assert _numbers(frames) == list(range(10))
+    assert [frame.index for frame in frames] == list(range(10))
+    np.testing.assert_allclose([frame.time_s for frame in frames], np.arange(10) / 25, atol=1e-6)
+    assert {frame.source for frame in frames} == {"v.mp4"}
+
+
+def test_colours_survive(tmp_path, write_video):
+    picture = np.zeros((32, 32, 3), np.uint8)
+    picture[:16, :16], picture[:16, 16:], picture[16:, :16] = (220, 30, 30), (30, 220, 30), 200
+    path = write_video(tmp_path / "v.mp4", [picture] * 2, options={})
+    with open_source(path) as source:
+        image = next(iter(source)).image.astype(int)
+    for y, x in ((8, 8), (8, 24), (24, 8), (24, 24)):
+        assert np.abs(image[y, x] - picture[y, x]).max() < 12
+
+
+@pytest.mark.parametrize(("height", "width"), [(47, 63), (1, 2), (17, 16)])
+def test_odd_sizes(tmp_path, write_video, height, width):
+    pictures = _numbered(3, height, width)
+    path = write_video(tmp_path / "v.mkv", pictures, codec="ffv1", pix_fmt="bgr0")
+    with open_source(path) as source:
+        assert source.size == (height, width)
+        frames = list(source)
+    for frame, picture in zip(frames, pictures, strict=True):
+        np.testing.assert_array_equal(frame.image, picture)
+
+
+def test_variable_frame_rate_keeps_its_times(tmp_path, write_video):
+    ticks = [0, 40, 100, 101, 300, 340, 1000]
+    with open_source(write_video(tmp_path / "v.mp4", _numbered(7), ticks=ticks)) as source:
+        frames = list(source)
+    np.testing.assert_allclose([f.time_s for f in frames], np.array(ticks) / 1000, atol=1e-6)
+
+
+def test_time_starts_with_the_first_frame(tmp_path, write_video):
+    path = write_video(tmp_path / "v.mkv", _numbered(3), ticks=[5000, 5040, 5080])
+    with open_source(path) as source:
+        np.testing.assert_allclose([f.time_s for f in source], [0, 0.04, 0.08], atol=1e-6)
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, -90])
+def test_rotation_is_applied(tmp_path, write_video, rotation):
+    upright = np.zeros((40, 60, 3), np.uint8)
+    upright[:20, :30] = 220  # bright in the top left corner
+    stored = np.ascontiguousarray(np.rot90(upright, -rotation // 90))
+    with open_source(write_video(tmp_path / "v.mp4", [stored] * 2, rotation=rotation)) as source:
+        assert source.size == (40, 60)
+        image = next(iter(source)).image
+    assert image.shape == (40, 60, 3)
+    assert np.abs(image[2:16, 2:26].astype(int) - 220).max() < 12 and image[24:].max() < 30
+
+
+def test_truncated_video_gives_what_it_has(tmp_path, write_video, caplog):
+    caplog.set_level("DEBUG")
+    noise = np.random.default_rng(0).integers(0, 256, (30, 48, 64, 3), dtype=np.uint8)
+    # The index first, as in a file for the web: it outlives the end.
+    whole = write_video(
+        tmp_path / "w.mp4", list(noise), options={"movflags": "faststart"}
+    ).read_bytes()
+    path = tmp_path / "cut.mp4"
+    path.write_bytes(whole[: len(whole) // 2])
+    with open_source(path) as source:
+        frames = list(source)
+        assert 5 < len(frames) < 25
+        assert [frame.index for frame in frames] == list(range(len(frames)))
+        assert any("of 30 packets" in line for line in source.skipped), source.skipped
+    assert "cut.mp4" in caplog.text
+
+
+def test_corrupt_packets_are_counted_and_numbers_go_on(tmp_path, write_video):
+    path = write_video(tmp_path / "v.mov", _numbered(12), codec="png", pix_fmt="rgb24")
+    data = bytearray(path.read_bytes())
+    starts = [i for i in range(len(data)) if data[i : i + 8] == b"\x89PNG\r\n\x1a\n"]
+    for start in starts[3:5]:
+        data[start : start + 40] = bytes(40)
+    path.write_bytes(data)
+    with open_source(path) as source:
+        frames = list(source)
+        assert source.skipped == [f"{path}: 2 corrupt packets"]
+    assert _numbers(frames) == [0, 1, 2, 5, 6, 7, 8, 9, 10, 11]
+    assert [frame.index for frame in frames] == _numbers(frames)  # still those of the whole file
+    assert frames[3].time_s == pytest.approx(0.2)
+
+
+def test_corrupt_packet_near_the_end_is_reported(tmp_path, write_video):
+    path = write_video(tmp_path / "v.mov", _numbered(8), codec="png", pix_fmt="rgb24")
+    data = path.read_bytes()
+    last_but_one = data.rfind(b"\x89PNG", 0, data.rfind(b"\x89PNG"))
+    path.write_bytes(data[:last_but_one] + bytes(8) + data[last_but_one + 8 :])
+    with open_source(path) as source:
+        numbers = _numbers(source)
+        assert numbers[:6] == list(range(6))
+        missing = 8 - len(numbers)  # 1 or, where the decoder has threads, more
+        assert source.skipped[0] == f"{path}: 1 corrupt packets"
+        if missing > 1:
+            assert f"{missing - 1} frames behind" in source.skipped[1]
+
+
+def test_video_that_lost_its_index(tmp_path, write_video):
+    path = write_video(tmp_path / "v.mp4", _numbered(10))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match="v.mp4: cannot be opened as a video") as caught:
+        open_source(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_frame_can_be_decoded(tmp_path, write_video):
+    path = write_video(tmp_path / "v.mov", _numbered(3), codec="png", pix_fmt="rgb24")
+    path.write_bytes(path.read_bytes().replace(b"\x89PNG\r\n\x1a\n", bytes(8)))
+    with pytest.raises(UserError, match=r"\d corrupt packets and no frame"):
+        open_source(path)
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"", "empty file"), (b"x" * 999, "cannot be")])
+def test_files_that_are_no_video(tmp_path, content, message):
+    path = tmp_path / "v.mp4"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        open_source(path)
+
+
+def test_audio_only(tmp_path):
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        silence = np.zeros((1, 1024), np.float32)
+        frame = av.AudioFrame.from_ndarray(silence, format="fltp", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with pytest.raises(UserError, match="a.mp4: got audio only, expected a video stream"):
+        open_source(path)
+
+
+def test_second_pass_is_refused(tmp_path, write_video):
+    with open_source(write_video(tmp_path / "v.mp4", _numbered(3))) as source:
+        list(source)
+        with pytest.raises(ValueError, match="open it again"):
+            list(source)
+
+
+def test_real_videos(data_root):
+    for name, count in (("cat_sofa", 87), ("face_carphone", 120)):
+        with open_source(data_root / "videos" / f"{name}.mp4") as source:
+            assert sum(1 for _ in source) == count == source.num_frames
+            assert source.skipped == []

@@ -1,0 +1,155 @@
+"""annotations.csv: what is read, and where it says what is wrong."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lmk.runtime.errors import UserError
+from lmk.runtime.images import UnreadableImage
+from lmk.train.datasets.layouts.table import landmark_names, open_csv
+
+HEADER = "file,width,height,split,l_eye_x,l_eye_y,l_eye_v,nose_x,nose_y\n"
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Return a function that writes the table and returns its folder."""
+
+    def table(text, encoding="utf-8"):
+        (tmp_path / "annotations.csv").write_bytes(text.encode(encoding))
+        return tmp_path
+
+    return table
+
+
+def fails(root, match):
+    with pytest.raises(UserError, match=match) as caught:
+        open_csv(root)
+    message = str(caught.value)
+    assert "annotations.csv" in message and "\n" not in message
+
+
+def test_points_visibility_and_empty_cells(write):
+    data = open_csv(
+        write(
+            HEADER
+            + "a.png,9,9,train,1.5,2,1,3,4\n"
+            + "b.png,9,9,test,1.5,2,0,3,4\n"
+            + "c.png,9,9,,,,,3,\n"
+            + "sub/d.png,9,9,val,-1,1e1,2,,4\n"
+        )
+    )
+    assert data.landmark_names == ("l_eye", "nose")
+    assert [sample.name for sample in data.samples] == ["a.png", "b.png", "c.png", "sub/d.png"]
+    assert [sample.split for sample in data.samples] == ["train", "test", "", "val"]
+    nan = np.nan
+    expected = [
+        [[1.5, 2], [3, 4]],
+        [[nan, nan], [3, 4]],  # v is 0
+        [[nan, nan], [nan, nan]],
+        [[-1, 10], [nan, nan]],
+    ]
+    for sample, points in zip(data.samples, expected, strict=True):
+        assert sample.points.dtype == np.float32
+        np.testing.assert_array_equal(sample.points, np.array(points, np.float32))
+
+
+def test_boxes_of_the_object(write):
+    data = open_csv(
+        write("file,box_x,box_y,box_w,box_h,a_x,a_y\na.png,-1,2.5,30,40,1,2\nb.png,,,,,3,4\n")
+    )
+    assert data.landmark_names == ("a",)
+    assert [sample.box for sample in data.samples] == [(-1, 2.5, 30, 40), None]
+
+
+def test_a_landmark_may_be_called_box(write):
+    data = open_csv(write("file,box_x,box_y\na.png,1,2\n"))
+    assert data.landmark_names == ("box",) and data.samples[0].box is None
+
+
+def test_images_are_read_relative_to_the_table(write):
+    root = write("file\nsub/a.png\nmissing.png\n")
+    (root / "sub").mkdir()
+    Image.new("RGB", (5, 4), (10, 20, 30)).save(root / "sub" / "a.png")
+    data = open_csv(root)
+    assert data.landmark_names == () and data.name == root.name
+    image = data.samples[0].read()
+    assert image.shape == (4, 5, 3) and image[0, 0].tolist() == [10, 20, 30]
+    assert data.samples[0].points.shape == (0, 2)
+    with pytest.raises(UnreadableImage, match=r"missing\.png"):
+        data.samples[1].read()
+
+
+def test_as_a_spreadsheet_saves_it(write):
+    """Byte-order mark, CRLF, quotes, and letters that are not ASCII."""
+    root = write('\ufefffile,nœud_x,nœud_y\r\n"a,b.png",1,2\r\n')
+    data = open_csv(root)
+    assert data.landmark_names == ("nœud",)
+    assert data.samples[0].name == "a,b.png" and data.samples[0].points.tolist() == [[1, 2]]
+
+
+def test_names_alone(write):
+    assert landmark_names(write(HEADER)) == ("l_eye", "nose")
+    assert landmark_names(write("file,split\n")) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("image,a_x,a_y\nb.png,1,2\n", "column 'file' is missing, got image, a_x, a_y"),
+        ("", "column 'file' is missing, got no header"),
+        ("file,a_x\nb.png,1\n", "column 'a_y' is missing"),
+        ("file,a_y\nb.png,1\n", "column 'a_x' is missing"),
+        (HEADER, "got no rows"),
+        ("file,a_x,a_y\na.png,1,2\nb.png,1,two\n", "line 3: got '1', 'two', '1' for a_x, a_y"),
+        ("file,a_x,a_y\na.png,1;5,2\n", "line 2: got '1;5', '2'"),
+        ("file,a_x,a_y\na.png,1,2\n\n\nb.png,1,x\n", "line 5: got '1', 'x'"),
+        ("file,a_x,a_y\na.png,1,2\n,3,4\n", "line 3: the cell of 'file' is empty"),
+        ("a_x,a_y,file\n1,2,a.png\n3,4,\n", "line 3: the cell of 'file' is empty"),
+        ("file,box_x,box_y,box_w\na.png,1,2,3\n", "column 'box_h' is missing; a box needs"),
+        ("file,box_x,box_y,box_w,box_h\na.png,1,2,0,4\n", "line 2: got 1, 2, 0, 4 for box_x"),
+        ("file,box_x,box_y,box_w,box_h\na.png,1,2,,4\n", "line 2: got 1, 2, , 4 for box_x"),
+        ("file,box_x,box_y,box_w,box_h\na.png,1,2,inf,4\n", "line 2: .* above 0, or empty"),
+    ],
+)
+def test_what_is_wrong_and_where(write, text, complaint):
+    fails(write(text), complaint)
+
+
+def test_another_encoding(write):
+    fails(write("file,œ_x,œ_y\na.png,1,2\n", "utf-16"), "save it as UTF-8 CSV")
+
+
+def test_no_table(tmp_path):
+    fails(tmp_path, "cannot be read")
+
+
+@pytest.mark.parametrize("row", ["a.png", "a.png,1,2,3,4"])
+def test_short_and_long_rows(write, row):
+    fails(write(f"file,a_x,a_y\nb.png,1,2\n{row}\n"), "line 3: expected 3 cells")
+
+
+def test_a_column_that_is_there_twice(write):
+    fails(write("file,a_x,a_y,a_x\na.png,1,2,3\n"), "column 'a_x' is there twice")
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_numbers_that_are_no_place(write, value):
+    fails(write(f"file,a_x,a_y,b_x,b_y\na.png,{value},2,3,4\n"), f"line 2: got '{value}', '2'")
+
+
+def test_visibility_that_is_no_number(write):
+    fails(write("file,a_x,a_y,a_v\na.png,1,2,yes\n"), "line 2: got '1', '2', 'yes'")
+
+
+def test_fingerprint_follows_table_and_images(write):
+    root = write("file\na.png\n")
+    prints = [open_csv(root).fingerprint]
+    Image.new("RGB", (5, 4)).save(root / "a.png")
+    prints.append(open_csv(root).fingerprint)
+    assert open_csv(root).fingerprint == prints[-1]
+    Image.new("RGB", (50, 40)).save(root / "a.png")
+    prints.append(open_csv(root).fingerprint)
+    write("file,split\na.png,test\n")
+    prints.append(open_csv(root).fingerprint)
+    assert len(set(prints)) == 4

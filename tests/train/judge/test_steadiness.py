@@ -1,0 +1,180 @@
+"""Verdicts on landmarks whose behaviour is known."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmk.train.config import EvaluateConfig
+from lmk.train.judge import steadiness
+from lmk.train.judge.consistency import Views, moved, transforms
+from lmk.train.judge.steadiness import measure
+
+SIZE, COUNT, VIEWS = 128, 60, 4
+torch.set_num_threads(1)
+
+
+def follow(still, expected, rng):
+    return expected
+
+
+def tremble(px):
+    return lambda still, expected, rng: expected + rng.normal(0, px, expected.shape)
+
+
+def slip(share, px):
+    """Right, but in a share of the views off by so much."""
+
+    def found(still, expected, rng):
+        return expected + px * (rng.random((*expected.shape[:2], 1)) < share)
+
+    return found
+
+
+def stay(still, expected, rng):
+    return np.broadcast_to(still, expected.shape)
+
+
+def jump(still, expected, rng):
+    return rng.uniform(10, 118, expected.shape)
+
+
+def lag(share):
+    return lambda still, expected, rng: still + share * (expected - still)
+
+
+def see(*landmarks, images=COUNT, seed=0):
+    """Views of landmarks, each a place in the crop, how it varies over images, how it moves."""
+    rng = np.random.default_rng(seed)
+    places = [np.array(p) + rng.uniform(-over, over, (images, 2)) for p, over, _ in landmarks]
+    still = np.stack(places, axis=1).astype(np.float32)
+    config = EvaluateConfig(seed=seed)
+    moves = [transforms(np.arange(images), SIZE, config, view) for view in range(1 + VIEWS)]
+    expected = np.stack([moved(still, move) for move in moves])
+    found = expected.copy()
+    for k, (_, _, behave) in enumerate(landmarks):
+        found[1:, :, k] = behave(still[:, k], expected[1:, :, k], rng)
+    blank = np.zeros((1 + VIEWS, images, SIZE, SIZE, 3), np.uint8)
+    return Views(blank, found.astype(np.float32), expected)
+
+
+def judge(*landmarks, **options):
+    seen = see(*landmarks, **options)
+    names = tuple(f"p{k}" for k in range(len(landmarks)))
+    return measure(seen, np.full(seen.found.shape[1:3], 0.5, np.float32), names)
+
+
+CORNERS = [(30, 30), (98, 30), (30, 98), (98, 98), (64, 64)]
+
+
+def test_each_behaviour_has_its_verdict():
+    behaviours = [follow, tremble(4), stay, jump, slip(0.2, 10)]
+    landmarks = [(place, 8, how) for place, how in zip(CORNERS, behaviours, strict=True)]
+    judged = judge(*landmarks)
+    words = [landmark.verdict for landmark in judged.landmarks]
+    assert words == ["steady", "wobbly", "stuck", "wobbly", "wobbly"]
+    assert [landmark.name for landmark in judged.useless] == ["p2", "p3"]  # stuck and jumping
+    assert judged.headline == "1 of 5 landmarks are steady, 3 wobbly, 1 stuck."
+    assert (judged.images, judged.views, judged.size) == (COUNT, VIEWS, SIZE)
+
+
+def test_what_hardly_moves_over_images_is_not_stuck_if_it_follows():
+    """True landmarks of aligned images are like that; a stuck one may well move over images."""
+    aligned, roaming = judge(((40, 40), 0, follow), ((90, 90), 15, stay)).landmarks
+    assert aligned.verdict == "steady" and aligned.spread_px < 0.1
+    assert roaming.verdict == "stuck" and roaming.spread_px > 8
+
+
+@given(
+    share=st.floats(0, 1),
+    place=st.tuples(st.floats(20, 108), st.floats(20, 108)),
+    seed=st.integers(0, 9),
+)
+def test_follows_is_the_share_of_the_way(share, place, seed):
+    landmark = judge((place, 5, lag(share)), images=10, seed=seed).landmarks[0]
+    assert landmark.follows == pytest.approx(share, abs=0.01)
+    assert (landmark.verdict == "stuck") == (landmark.follows < steadiness.FOLLOWS)
+
+
+def test_lengths_by_hand():
+    landmark = judge((CORNERS[0], 10, slip(0.3, 3.0)), images=300).landmarks[0]
+    assert landmark.median_px == pytest.approx(0, abs=1e-3)
+    assert landmark.p90_px == pytest.approx(3 * math.sqrt(2), abs=1e-3)
+    assert landmark.spread_px == pytest.approx(10 * math.sqrt(2 / 3), rel=0.05)
+    assert landmark.score == 0.5
+
+
+@pytest.mark.parametrize(
+    ("px", "verdict"), [(0.99 * steadiness.STEADY_MEDIAN, "steady"), (0.021, "wobbly")]
+)
+def test_the_threshold_of_the_median(px, verdict):
+    def aside(still, expected, rng):
+        return expected + np.array([px * SIZE, 0])
+
+    assert judge((CORNERS[0], 5, aside)).landmarks[0].verdict == verdict
+
+
+def test_of_two_that_coincide_the_steadier_is_kept():
+    judged = judge(((60, 60), 0, tremble(2)), ((61, 60), 0, follow), ((100, 60), 0, follow))
+    assert [landmark.same_as for landmark in judged.landmarks] == ["p1", None, None]
+    assert [landmark.name for landmark in judged.useless] == ["p0"]
+
+
+def test_a_cell_apart_is_apart():
+    judged = judge(((60, 60), 0, follow), ((64.1, 60), 0, follow), ((30, 30), 0, follow))
+    assert not judged.useless
+
+
+def test_landmarks_on_one_blob_are_told_first():
+    judged = judge(*[((60 + k, 60), 0, follow) for k in range(3)])
+    assert judged.collapsed and judged.headline == "Collapsed: all 3 landmarks sit on one blob."
+    assert not judge(*[((20 + 40 * k, 60), 0, follow) for k in range(3)]).collapsed
+
+
+@pytest.mark.parametrize(("how", "word"), [(follow, "steady"), (stay, "stuck")])
+def test_all_alike_is_said_so(how, word):
+    judged = judge(*[(place, 5, how) for place in CORNERS])
+    assert judged.headline == f"All 5 landmarks are {word}."
+
+
+def test_images_are_ranked_by_their_own_errors():
+    seen = see(*[(place, 5, follow) for place in CORNERS], images=5)
+    for image, px in enumerate([3.0, 0.0, 5.0, 1.0, 2.0]):
+        seen.found[1:, image, :, 0] += px
+    judged = measure(seen, np.ones((5, 5), np.float32), tuple("abcde"))
+    np.testing.assert_allclose(judged.errors_px, [3, 0, 5, 1, 2], atol=1e-3)
+
+
+def test_what_leaves_the_crop_does_not_count():
+    seen = see((CORNERS[0], 0, follow), (CORNERS[1], 0, follow))
+    seen.expected[1, :, 0], seen.found[1, :, 0] = -50.0, 64.0
+    assert measure(seen, np.ones((COUNT, 2)), ("a", "b")).landmarks[0].verdict == "steady"
+
+
+def test_never_in_sight():
+    seen = see((CORNERS[0], 5, follow), (CORNERS[1], 5, follow))
+    seen.expected[1:, :, 0] = -50.0
+    judged = measure(seen, np.ones((COUNT, 2)), ("a", "b"))
+    lost = judged.landmarks[0]
+    assert math.isnan(lost.median_px) and math.isnan(lost.follows)
+    assert lost.verdict == "wobbly" and lost.useless
+    assert np.isfinite(judged.errors_px).all()
+
+
+def test_one_view_is_not_enough():
+    seen = see((CORNERS[0], 5, follow))
+    alone = Views(seen.images[:1], seen.found[:1], seen.expected[:1])
+    with pytest.raises(ValueError, match="V over 1"):
+        measure(alone, np.ones((COUNT, 1)), ("a",))
+
+
+@pytest.mark.parametrize(("good", "poor"), [(2, True), (3, False)])
+def test_most_must_be_of_use(good, poor):
+    """A landmark that slips is good for a rough position; one that stays is good for nothing."""
+    hows = [follow, slip(0.2, 10), follow][:good] + [stay] * (5 - good)
+    judged = judge(*((place, 8, how) for place, how in zip(CORNERS, hows, strict=True)))
+    assert judged.poor is poor
+    assert [landmark.rough for landmark in judged.landmarks] == [False, True, *[False] * 3]

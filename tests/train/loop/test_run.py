@@ -1,0 +1,293 @@
+"""A run: batches, budget, progress, states on disk, and how it ends."""
+
+import io
+import json
+import math
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+
+from lmk.runtime.errors import UserError
+from lmk.train.config import CoreConfig
+from lmk.train.draws import generator
+from lmk.train.loop import run as module
+from lmk.train.loop.run import LOG_EVERY, STATE_NAME, Run
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Return a function that makes a run; its console writes to `run.monitor.console.file`."""
+
+    def make(steps=10, minutes=None, origin="", **options):
+        config = CoreConfig(output=tmp_path / "core.safetensors", **options)
+        console = Console(file=io.StringIO(), soft_wrap=True)
+        return Run(tmp_path / "core", config, steps, minutes, console, origin)
+
+    return make
+
+
+def network(seed=0):
+    """Convolution and batch-norm in channels-last, and an Adam that has taken two steps."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    model.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1, fused=True)
+    for step in range(2):
+        train_step(model, optimizer, step)
+    return model, optimizer
+
+
+def train_step(model, optimizer, step):
+    images = torch.rand(2, 3, 8, 8, generator=generator(0, step))
+    optimizer.zero_grad()
+    model(images.contiguous(memory_format=torch.channels_last)).square().mean().backward()
+    optimizer.step()
+
+
+def state(run):
+    return run.folder / STATE_NAME
+
+
+def test_budget_of_steps(start):
+    run = start(steps=5)
+    progress = []
+    with run:
+        taken = []
+        for step in run:
+            taken.append(step)
+            progress.append(run.progress)
+    assert taken == [0, 1, 2, 3, 4] and run.step == 5
+    assert progress == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+
+
+def test_budget_of_minutes_cuts_the_steps_short(start, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    run = start(steps=10**9, minutes=1.0)
+    with run:
+        for _ in run:
+            clock[0] += 15.0
+    assert run.step == 4 and run.progress == 1.0 and run.elapsed == 60.0
+
+
+def test_checkpoints_are_due_every_minute(start, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    run = start()
+    with run:
+        assert not run.due()
+        clock[0] = 61.0
+        assert run.due()
+        run.save({}, {})
+        assert not run.due()
+
+
+def test_the_configuration_and_the_events_are_kept(start):
+    with start(seed=5) as run:
+        for _ in run:
+            run.log(4, {"loss": torch.tensor(0.25)})
+        run.record({"pck": 0.5}, "validated")
+    assert json.loads((run.folder / "config.json").read_text())["seed"] == 5
+    (row,) = json.loads((run.folder / "history.json").read_text())
+    assert (row["step"], row["pck"]) == (10, 0.5)
+    assert len(list(run.folder.glob("events*"))) == 1
+    events = EventAccumulator(str(run.folder))
+    events.Reload()
+    assert [e.value for e in events.Scalars("loss")] == [0.25, 0.25]  # the first and the last
+    assert [(e.step, e.value) for e in events.Scalars("pck")] == [(10, 0.5)]
+
+
+def test_lines_when_piped(start):
+    run = start(steps=LOG_EVERY + 5)
+    with run:
+        for _ in run:
+            run.log(4, {"loss": 1.5})
+    lines = run.monitor.console.file.getvalue().splitlines()
+    assert len(lines) == 3
+    for line, step in zip(lines, (1, LOG_EVERY + 1, LOG_EVERY + 5), strict=True):
+        assert line.startswith(f"step {step}/{LOG_EVERY + 5}  loss 1.5  ")
+        assert "images/s" in line and "s left" in line
+
+
+def test_resume_goes_on_bit_by_bit(start):
+    straight, straight_adam = network()
+    saved, saved_adam = network()
+    run = start()
+    with run:
+        for _ in zip(range(2), run, strict=False):
+            pass
+        run.record({"pck": 0.5}, "")
+        run.save({"net": saved}, {"net": saved_adam})
+    again, again_adam = network(seed=9)
+    resumed = start(resume=True)
+    resumed.resume({"net": again}, {"net": again_adam})
+    assert resumed.step == run.step and resumed.history == run.history
+    for step in range(2, 6):
+        train_step(straight, straight_adam, step)
+        train_step(again, again_adam, step)
+    for name, value in straight.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+
+
+def test_time_before_a_resume_counts(start, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    with start(minutes=1.0) as run:
+        clock[0] = 40.0
+        run.save({}, {})
+    clock[0] = 1000.0
+    resumed = start(minutes=1.0)
+    resumed.resume({}, {})
+    with resumed:
+        clock[0] += 5.0
+        assert resumed.elapsed == 45.0 and resumed.progress == 0.75
+
+
+def test_resumed_moments_lie_in_memory_as_their_parameters(start):
+    model, optimizer = network()
+    with start() as run:
+        run.save({"net": model}, {"net": optimizer})
+    start().resume({"net": model}, {"net": optimizer})
+    weight = model[0].weight
+    assert weight.stride() != weight.contiguous().stride()
+    assert optimizer.state[weight]["exp_avg"].stride() == weight.stride()
+
+
+def test_resumed_run_goes_on_after_the_last_step(start):
+    with start(steps=10) as run:
+        for step in run:
+            if step == 3:
+                run.save({}, {})
+                break
+    resumed = start(steps=10)
+    resumed.resume({}, {})
+    with resumed:
+        assert list(resumed) == [4, 5, 6, 7, 8, 9]
+
+
+def test_resume_without_a_state(start):
+    with pytest.raises(UserError, match=r"--resume: no .*state\.safetensors") as caught:
+        start().resume({}, {})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"batch": 8}, {"target_sigma": 2.0}])
+def test_resume_of_another_configuration(start, change):
+    with start() as run:
+        run.save({}, {})
+    (name,) = change
+    with pytest.raises(UserError, match=rf"--resume: {name} is {change[name]}, the run in"):
+        start(**change).resume({}, {})
+
+
+@pytest.mark.parametrize("change", [{"epochs": 3}, {"lr": 1e-4}, {"threads": 2}, {"resume": True}])
+def test_what_may_change_on_resuming(start, change):
+    with start() as run:
+        run.save({}, {})
+    start(**change).resume({}, {})
+
+
+def test_resume_from_another_core_names_both(start):
+    with start(origin="abc") as run:
+        run.save({}, {})
+    start(origin="abc").resume({}, {})
+    with pytest.raises(UserError, match="sha256 def, .* is from abc"):
+        start(origin="def").resume({}, {})
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_not_finite_ends_the_run(start, bad):
+    model, optimizer = network()
+    run = start()
+    with pytest.raises(UserError, match=r"loss is .*inf|loss is nan") as caught, run:
+        run.save({"net": model}, {"net": optimizer})
+        kept = state(run).read_bytes()
+        for _ in run:
+            run.log(4, {"loss": torch.tensor(bad)})
+    message = str(caught.value)
+    assert run.step == 1 and "--resume and a lower --lr" in message and "\n" not in message
+    assert state(run).read_bytes() == kept
+
+
+def test_a_new_run_forgets_the_state_of_the_one_it_replaces(start):
+    with start() as run:
+        for _ in run:
+            run.save({}, {})
+            break
+    with start() as run:
+        assert not state(run).exists()
+
+
+def test_without_a_checkpoint_the_cure_is_to_start_again(start):
+    run = start()
+    with pytest.raises(UserError, match="start again with a lower --lr"), run:
+        run.step = 1
+        run.log(4, {"loss": math.nan})
+
+
+def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(start):
+    # A loss is looked at every LOG_EVERY steps: a checkpoint may come in between.
+    model, optimizer = network()
+    run = start()
+    with run:
+        run.save({"net": model}, {"net": optimizer})
+        kept = state(run).read_bytes()
+        model[0].weight.data[0, 0, 0, 0] = math.nan
+        with pytest.raises(UserError, match=r"model\.net\.0\.weight holds NaN"):
+            run.save({"net": model}, {"net": optimizer})
+    assert state(run).read_bytes() == kept
+
+
+def test_a_disk_that_is_full_keeps_the_last_state(start, monkeypatch):
+    model, optimizer = network()
+    with start() as run:
+        run.save({"net": model}, {"net": optimizer})
+        kept = state(run).read_bytes()
+
+        def full(*_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("lmk.runtime.files.os.fsync", full)
+        with pytest.raises(UserError, match="disk is full"):
+            run.save({"net": model}, {"net": optimizer})
+        monkeypatch.undo()
+    assert state(run).read_bytes() == kept
+    assert not [path for path in run.folder.iterdir() if path.name.startswith(".")]
+
+
+def test_ctrl_c_ends_after_the_step_under_way(start):
+    before = signal.getsignal(signal.SIGINT)
+    run = start()
+    after = []
+    with run:
+        for step in run:
+            if step == 2:
+                signal.raise_signal(signal.SIGINT)
+            after.append(step)
+    assert after == [0, 1, 2] and run.interrupted and run.step == 3
+    assert "stopped after step 3" in run.monitor.console.file.getvalue()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_ctrl_c_ends_at_once(start):
+    before = signal.getsignal(signal.SIGINT)
+    run = start()
+    with pytest.raises(KeyboardInterrupt), run:
+        for _ in run:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            pytest.fail("went on")
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_output_is_left_out_of_the_comparison(start, tmp_path):
+    with start() as run:
+        run.save({}, {})
+    moved = start()
+    moved.config = replace(moved.config, output=tmp_path / "elsewhere.safetensors")
+    moved.resume({}, {})

@@ -1,0 +1,274 @@
+"""Unlabelled images -> category pack, by conditional image generation (paper, sec. 3)."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lmk.runtime.errors import UserError
+from lmk.runtime.model import default_names, read_header
+from lmk.runtime.terminal import console
+from lmk.train import augment, distributed
+from lmk.train.adapting.objective import pair_losses
+from lmk.train.adapting.pairs import PairBatch, Pairs
+from lmk.train.adapting.phases import finetune_phase, handed_on, is_finished, projection_phase
+from lmk.train.adapting.preview import write_preview
+from lmk.train.config import UNBOUNDED, AdaptConfig, EvaluateConfig, for_device
+from lmk.train.datasets import DecodedSet
+from lmk.train.device import autocast, pick_device, pick_dtype
+from lmk.train.judge import COLLAPSED_SPREAD, REFERENCE, write_report
+from lmk.train.loop import (
+    Descent,
+    Losses,
+    Models,
+    Optimizers,
+    Run,
+    compiled,
+    follow,
+    step_decay,
+    warmup_cosine,
+)
+from lmk.train.network import (
+    WIDTHS,
+    Generator,
+    HourglassConfig,
+    LandmarkNetwork,
+    ProjectedConv2d,
+    checkpoint,
+    gaussian_maps,
+    new_category,
+    perceptual,
+    save_pack,
+    soft_argmax,
+    train_mode,
+)
+from lmk.train.split import split_for_training, subset
+
+GROWING = {"equivariance", "separation"}  # with --ramp
+REPORT_IMAGES, REPORT_VIEWS = 100, 2  # a few seconds without a GPU
+
+
+def adapt(config: AdaptConfig, data: DecodedSet) -> Path:
+    """Learn K landmarks of `data` without labels; write the pack `config.output` and return it.
+
+    Images of a split named val or test are left out, and without splits a seeded tenth, so that
+    `evaluate` has images that were never seen. Raises UserError for a missing core or a loss
+    that stays not finite; KeyboardInterrupt after Ctrl-C, with everything saved.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    device = pick_device(config.device)
+    config = for_device(config, device.type)
+    torch.manual_seed(config.seed)
+    core, core_sha256 = _core(config)
+    width = next((name for name, w in WIDTHS.items() if w == core.config.width), config.width)
+    config = replace(config, input_size=core.config.input_size, width=width)
+    phase = finetune_phase(config) if config.method == "projection+finetune" else config
+    run = Run(
+        folder=config.output.with_suffix(""),
+        config=config,
+        steps=phase.steps or UNBOUNDED,
+        minutes=phase.minutes,
+        console=console(),
+        origin=core_sha256,
+    )
+    run.train(Adaptation(config, core, data, device, run), phase.resume)
+    return config.output
+
+
+class Adaptation:
+    """What a run of adaptation repeats, and what it shows and writes."""
+
+    def __init__(
+        self,
+        config: AdaptConfig,
+        core: LandmarkNetwork,
+        data: DecodedSet,
+        device: torch.device,
+        run: Run,
+    ) -> None:
+        self.config, self.data, self.device, self.run = config, data, device, run
+        self.dtype = pick_dtype(config.dtype, device)
+        self.images = config.batch
+        train, held_out = split_for_training(data.name, data.splits, config.seed)
+        self.trained_on = subset(train, config.images, config.seed)
+        self.detector, self.painter = _networks(config, core, data)
+        self.models: Models = {"detector": self.detector, "generator": self.painter}
+        for model in self.models.values():
+            model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            distributed.synchronise(model)
+        self.optimizers: Optimizers = {
+            name: _adam(model, config) for name, model in self.models.items()
+        }
+        self.kept = self.detector  # what is looked at and written
+        if config.average:
+            self.kept = copy.deepcopy(self.detector)
+            self.models = {**self.models, "average": self.kept}
+        self.descend = Descent(self.models, self.optimizers, config.clip, run.monitor.say)
+        self.looks = _features(config, core, device)
+        self.pairs = Pairs(data, torch.from_numpy(self.trained_on), config, device)
+        self.seen = self.pairs.fixed(torch.from_numpy(held_out[:8]))
+        self.schedule = warmup_cosine if config.schedule == "cosine" else step_decay
+        train_mode(self.detector)
+        choice = config.compile
+        self.pair_losses = compiled(self._pair_losses, self.pairs, self.models, choice, run)
+
+    def step(self, step: int) -> Losses:
+        """One step down the losses of a new batch of pairs."""
+        train_mode(self.detector)
+        self.painter.train()
+        rate = self.config.lr * self.schedule(self.run.progress) * self.run.caution
+        losses = self.descend(self.pairs(step), self._losses, rate)
+        if self.config.average:
+            follow(self.kept, self.detector, self.config.average)
+        return losses
+
+    def _pair_losses(self, *pair: Tensor) -> Losses:
+        with autocast(self.device, self.dtype):
+            return pair_losses(
+                self.detector, self.painter, self.looks, PairBatch(*pair), self.config
+            )
+
+    def _losses(self, *pair: Tensor) -> Losses:
+        losses = self.pair_losses(*pair)
+        grown = min(1.0, self.run.progress / self.config.ramp) if self.config.ramp else 1.0
+        return {n: v * grown if n in GROWING else v for n, v in losses.items()}
+
+    def after_step(self) -> None:
+        """Look and save, now and then."""
+        if self.run.step % self.config.preview_every == 0 or self.run.due():
+            self._look()
+            self._save()
+
+    def finish(self) -> None:
+        """Look at the end, unless that was just done, and save."""
+        if not self.run.history or self.run.history[-1]["step"] != self.run.step:
+            self._look()
+        self._save()
+        if self.config.report and not self.run.interrupted and distributed.leads():
+            self._report()
+
+    def _save(self) -> None:
+        self._write_pack()  # before the state: on a nearly full disk it is the more wanted
+        self.run.save(self.models, self.optimizers)
+
+    def _report(self) -> None:
+        """Write the page for people, on images that were held out."""
+        page, header = self.config.output.with_suffix(".html"), read_header(self.config.output)
+        judging = EvaluateConfig(images=REPORT_IMAGES, device=str(self.device))
+        judged = write_report(page, self.kept, header, self.data, judging, REPORT_VIEWS)
+        self.run.monitor.say(f"{judged.headline} See {page}")
+
+    @torch.no_grad()
+    def _look(self) -> None:
+        """Write the preview sheet of a fixed batch and warn when its landmarks have collapsed."""
+        if not distributed.leads():
+            return
+        images, sources = self.seen.images, self.seen.sources
+        self.kept.eval(), self.painter.eval()
+        with autocast(self.device, self.dtype):
+            points = soft_argmax(self.kept(images))
+            maps = gaussian_maps(points, images.shape[-1] // augment.STRIDE, self.config.sigma)
+            painted = self.painter(sources, maps).float()
+        spread = float((points - points.mean(dim=1, keepdim=True)).square().sum(2).mean().sqrt())
+        sheet = self.run.folder / "preview.png"
+        write_preview(sheet, images, sources, painted, augment.to_pixels(points))
+        text = f"step {self.run.step}: preview written, spread {spread:.1f} cells"
+        self.run.record({"spread": spread}, text)
+        limit = COLLAPSED_SPREAD / REFERENCE * images.shape[-1] / augment.STRIDE  # in cells
+        if spread < limit:
+            self.run.monitor.say(
+                f"warning: the landmarks have collapsed (spread {spread:.2f} cells, expected over "
+                f"{limit:.1f}); raise --separation, lower --lr or give more varied images"
+            )
+
+    def _write_pack(self) -> None:
+        config, run = self.config, self.run
+        header = {
+            "category": config.output.stem,
+            "method": config.method,
+            "scope": config.scope,
+            "train_plain_convs": config.train_plain_convs,
+            "core_sha256": run.origin,
+            "crop_scale": self.data.crop_scale,
+            "landmark_names": default_names(config.landmarks),
+            "data": self.data.name,
+            "images": len(self.trained_on),
+            "step": run.step,
+            "finished": run.finished,
+            "seconds": round(run.elapsed, 1),
+            "config": {
+                **asdict(config),
+                "output": config.output.name,
+                "core": config.core and config.core.name,
+                "vgg": config.vgg and config.vgg.name,
+            },
+        }
+        run.check_finite({"detector": self.kept})
+        if distributed.leads():
+            save_pack(config.output, self.kept, header)
+
+
+def _core(config: AdaptConfig) -> tuple[LandmarkNetwork, str]:
+    if config.core is not None:
+        core, header = checkpoint.load_core(config.core)
+        return core, header["sha256"]
+    if config.method != "scratch":
+        raise UserError(
+            f"--method {config.method}: needs a core; run `lmk train-core` or give --core"
+        )
+    network = HourglassConfig(config.landmarks, WIDTHS[config.width], config.input_size)
+    return LandmarkNetwork(network).eval(), ""
+
+
+def _networks(
+    config: AdaptConfig, core: LandmarkNetwork, data: DecodedSet
+) -> tuple[LandmarkNetwork, Generator]:
+    """Detector and generator as training finds them; projection+finetune learns W here."""
+    detector = new_category(
+        config.method, core, config.landmarks, config.scope, config.train_plain_convs
+    )
+    painter = Generator(config.landmarks, config.generator_width)
+    if config.method == "projection+finetune":
+        first = projection_phase(config)
+        if not (config.resume and is_finished(first.output)):
+            adapt(first, data)
+        states = handed_on(first.output, config.core)
+        detector.load_state_dict(states["detector"])
+        painter.load_state_dict(states["generator"])
+    return detector, painter
+
+
+def _features(
+    config: AdaptConfig, core: LandmarkNetwork, device: torch.device
+) -> perceptual.Features | None:
+    if config.perceptual == "none":
+        return None
+    if config.perceptual == "core":
+        if config.core is None:
+            raise UserError("--perceptual core: needs a core; give --core, or --perceptual vgg19")
+        return perceptual.core_features(core.to(device, memory_format=torch.channels_last))  # type: ignore[call-overload]
+    network = perceptual.Vgg(config.perceptual, config.vgg, config.vgg_normalise)
+    return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _adam(model: nn.Module, config: AdaptConfig) -> torch.optim.Adam:
+    # W is near the identity and theta of the order of a hundredth: Adam, whose steps are of one
+    # size, moves what a projected convolution computes far less than what a trained one does.
+    own = {id(m.projection) for m in model.modules() if isinstance(m, ProjectedConv2d)}
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if id(p) not in own], "factor": 1.0},
+        {"params": [p for p in trainable if id(p) in own], "factor": config.projection_rate},
+    ]
+    return torch.optim.Adam(
+        [group for group in groups if group["params"]],
+        lr=config.lr,
+        betas=(config.beta1, 0.9),
+        weight_decay=config.weight_decay,
+        fused=True,
+    )

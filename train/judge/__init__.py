@@ -1,0 +1,9 @@
+"""Pack -> what its landmarks are worth: measures, reports, named points."""
+
+from lmk.train.judge.consistency import Views, find_landmarks, prepared, views
+from lmk.train.judge.evaluation import COLLAPSED_SPREAD, REFERENCE, evaluate, spread_over
+from lmk.train.judge.named_pack import Annotated, check_informative, judge, name_pack
+from lmk.train.judge.naming_fit import RIDGES, fit
+from lmk.train.judge.regression import LinearRegressor, errors_percent, pck
+from lmk.train.judge.report import write_report
+from lmk.train.judge.table import print_evaluation, print_naming

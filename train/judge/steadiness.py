@@ -1,0 +1,202 @@
+"""The same images under transforms -> which landmarks are steady, wobbly or stuck, without labels.
+
+A landmark that marks a thing follows the image when that is turned, scaled or shifted. How far it
+moves from image to image does not tell: on pictures that are aligned to the object good landmarks
+hardly move either.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmk.runtime.model import STRIDE
+from lmk.train.judge.consistency import Views, following
+from lmk.train.judge.evaluation import COLLAPSED_SPREAD, REFERENCE
+
+Verdict = Literal["steady", "wobbly", "stuck"]
+
+# Under the transforms of `evaluate` a landmark that sees nothing is off by 4 % of the crop (median;
+# measured on an untrained network). Steady is, typically, half of that,
+STEADY_MEDIAN = 0.02  # share of the crop's side
+# and not even in one view of ten as much as that.
+STEADY_P90 = 0.04  # share of the crop's side
+# Half-way between a landmark that never moves, 0, and one that moves as the image does, 1.
+# Measured: 0.85 to 1.02 after adaptation, -0.01 to 0.08 without.
+FOLLOWS = 0.5
+# The network sees cells of so many pixels: two landmarks nearer than one cannot be told apart.
+SAME_PX = float(STRIDE)
+FEW_IMAGES = 20  # with fewer, one view in ten is hardly a view
+
+
+@dataclass(frozen=True)
+class Landmark:
+    """How one landmark behaves; lengths in pixels of the crop, NaN where it was never in sight."""
+
+    index: int
+    name: str
+    verdict: Verdict
+    median_px: float  # distance from where a transform should have put it
+    p90_px: float  # the distance that one view in ten exceeds
+    still_px: float  # the median if it never moved
+    follows: float  # how far it moves in proportion to the image: 1 wholly, 0 not at all
+    spread_px: float  # rms distance from its mean place in the crop, from image to image
+    score: float  # mean, in [0, 1]
+    same_as: str | None  # the steadier landmark that it sits on
+
+    @property
+    def rough(self) -> bool:
+        """Whether it is wobbly, but much better than one that never moves."""
+        better = self.median_px <= self.still_px / 2
+        return self.verdict == "wobbly" and better and not self.useless
+
+    @property
+    def useless(self) -> bool:
+        """Whether it tells nothing: it sits on another, does not follow or is wilder than still."""
+        follows = self.follows >= FOLLOWS and self.median_px <= self.still_px
+        return self.same_as is not None or not follows
+
+
+@dataclass(frozen=True)
+class Steadiness:
+    """How the landmarks of one pack behave on N images, seen under one or more transforms."""
+
+    landmarks: tuple[Landmark, ...]
+    size: int  # side of the crop in pixels
+    images: int  # N
+    views: int  # transforms of each image
+    errors_px: NDArray[np.float32]  # (N,) mean over landmarks and views; NaN: none in sight
+    spread_px: float  # rms distance of an image's landmarks from their centre
+    collapsed: bool  # that is so small that nothing else counts
+
+    @property
+    def still_px(self) -> float:
+        """What a landmark that never moved would typically be off by; NaN: none was in sight."""
+        each = [landmark.still_px for landmark in self.landmarks]
+        return float(np.mean([px for px in each if math.isfinite(px)] or [math.nan]))
+
+    def having(self, verdict: Verdict) -> list[Landmark]:
+        """The landmarks of that verdict, in order."""
+        return [landmark for landmark in self.landmarks if landmark.verdict == verdict]
+
+    @property
+    def useless(self) -> list[Landmark]:
+        """The landmarks to drop, in order."""
+        return [landmark for landmark in self.landmarks if landmark.useless]
+
+    @property
+    def poor(self) -> bool:
+        """Whether most landmarks are of little use, so that dropping some is no cure."""
+        good = sum(mark.rough or mark.verdict == "steady" for mark in self.landmarks)
+        return 2 * good < len(self.landmarks)
+
+    @property
+    def headline(self) -> str:
+        """The verdict in one sentence."""
+        total = len(self.landmarks)
+        if self.collapsed:
+            return f"Collapsed: all {total} landmarks sit on one blob."
+        counts = [(word, len(self.having(word))) for word in ("steady", "wobbly", "stuck")]
+        for word, count in counts:
+            if count == total:
+                return f"All {total} landmarks are {word}."
+        parts = [f"{count or 'none'} {word}" for word, count in counts[1:]]
+        return f"{counts[0][1]} of {total} landmarks are steady, {parts[0]}, {parts[1]}."
+
+
+def measure(views: Views, scores: NDArray[np.float32], names: tuple[str, ...]) -> Steadiness:
+    """Judge the K landmarks `names` by two or more `views`; scores (N,K) are those of view 0.
+
+    Raises ValueError when there is nothing but view 0, or numbers that do not match.
+    """
+    count, images, landmarks = views.found.shape[:3]
+    if count < 2 or scores.shape != (images, landmarks) or len(names) != landmarks:
+        raise ValueError(
+            f"views {views.found.shape}, scores {scores.shape}, {len(names)} names: "
+            "expected (V,N,K,2) with V over 1, (N,K) and K"
+        )
+    size, still = views.images.shape[2], views.found[0]
+    errors = views.errors[1:]
+    medians, p90s = (_percentiles(errors, percent) for percent in (50, 90))
+    spreads = np.sqrt(((still - still.mean(axis=0)) ** 2).sum(axis=2).mean(axis=0))
+    same = _same(still, p90s)
+    judged = []
+    for k, name in enumerate(names):
+        still_px, moves_px, follows = _motion(views, k)
+        stuck = follows < FOLLOWS and moves_px <= still_px
+        steady = medians[k] <= STEADY_MEDIAN * size and p90s[k] <= STEADY_P90 * size
+        judged.append(
+            Landmark(
+                index=k,
+                name=name,
+                verdict="stuck" if stuck else "steady" if steady else "wobbly",
+                median_px=medians[k],
+                p90_px=p90s[k],
+                still_px=still_px,
+                follows=follows,
+                spread_px=float(spreads[k]),
+                score=float(scores[:, k].mean()),
+                same_as=None if (twin := same[k]) is None else names[twin],
+            )
+        )
+    spread = math.sqrt(((still - still.mean(axis=1, keepdims=True)) ** 2).sum(axis=2).mean())
+    return Steadiness(
+        landmarks=tuple(judged),
+        size=size,
+        images=images,
+        views=count - 1,
+        errors_px=_mean_of_each_image(errors),
+        spread_px=spread,
+        collapsed=spread * REFERENCE / size < COLLAPSED_SPREAD,
+    )
+
+
+def _motion(views: Views, k: int) -> tuple[float, float, float]:
+    """How far landmark k should move and does (medians, px), and follows; NaN: never in sight."""
+    seen = np.isfinite(views.errors[1:, :, k])
+    if not seen.any():
+        return math.nan, math.nan, math.nan
+    expected, found = views.expected[1:, :, k][seen], views.found[1:, :, k][seen]
+    start = np.broadcast_to(views.found[0, :, k], (*seen.shape, 2))[seen]
+    should, does = (float(np.median(_lengths(ends - start))) for ends in (expected, found))
+    slope = following(start[:, None], found[:, None], expected[:, None])
+    return should, does, math.nan if slope is None else slope
+
+
+def _lengths(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.linalg.norm(vectors, axis=-1)
+
+
+def _percentiles(errors: NDArray[np.float32], percent: float) -> list[float]:
+    """Of the errors (V,N,K) of each landmark, NaN where it was never in sight."""
+    columns = (column[np.isfinite(column)] for column in errors.reshape(-1, errors.shape[2]).T)
+    return [float(np.percentile(each, percent)) if len(each) else math.nan for each in columns]
+
+
+def _mean_of_each_image(errors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Errors (V,N,K) -> (N,); NaN of what is out of sight does not count."""
+    seen = np.isfinite(errors)
+    total = np.where(seen, errors, 0).sum(axis=(0, 2), dtype=np.float32)
+    with np.errstate(invalid="ignore"):
+        return total / seen.sum(axis=(0, 2), dtype=np.float32)
+
+
+def _same(still: NDArray[np.float32], p90s: list[float]) -> list[int | None]:
+    """For each landmark of `still` (N,K,2) the steadier one that it typically sits on, if any."""
+    order = sorted(range(len(p90s)), key=lambda k: math.inf if math.isnan(p90s[k]) else p90s[k])
+    same: list[int | None] = [None] * len(order)
+    kept: list[int] = []
+    for k in order:
+        near = (j for j in kept if _apart(still[:, j], still[:, k]) < SAME_PX)
+        same[k] = next(near, None)
+        if same[k] is None:
+            kept.append(k)
+    return same
+
+
+def _apart(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    return float(np.median(_lengths(a - b)))
