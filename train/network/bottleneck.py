@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from lmk.train.augment import to_pixels
-from lmk.train.network import bottleneck
 from lmk.train.network.hourglass import LandmarkNetwork
 
 BETA = 10.0  # soft-argmax sharpness; the authors' temperature of 0.1
@@ -96,7 +95,7 @@ def find(model: LandmarkNetwork, images: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns (B,K,2) float32 in crop pixels and scores (B,K) in [0, 1].
     """
-    maps = bottleneck.probabilities(model(images))
-    cells = bottleneck.expectation(maps)
-    landmarks, scores = to_pixels(cells), bottleneck.scores(maps, cells)
-    return (landmarks, scores) if model.naming is None else model.naming(landmarks, scores)
+    maps = probabilities(model(images))
+    cells = expectation(maps)
+    landmarks, found = to_pixels(cells), scores(maps, cells)
+    return (landmarks, found) if model.naming is None else model.naming(landmarks, found)
