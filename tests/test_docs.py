@@ -29,7 +29,9 @@ from lmk.runtime.model.composition import model_file
 from lmk.runtime.outputs.formats import FORMATS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/NOTES.md")]
+PAGES = [
+    ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/NOTES.md")
+]
 PAGES += [ROOT / name / "README.md" for name in ("zoo", "examples", "benchmarks/zoo")]
 PAGES += sorted(ROOT.glob("docs/*.md"))
 OTHERS = {"ffmpeg", "tritonserver", "tar", "cd", "export", "pytest", "pip"}  # programs not ours
