@@ -18,7 +18,7 @@ FLOORS = """
 lmk
 lmk.runtime.errors
 lmk.runtime.files lmk.runtime.terminal
-lmk.runtime.images lmk.runtime.cluster
+lmk.runtime.images lmk.runtime.cluster lmk.runtime.owner
 lmk.runtime.detection
 lmk.runtime.model.*
 lmk.runtime.runners.*
