@@ -89,7 +89,7 @@ class Smoother:
 
     def __call__(self, frame: Frame, detections: Sequence[Detection]) -> list[Detection]:
         """The detections of `frame` with smoothed points; call it for frames without any, too."""
-        if self._is_cut(frame.image):
+        if self._is_cut(frame):
             self._filters.clear()
         self._filters = {
             track: one

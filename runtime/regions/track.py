@@ -125,7 +125,7 @@ class Tracker(Region):
         """See `Region.targets`."""
         step_s = frame.time_s - self._time_s if frame.time_s > self._time_s else FRAME_S
         self._time_s, self._clock_s = frame.time_s, self._clock_s + step_s
-        cut = self._is_cut(frame.image)
+        cut = self._is_cut(frame)
         for track in self._tracks:
             track.step_s = step_s
             track.motion.predict(self._clock_s)

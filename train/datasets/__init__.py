@@ -3,12 +3,12 @@
 from lmk.train.datasets.decoded import CROP_MARGIN, CropMode, DecodedSet, decode
 from lmk.train.datasets.find import (
     BUILTIN,
-    LAYOUTS,
     category_name,
     first_pose_set,
     homes,
     locate,
     open_dataset,
 )
+from lmk.train.datasets.layouts import LAYOUTS
 from lmk.train.datasets.load import Specs, join, load_decoded
 from lmk.train.datasets.sample import Dataset, PointArray, Sample, Scheme

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from lmk.runtime.terminal import progress
-from lmk.train.datasets.find import LAYOUTS
+from lmk.train.datasets.layouts import LAYOUTS
 
 
 @click.group("data")

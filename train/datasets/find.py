@@ -8,45 +8,13 @@ from pathlib import Path
 from lmk.runtime.errors import UserError
 from lmk.runtime.images import IMAGE_SUFFIXES
 from lmk.train.datasets.drawn import drawn
-from lmk.train.datasets.layouts import (
-    aflw,
-    bbcpose,
-    cats,
-    celeba,
-    coco,
-    folder,
-    ls3d,
-    lsp,
-    mismatch,
-    mpii,
-    table,
-    w300lp,
-    zappos,
-)
+from lmk.train.datasets.layouts import LAYOUTS, folder, mismatch, table
 from lmk.train.datasets.sample import Dataset, Layout
 
 BUILTIN = "builtin:"
 BUILTIN_COUNT = 2000
 
-# The first that recognises a folder reads it; CelebA's folder is MAFL's too, if that is asked for.
-_READERS = (
-    mpii.LAYOUT,
-    lsp.LAYOUT,
-    bbcpose.LAYOUT,
-    w300lp.LAYOUT,
-    ls3d.LAYOUT,
-    celeba.CELEBA,
-    celeba.MAFL,
-    aflw.AFLW,
-    aflw.MTFL,
-    cats.LAYOUT,
-    zappos.LAYOUT,
-    coco.LAYOUT,
-    table.LAYOUT,
-    folder.LAYOUT,
-)
 _PERSON = ({"l_hip", "r_shoulder"}, {"left_hip", "right_shoulder"})  # tell people's landmarks
-LAYOUTS = {layout.name: layout for layout in _READERS}
 
 
 def homes() -> list[Path]:
@@ -59,7 +27,7 @@ def homes() -> list[Path]:
 
 def layout_of(root: Path) -> Layout:
     """The layout of a folder, by the files in it."""
-    return next(layout for layout in _READERS if layout.recognises(root))
+    return next(layout for layout in LAYOUTS.values() if layout.recognises(root))
 
 
 def found() -> dict[str, Path]:

@@ -16,3 +16,23 @@ from lmk.train.datasets.layouts import (
 )
 from lmk.train.datasets.layouts.listing import mismatch, told
 from lmk.train.datasets.layouts.table import open_table
+
+# The first that recognises a folder reads it; CelebA's folder is MAFL's too, if that is asked for,
+# and `folder` recognises all.
+_ALL = (
+    mpii.LAYOUT,
+    lsp.LAYOUT,
+    bbcpose.LAYOUT,
+    w300lp.LAYOUT,
+    ls3d.LAYOUT,
+    celeba.CELEBA,
+    celeba.MAFL,
+    aflw.AFLW,
+    aflw.MTFL,
+    cats.LAYOUT,
+    zappos.LAYOUT,
+    coco.LAYOUT,
+    table.LAYOUT,
+    folder.LAYOUT,
+)
+LAYOUTS = {layout.name: layout for layout in _ALL}
