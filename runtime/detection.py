@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,8 @@ class Frame:
     time_s: float  # since the first frame of a video; 0 for images
     image: NDArray[np.uint8]  # HWC RGB, upright, in stored pixels: no aspect ratio is applied
     native: Any = None  # the decoder's frame, where it is of the same pixels in yuv420p
-    # What was worked out about it already, by name: several who follow a source look for cuts.
-    known: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    # Whether another scene begins; told only with a region that follows objects, or smoothing.
+    is_cut: bool = False
 
     @property
     def size(self) -> tuple[int, int]:

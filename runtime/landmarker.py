@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Generator
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from lmk.runtime.detection import Found
 from lmk.runtime.errors import UserError
 from lmk.runtime.finder import Finder
 from lmk.runtime.images import Box
-from lmk.runtime.pipeline import BETA, MIN_CUTOFF_HZ, Feed, Smoother, run_ready
+from lmk.runtime.pipeline import BETA, MIN_CUTOFF_HZ, Feed, Smoother, follow
 from lmk.runtime.regions import Region, RegionMaker, Where
 from lmk.runtime.runners import TrtRunner, open_runner, swap
 from lmk.runtime.sources import Source, open_source
@@ -43,8 +42,6 @@ class Landmarker(Finder):
         generator ends, is closed or forgotten. Raises UserError, at once for `roi` to `smooth`, for
         the source when the first frame is asked for, and when it ends in an error.
         """
-        from lmk.runtime.pipeline import Smoother
-
         if batch < 1:
             raise ValueError(f"batch: got {batch}, expected 1 or more")
         if isinstance(source, int):
@@ -99,27 +96,19 @@ def _stream(
     landmarker: Landmarker,
     source: Source | Path | str,
     region: Region,
-    smoother: Smoother | None = None,
-    batch_size: int = 4,
-    live: bool | None = None,
+    smoother: Smoother | None,
+    batch_size: int,
+    live: bool | None,
 ) -> Generator[Found, None, None]:
-    """Yield every frame of `source` with what was found in it, in order; see `Landmarker.stream`.
-
-    Decoding and cropping go on in a thread of their own; the model runs in the caller's. A source
-    that is given open stays open; everything else is closed when the generator is.
-    """
+    """See `Landmarker.stream`; what it opens is opened when the first frame is asked for."""
     opened = open_source(source) if isinstance(source, Path | str) else None
     frames = opened or source
     assert not isinstance(frames, Path | str)
-    changed = threading.Condition()
     live = frames.is_live if live is None else live
-    feed = Feed(frames, region, landmarker, batch_size, smoother, live, changed)
+    feed = Feed(frames, region, landmarker, batch_size, smoother, live)
     try:
         feed.start()
-        while not feed.ended:
-            with changed:
-                changed.wait_for(lambda: feed.ready)
-            [(_, found)] = run_ready([feed], landmarker, batch_size)
+        for _, found in follow([feed], landmarker, batch_size):
             yield from found
         if feed.error is not None:
             raise feed.error

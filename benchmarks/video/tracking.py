@@ -29,7 +29,7 @@ from lmk.runtime.images import Box, read_image, square_around, to_frame, whole
 from lmk.runtime.landmarker import Landmarker, load
 from lmk.runtime.pipeline import Smoother
 from lmk.runtime.regions import Boxes, Region, Target, Tracker, overlap, parse_roi
-from lmk.runtime.sources import open_source
+from lmk.runtime.sources import CutDetector, open_source
 
 _VIDEOS = (
     ("faces", "face_carphone"),
@@ -54,7 +54,9 @@ def follow(
 ) -> list[Sequence[Detection]]:
     """The detections of each frame, one frame after the other."""
     found: list[Sequence[Detection]] = []
+    is_cut = CutDetector()
     for frame in frames:
+        frame = replace(frame, is_cut=is_cut(frame.image))
         targets = region.targets(frame)
         boxes = [target.box for target in targets]
         pairs = zip(landmarker.batch([frame.image] * len(boxes), boxes), targets, strict=True)

@@ -1,6 +1,6 @@
 """Source -> crops -> model -> outputs, at the same time and to be resumed."""
 
-from lmk.runtime.pipeline.feed import CHUNK, Feed, run_ready
+from lmk.runtime.pipeline.feed import CHUNK, Feed, follow
 from lmk.runtime.pipeline.journal import Journal
 from lmk.runtime.pipeline.run import Task, detect, detect_all, detect_task
 from lmk.runtime.pipeline.smooth import BETA, MIN_CUTOFF_HZ, Smoother

@@ -8,20 +8,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from lmk.runtime.errors import UserError
 from lmk.runtime.finder import Finder
 from lmk.runtime.outputs import Sink
-from lmk.runtime.pipeline.feed import Feed, run_ready
+from lmk.runtime.owner import Owned
+from lmk.runtime.pipeline.feed import Feed, follow
 from lmk.runtime.pipeline.journal import Journal
+from lmk.runtime.pipeline.smooth import Smoother
 from lmk.runtime.pipeline.summary import Interrupted, Outcome, Summary, total
 from lmk.runtime.pipeline.writer import Writer
 from lmk.runtime.regions import Region
 from lmk.runtime.sources import Source
-
-if TYPE_CHECKING:
-    from lmk.runtime.pipeline.smooth import Smoother
 
 
 @dataclass
@@ -34,6 +31,18 @@ class Task:
     smoother: Smoother | None = None  # steadies the points of each track; None: as found
     journal: Journal | None = None  # makes the run one that can be resumed
     files: Sequence[Path] = ()  # that the sinks will have written
+    owned: Owned | None = None  # the place of them, given back at the end
+
+    def close(self) -> None:
+        """Close the source; leave no empty folder and no journal of nothing behind."""
+        self.source.close()
+        if self.journal and self.journal.last_index < 0 and not any(f.exists() for f in self.files):
+            self.journal.remove()
+        for folder in {file.parent for file in self.files}:
+            with suppress(OSError):  # it holds something, or is gone
+                folder.rmdir()
+        if self.owned:
+            self.owned.close()
 
 
 def detect(
@@ -60,8 +69,8 @@ def detect_task(
     live: bool = False,
 ) -> Summary:
     """`detect` with all that a task can hold."""
-    run = _Run(finder, batch_size, progress, live)
-    [outcome] = run([(task.source.path.name, lambda: task)], 1)
+    tasks = [(task.source.path.name, lambda: task)]
+    [outcome] = detect_all(tasks, finder, batch_size, 1, progress, live)
     if outcome.summary is None:
         assert outcome.error is not None
         raise outcome.error
@@ -74,6 +83,7 @@ def detect_all(
     batch_size: int = 4,
     streams: int = 1,
     progress: Callable[[int], None] | None = None,
+    live: bool = False,
 ) -> Iterator[Outcome]:
     """`detect` for many sources; yields how it went with each, as it ends.
 
@@ -82,9 +92,66 @@ def detect_all(
     sinks ends that one: its sinks are aborted and the others go on. An error of the model is raised
     after the sinks of all were aborted. Ctrl-C writes what the model has done, closes the sinks
     (aborts those that would replace earlier results: see Sink.replaces) and raises Interrupted.
-    progress: called from the caller's thread with the number of frames the model has done.
+    progress: called from the caller's thread with the number of frames the model has done. live: as
+    of `Feed`, of every source.
     """
-    return _Run(finder, batch_size, progress, live=False)(tasks, streams)
+    if batch_size < 1:
+        raise ValueError(f"batch_size: got {batch_size}, expected 1 or more")
+    waiting, changed, started = iter(tasks), threading.Condition(), time.perf_counter()
+    feeds: list[Feed] = []
+    active: dict[Feed, _Active] = {}
+    ending: list[_Active] = []  # read to the end, still being written
+    num_done = 0
+
+    def open_more() -> Iterator[Outcome]:
+        while len(feeds) < streams and (opened := next(waiting, None)) is not None:
+            name, open_task = opened
+            try:
+                task = open_task()
+            except Exception as error:
+                yield Outcome(name, None, error)
+                continue
+            feed = Feed(task.source, task.region, finder, batch_size, task.smoother, live, changed)
+            each = _Active(name, task, feed)
+            active[feed] = each
+            try:
+                each.start()
+            except Exception as error:
+                del active[feed]
+                each.abort()
+                yield Outcome(name, None, error)
+            else:
+                feeds.append(feed)
+
+    def ended(wait: bool) -> Iterator[Outcome]:
+        for each in list(ending):
+            if wait or each.writer.done:
+                each.finish(partial=False)
+                ending.remove(each)
+                yield Outcome(each.name, None if each.error else each.summary(), each.error)
+
+    try:
+        yield from open_more()
+        for feed, found in follow(feeds, finder, batch_size):
+            each = active[feed]
+            if found and not each.writer.put(found):
+                feed.stop()  # the writer has failed: nothing more is wanted
+            num_done += len(found)
+            if progress:
+                progress(num_done)
+            if feed.ended:
+                ending.append(active.pop(feed))
+                each.writer.end(failed=feed.error is not None)
+            yield from ended(wait=len(ending) > streams)
+            yield from open_more()
+        yield from ended(wait=True)
+    except KeyboardInterrupt:
+        seconds = time.perf_counter() - started
+        raise _interrupted(list(active.values()), ending, seconds) from None
+    except BaseException:
+        for each in (*active.values(), *ending):
+            each.abort()
+        raise
 
 
 @dataclass
@@ -94,8 +161,20 @@ class _Active:
     name: str
     task: Task
     feed: Feed
-    writer: Writer
     started: float = field(default_factory=time.perf_counter)
+
+    def __post_init__(self) -> None:
+        task = self.task
+        self.writer = Writer(task.source, task.sinks, task.journal, self.feed.busy)
+
+    def start(self) -> None:
+        """Go on where an interrupted run was, or begin."""
+        journal = self.task.journal
+        resumed = journal is not None and journal.last_index >= 0
+        if journal and resumed:
+            self.task.source.resume_after(journal.last_index)
+        self.feed.start(journal.state if journal and resumed else None)
+        self.writer.start()
 
     @property
     def error(self) -> Exception | None:
@@ -106,22 +185,12 @@ class _Active:
         self.feed.stop()
         self.writer.end(self.feed.error is not None, partial)
         self.writer.join()
-        self._close()
+        self.task.close()
 
     def abort(self) -> None:
         self.feed.stop()
         self.writer.abort()
-        self._close()
-
-    def _close(self) -> None:
-        """Close the source; leave no empty folder and no journal of nothing behind."""
-        self.task.source.close()
-        journal = self.task.journal
-        if journal and journal.last_index < 0 and not any(f.exists() for f in self.task.files):
-            journal.remove()
-        for folder in {file.parent for file in self.task.files}:
-            with suppress(OSError):  # it holds something, or is gone
-                folder.rmdir()
+        self.task.close()
 
     def summary(self) -> Summary:
         seconds, writer = time.perf_counter() - self.started, self.writer
@@ -140,121 +209,21 @@ class _Active:
         )
 
 
-class _Run:
-    """The state of one `detect_all`; the model runs in the caller's thread."""
-
-    def __init__(
-        self,
-        finder: Finder,
-        batch_size: int,
-        progress: Callable[[int], None] | None,
-        live: bool,
-    ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size: got {batch_size}, expected 1 or more")
-        self._finder, self._batch_size, self._live = finder, batch_size, live
-        self._progress = progress or (lambda frames: None)
-        self._changed = threading.Condition()
-        self._active: list[_Active] = []
-        self._ending: list[_Active] = []  # read to the end, still being written
-        self._num_done = 0
-        self._started = time.perf_counter()
-
-    def __call__(
-        self, tasks: Iterable[tuple[str, Callable[[], Task]]], streams: int
-    ) -> Iterator[Outcome]:
-        waiting = iter(tasks)
-        more = True
-        try:
-            while more or self._active or self._ending:
-                while more and len(self._active) < streams:
-                    opened = next(waiting, None)
-                    more = opened is not None
-                    if opened is not None:
-                        yield from self._open(*opened)
-                if self._active:
-                    self._step()
-                yield from self._ended(wait=not self._active or len(self._ending) > streams)
-        except KeyboardInterrupt:
-            raise self._interrupted() from None
-        except BaseException:
-            for each in (*self._active, *self._ending):
-                each.abort()
-            raise
-
-    def _open(self, name: str, open_task: Callable[[], Task]) -> Iterator[Outcome]:
-        try:
-            task = open_task()
-        except Exception as error:
-            yield Outcome(name, None, error)
-            return
-        feed = Feed(
-            task.source,
-            task.region,
-            self._finder,
-            self._batch_size,
-            task.smoother,
-            self._live,
-            self._changed,
-        )
-        writer = Writer(task.source, task.sinks, task.journal, feed.busy)
-        active = _Active(name, task, feed, writer)
-        self._active.append(active)
-        try:
-            if task.journal and task.journal.last_index >= 0:
-                task.source.resume_after(task.journal.last_index)
-                feed.restore(task.journal.state)
-        except UserError as error:
-            feed.error = error
-        else:
-            writer.start()
-            feed.start()
-            return
-        self._active.remove(active)
-        yield Outcome(name, None, feed.error)
-
-    def _step(self) -> None:
-        """Run the model once, and hand what it found to the writers."""
-        with self._changed:
-            self._changed.wait_for(lambda: any(each.feed.ready for each in self._active))
-        owners = {id(each.feed): each for each in self._active}
-        for feed, found in run_ready(
-            [each.feed for each in self._active], self._finder, self._batch_size
-        ):
-            each = owners[id(feed)]
-            if found and not each.writer.put(found):
-                feed.stop()  # the writer has failed: nothing more is wanted
-                feed.ended = True
-            self._num_done += len(found)
-            if feed.ended:
-                self._active.remove(each)
-                self._ending.append(each)
-                each.writer.end(failed=feed.error is not None)
-        self._active = self._active[1:] + self._active[:1]  # turns
-        self._progress(self._num_done)
-
-    def _ended(self, wait: bool) -> Iterator[Outcome]:
-        for each in list(self._ending):
-            if wait or each.writer.done:
-                each.finish(partial=False)
-                self._ending.remove(each)
-                error = each.error
-                yield Outcome(each.name, None if error else each.summary(), error)
-
-    def _interrupted(self) -> BaseException:
-        """Ctrl-C: end everything in order; a second one aborts."""
-        every = (*self._active, *self._ending)
-        try:
-            for each in every:
-                each.finish(partial=each in self._active)
-        except BaseException:
-            for each in every:
-                each.abort()
-            raise
+def _interrupted(
+    active: Sequence[_Active], ending: Sequence[_Active], seconds: float
+) -> BaseException:
+    """Ctrl-C: end everything in order; a second one aborts."""
+    every = (*active, *ending)
+    try:
         for each in every:
-            if each.error is not None:
-                return each.error
-        untouched = any(each.writer.untouched for each in every)
-        resumable = any(each.task.journal and each.task.journal.last_index >= 0 for each in every)
-        summary = total([each.summary() for each in every], time.perf_counter() - self._started)
-        return Interrupted(summary, untouched, resumable)
+            each.finish(partial=each in active)
+    except BaseException:
+        for each in every:
+            each.abort()
+        raise
+    for each in every:
+        if each.error is not None:
+            return each.error
+    untouched = any(each.writer.untouched for each in every)
+    resumable = any(each.task.journal and each.task.journal.last_index >= 0 for each in every)
+    return Interrupted(total([each.summary() for each in every], seconds), untouched, resumable)

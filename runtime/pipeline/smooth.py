@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from lmk.runtime.detection import LOW_SCORE, Detection, Frame
 from lmk.runtime.errors import UserError
-from lmk.runtime.sources import CutDetector
 
 MIN_CUTOFF_HZ = 1.0
 BETA = 10.0  # Hz a box side/s
@@ -84,12 +83,11 @@ class Smoother:
         if not 0 <= beta < math.inf:
             raise UserError(f"smoothing: got beta {beta}, expected 0 or more")
         self._min_cutoff, self._beta = min_cutoff, beta
-        self._is_cut = CutDetector()
         self._filters: dict[int, OneEuro] = {}
 
     def __call__(self, frame: Frame, detections: Sequence[Detection]) -> list[Detection]:
         """The detections of `frame` with smoothed points; call it for frames without any, too."""
-        if self._is_cut(frame):
+        if frame.is_cut:
             self._filters.clear()
         self._filters = {
             track: one
@@ -107,14 +105,12 @@ class Smoother:
 
     def state(self) -> Any:
         """What is remembered of earlier frames, as JSON values that are restored exactly."""
-        filters = [[track, one.state()] for track, one in self._filters.items()]
-        return {"cuts": self._is_cut.state(), "filters": filters}
+        return [[track, one.state()] for track, one in self._filters.items()]
 
     def restore(self, state: Any) -> None:
         """Go on where `state` was taken."""
-        self._is_cut.restore(state["cuts"])
         self._filters.clear()
-        for track, past in state["filters"]:
+        for track, past in state:
             self._filters[track] = OneEuro(self._min_cutoff, self._beta)
             self._filters[track].restore(past)
 

@@ -62,7 +62,7 @@ class Channel(Generic[T]):
             self._changed.notify_all()
 
 
-class Worker(threading.Thread):
+class Thread(threading.Thread):
     """A thread whose end can be waited for again after Ctrl-C broke into the wait.
 
     Before Python 3.13 Thread.join, broken into, takes the thread for ended though it still runs.

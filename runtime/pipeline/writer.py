@@ -9,7 +9,7 @@ from lmk.runtime.detection import Detection, Found, Frame
 from lmk.runtime.outputs import Sink
 from lmk.runtime.pipeline.feed import timed
 from lmk.runtime.pipeline.journal import Journal
-from lmk.runtime.pipeline.threads import Channel, Stopped, Worker
+from lmk.runtime.pipeline.threads import Channel, Stopped, Thread
 from lmk.runtime.sources import Source
 
 
@@ -29,7 +29,7 @@ class Writer:
     ) -> None:
         self._source, self._sinks, self._journal, self._busy = source, sinks, journal, busy
         self._channel: Channel[list[Found] | None] = Channel()
-        self._worker = Worker(self._guarded)
+        self._thread = Thread(self._guarded)
         self._ended = self._partial = self._failed = False
         self._last_index = -1
         self.error: Exception | None = None
@@ -39,12 +39,12 @@ class Writer:
 
     def start(self) -> None:
         """Open the sinks, in the thread."""
-        self._worker.start()
+        self._thread.start()
 
     @property
     def done(self) -> bool:
         """Whether the thread has ended."""
-        return self._worker.done
+        return self._thread.done
 
     def put(self, found: list[Found]) -> bool:
         """Hand over the next frames; waits for room. False when the writer has failed."""
@@ -67,12 +67,12 @@ class Writer:
 
     def join(self) -> None:
         """Wait until everything is written."""
-        self._worker.join()
+        self._thread.join()
 
     def abort(self) -> None:
         """Stop at once; what was written goes, what the journal has stays."""
         self._channel.stop()
-        self._worker.join()
+        self._thread.join()
         for sink in self._sinks:
             sink.abort()
 

@@ -19,7 +19,6 @@ from lmk.runtime.regions.detector import BoxDetector
 from lmk.runtime.regions.motion import Motion, fit_box, relative
 from lmk.runtime.regions.region import Region, Target, overlap
 from lmk.runtime.regions.search import grid, look_again, nearest_first, search, search_frame
-from lmk.runtime.sources import CutDetector
 
 FRAME_S = 1 / 25  # from image to image, which carry no time
 _WEAK = 0.5  # of a track's usual score; below it the object is not seen
@@ -89,7 +88,7 @@ class Tracker(Region):
     """Follows objects from frame to frame by their landmarks, and finds them again when lost.
 
     The first boxes come from `start`, else from `detector`, else from a search of the frame by the
-    landmarks themselves (acquire.py), which also finds again what was lost: some crops a frame,
+    landmarks themselves (search.py), which also finds again what was lost: some crops a frame,
     those near the last place first. A box keeps the relation to the landmarks that it had in its
     first frame; turning with the object is left to the model. Boxes are square.
 
@@ -113,7 +112,6 @@ class Tracker(Region):
             raise UserError(f"tracks: got at most {max_tracks}, expected 1 or more")
         self._finder, self._start, self._detector = finder, start, detector
         self._wanted = max_tracks
-        self._is_cut = CutDetector()
         self._tracks: list[Track] = []
         self._lost: list[Track] = []  # the latest last
         self._next_number = 0
@@ -125,14 +123,13 @@ class Tracker(Region):
         """See `Region.targets`."""
         step_s = frame.time_s - self._time_s if frame.time_s > self._time_s else FRAME_S
         self._time_s, self._clock_s = frame.time_s, self._clock_s + step_s
-        cut = self._is_cut(frame)
         for track in self._tracks:
             track.step_s = step_s
             track.motion.predict(self._clock_s)
         if self._frames == 0 and self._start is not None:
             self._begin([target.box for target in self._start.targets(frame)])
             self._wanted = max(self._wanted, len(self._tracks))
-        elif self._frames == 0 or cut:
+        elif self._frames == 0 or frame.is_cut:
             self._tracks, self._lost = [], []
             self._begin(self._all_in(frame))
         elif len(self._tracks) < self._wanted and (
@@ -164,7 +161,6 @@ class Tracker(Region):
     def state(self) -> Any:
         """See `Region.state`."""
         return {
-            "cuts": self._is_cut.state(),
             "tracks": [track.state() for track in self._tracks],
             "lost": [track.state() for track in self._lost],
             "wanted": self._wanted,
@@ -174,7 +170,6 @@ class Tracker(Region):
 
     def restore(self, state: Any) -> None:
         """See `Region.restore`."""
-        self._is_cut.restore(state["cuts"])
         self._tracks = [Track.restored(each) for each in state["tracks"]]
         self._lost = [Track.restored(each) for each in state["lost"]]
         self._wanted = state["wanted"]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from lmk.runtime.detection import Frame
 
 _GRID = (36, 64)  # sampled pixels: rows, columns
 _CELL = 4  # so many of them a side make one cell of the small picture
@@ -25,14 +23,6 @@ _MEMORY = 0.1  # weight of the newest frame in what is usual
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
-class _Look(NamedTuple):
-    """What a picture looks like; worked out once for each frame, whoever asks."""
-
-    is_blank: bool
-    pattern: NDArray[np.float64]
-    colours: NDArray[np.float64]
-
-
 class CutDetector:
     """Tells at each frame of one source, in order, whether it begins another scene than the last.
 
@@ -46,15 +36,14 @@ class CutDetector:
         self._usual = 0.0  # change of the pattern from frame to frame
         self._blank = False  # the last frame was
 
-    def __call__(self, frame: Frame) -> bool:
-        """Whether `frame` is the first of a new scene; not so the very first of all."""
-        look = frame.known.get("look")
-        if look is None:
-            look = frame.known["look"] = _look(frame.image)
-        is_blank, pattern, colours = look
-        if is_blank:
+    def __call__(self, image: NDArray[np.uint8]) -> bool:
+        """Whether the HWC uint8 RGB `image` is the first of a new scene; not so the very first."""
+        pixels = _sampled(image)
+        luma = pixels @ _LUMA
+        if float(luma.std()) < _BLANK:
             self._blank = True
             return False
+        pattern, colours = _pattern(luma), _histogram(pixels)
         cut = False
         if self._pattern is not None:
             alike = float((pattern * self._pattern).sum())
@@ -85,22 +74,27 @@ class CutDetector:
         self._usual, self._blank = float(state["usual"]), bool(state["blank"])
 
 
-def _look(image: NDArray[np.uint8]) -> _Look:
-    """Of pixels spread evenly over the image: means of their cells, levels of their colours."""
+def _sampled(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Pixels (36,64,3) spread evenly over the image."""
     rows, columns = (
         (np.arange(count) * 2 + 1) * length // (2 * count)
         for count, length in zip(_GRID, image.shape[:2], strict=True)
     )
-    pixels = image[rows[:, None], columns].astype(np.float32)
-    luma = pixels @ _LUMA
-    # Cells of mean 0 and length 1: gain and offset do not count.
+    return image[rows[:, None], columns].astype(np.float32)
+
+
+def _pattern(luma: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Means of the cells, (9,16), of mean 0 and length 1: gain and offset do not count."""
     cells = luma.reshape(_GRID[0] // _CELL, _CELL, _GRID[1] // _CELL, _CELL)
     means = cells.mean(axis=(1, 3), dtype=np.float64)
     means -= means.mean()
-    pattern = means / max(float(np.linalg.norm(means)), 1e-9)
-    # Colours relative to their mean: brighter as a whole is no other scene.
-    moved = pixels - pixels.mean(axis=(0, 1)) + 127.5
+    return means / max(float(np.linalg.norm(means)), 1e-9)
+
+
+def _histogram(pixels: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Share of the pixels at each level of each colour, each relative to its mean, (3·L)."""
+    moved = pixels - pixels.mean(axis=(0, 1)) + 127.5  # brighter as a whole is no other scene
     level = np.clip(moved * (_LEVELS / 256), 0, _LEVELS - 1).astype(np.int64)
     level += np.arange(3) * _LEVELS
     count = np.bincount(level.ravel(), minlength=3 * _LEVELS)
-    return _Look(float(luma.std()) < _BLANK, pattern, count / (3 * _GRID[0] * _GRID[1]))
+    return count / (3 * _GRID[0] * _GRID[1])

@@ -256,9 +256,12 @@ def test_frames_alive_are_bounded(tmp_path, landmarker, blob_image):
     assert alive["now"] == 0 and alive["most"] <= 5 * 2 + 1
 
 
-def test_batch_size_is_checked(landmarker):
-    with pytest.raises(ValueError, match="batch_size: got 0"):
-        detect(None, landmarker, FULL, [], 0)
+def test_batch_size_is_checked(landmarker, blob_video):
+    with (
+        open_source(blob_video[0]) as source,
+        pytest.raises(ValueError, match="batch_size: got 0"),
+    ):
+        detect(source, landmarker, FULL, [], 0)
 
 
 def test_real_video(tmp_path, data_root, landmarker):

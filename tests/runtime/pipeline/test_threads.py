@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmk.runtime.pipeline.threads import Channel, Stopped, Worker
+from lmk.runtime.pipeline.threads import Channel, Stopped, Thread
 
 
 @settings(max_examples=30)
@@ -18,22 +18,22 @@ def test_everything_arrives_in_order(items):
         for item in items:
             channel.put(item)
 
-    worker = Worker(send)
-    worker.start()
+    thread = Thread(send)
+    thread.start()
     assert [channel.get() for _ in items] == items
-    worker.join()
+    thread.join()
     assert not channel.ready and channel.dropped == 0
 
 
 def test_put_waits_for_room():
     channel = Channel()
     channel.put(1)
-    worker = Worker(lambda: channel.put(2))
-    worker.start()
-    assert not worker._done.wait(0.05)
+    thread = Thread(lambda: channel.put(2))
+    thread.start()
+    assert not thread._done.wait(0.05)
     assert channel.get() == 1 and channel.get() == 2
-    worker.join()
-    assert worker.done
+    thread.join()
+    assert thread.done
 
 
 def test_latest_keeps_the_newest_and_counts_the_others():
@@ -42,10 +42,10 @@ def test_latest_keeps_the_newest_and_counts_the_others():
         channel.put(item)
     assert channel.dropped == 4 and channel.get() == 4
     channel.put(5)
-    worker = Worker(lambda: channel.put(None, wait=True))  # the end must not push out the last
-    worker.start()
+    thread = Thread(lambda: channel.put(None, wait=True))  # the end must not push out the last
+    thread.start()
     assert channel.get() == 5 and channel.get() is None
-    worker.join()
+    thread.join()
     assert channel.dropped == 4
 
 
@@ -59,10 +59,10 @@ def test_stop_ends_both_ends():
         except Stopped:
             ends.append("put")
 
-    worker = Worker(put)
-    worker.start()
+    thread = Thread(put)
+    thread.start()
     channel.stop()
-    worker.join()
+    thread.join()
     with pytest.raises(Stopped):
         channel.get()
     assert ends == ["put"] and channel.ready
@@ -71,13 +71,13 @@ def test_stop_ends_both_ends():
 def test_several_channels_wake_one_waiter():
     changed = threading.Condition()
     channels = [Channel(changed) for _ in range(3)]
-    worker = Worker(lambda: channels[2].put("here"))
-    worker.start()
+    thread = Thread(lambda: channels[2].put("here"))
+    thread.start()
     with changed:
         assert changed.wait_for(lambda: any(each.ready for each in channels), timeout=5)
     assert [each.ready for each in channels] == [False, False, True]
-    worker.join()
+    thread.join()
 
 
 def test_a_worker_that_never_started_is_not_waited_for():
-    Worker(lambda: None).join()
+    Thread(lambda: None).join()

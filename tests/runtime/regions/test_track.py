@@ -11,15 +11,16 @@ from lmk.runtime.errors import UserError
 from lmk.runtime.regions.fixed import Boxes
 from lmk.runtime.regions.region import Target, overlap
 from lmk.runtime.regions.track import Tracker
+from lmk.runtime.sources.cuts import CutDetector
 
 SIZE = (160, 240)
 
 
-def follow(landmarker, region, images, first=0, rate=25.0):
+def follow(landmarker, region, images, first=0, rate=25.0, is_cut=None):
     """What a pipeline does with a closed region: the detections of each frame."""
-    found = []
+    found, is_cut = [], is_cut or CutDetector()
     for index, image in enumerate(images, first):
-        frame = Frame("clip", index, index / rate, image)
+        frame = Frame("clip", index, index / rate, image, is_cut=is_cut(image))
         targets = region.targets(frame)
         boxes = [target.box for target in targets]
         each = landmarker.batch([image] * len(boxes), boxes)
@@ -131,9 +132,10 @@ def test_goes_on_where_it_was(spots, stop):
     images += [spots.picture(*SIZE)] * 7 + [spots.picture(*SIZE, (120, 80, 60))] * 6
     whole = follow(landmarker, Tracker(landmarker), images)
     first, second = Tracker(landmarker), Tracker(landmarker)
-    parts = follow(landmarker, first, images[:stop])
+    cuts = CutDetector()
+    parts = follow(landmarker, first, images[:stop], is_cut=cuts)
     second.restore(json.loads(json.dumps(first.state())))
-    parts += follow(landmarker, second, images[stop:], first=stop)
+    parts += follow(landmarker, second, images[stop:], first=stop, is_cut=cuts)
     assert [len(each) for each in parts] == [len(each) for each in whole]
     for a, b in zip(sum(map(list, parts), []), sum(map(list, whole), []), strict=True):
         assert (a.box, a.track) == (b.box, b.track)

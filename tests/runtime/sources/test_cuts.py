@@ -5,8 +5,6 @@ import json
 import numpy as np
 from PIL import Image
 
-from lmk.runtime.detection import Frame
-from lmk.runtime.sources import cuts as cuts_module
 from lmk.runtime.sources.cuts import CutDetector
 from lmk.runtime.sources.open import open_source
 
@@ -17,13 +15,9 @@ def scene(seed: int, height: int = 120, width: int = 400) -> np.ndarray:
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def frame(image) -> Frame:
-    return Frame("clip", 0, 0.0, image)
-
-
 def cuts(clip) -> list[int]:
     detector = CutDetector()
-    return [index for index, image in enumerate(clip) if detector(frame(image))]
+    return [index for index, image in enumerate(clip) if detector(image)]
 
 
 A, B = scene(1)[:, :160], scene(2)[:, :160]
@@ -66,19 +60,9 @@ def test_goes_on_where_it_was():
     clip = [A, A, np.zeros_like(A), B, B, A]
     for stop in range(len(clip)):
         before, after = CutDetector(), CutDetector()
-        found = [before(frame(image)) for image in clip[:stop]]
+        found = [before(image) for image in clip[:stop]]
         after.restore(json.loads(json.dumps(before.state())))
-        assert found + [after(frame(image)) for image in clip[stop:]] == [0, 0, 0, 1, 0, 1]
-
-
-def test_a_frame_is_looked_at_once(monkeypatch):
-    looks = []
-    look = cuts_module._look
-    monkeypatch.setattr(cuts_module, "_look", lambda image: looks.append(0) or look(image))
-    one, other = CutDetector(), CutDetector()
-    clip = [frame(image) for image in (A, A, B)]
-    assert [(one(each), other(each)) for each in clip] == [(0, 0), (0, 0), (1, 1)]
-    assert len(looks) == 3
+        assert found + [after(image) for image in clip[stop:]] == [0, 0, 0, 1, 0, 1]
 
 
 def test_real_videos(data_root):
