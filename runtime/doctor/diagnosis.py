@@ -25,11 +25,15 @@ from lmk.runtime.doctor.gpus import (
 from lmk.runtime.doctor.imports import ABSENT, Trial, try_import
 from lmk.runtime.doctor.providers import Provider, provider_cure, try_provider, wanted_by_tensorrt
 from lmk.runtime.errors import install_line
+from lmk.runtime.runners import adds_int8_exactly, cpu_flags
 
 _INSTRUCTIONS = {
     "avx2": "AVX2",
     "avx512f": "AVX-512",
+    "avx512_vnni": "AVX-512 VNNI",
+    "avx_vnni": "AVX-VNNI",
     "avx512_bf16": "AVX-512 bf16",
+    "amx_int8": "AMX int8",
     "amx_bf16": "AMX bf16",
     "bf16": "bf16",
 }
@@ -140,16 +144,20 @@ def examine() -> Diagnosis:
     loads = {check.name for check in checks if check.state == "ok"}
     cures = {check.name: check.cure for check in checks if check.cure}
     rtx = {parse_capability(name) for name in found[_TENSORRT_RTX].fact or ()}
-    best = _with_openvino(best_runner(gpus, loads, cures, rtx), "openvino" in loads)
+    best = _with_openvino(best_runner(gpus, loads, cures, rtx), "openvino" in loads, cpu_flags())
     return Diagnosis(tuple(checks), gpus, best)
 
 
-def _with_openvino(best: BestRunner, loads: bool) -> BestRunner:
-    """On a CPU it is the faster one for files in half precision or integers."""
-    if best.name != "cpu" or not loads:
+def _with_openvino(best: BestRunner, loads: bool, flags: frozenset[str]) -> BestRunner:
+    """On a CPU it is the faster one for files in what the processor computes in besides fp32."""
+    fast = [
+        *(["int8"] if adds_int8_exactly(flags) else []),
+        *(["bf16"] if any(flag.endswith("bf16") for flag in flags) else []),
+    ]
+    if best.name != "cpu" or not loads or not fast:
         return best
-    faster = "openvino loads: files in int8 or bf16 run fastest by `lmk detect --device openvino`"
-    return replace(best, why=f"{best.why}; {faster}")
+    files = f"files in {' or '.join(fast)} run fastest by `lmk detect --device openvino`"
+    return replace(best, why=f"{best.why}; openvino loads: {files}")
 
 
 def _check_toolkit() -> Check:
@@ -255,9 +263,9 @@ def _check_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> Check:
     """Cores we may use, and the instructions that matter for inference and for bf16."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     text = cpuinfo.read_text() if cpuinfo.is_file() else ""  # Linux alone has the file
-    facts = dict(re.findall(r"^(model name|flags|Features)\s*: (.*)$", text, re.MULTILINE))
-    flags = f"{facts.get('flags')} {facts.get('Features')}".split()  # x86's word, ARM's word
-    model = facts.get("model name") or platform.processor() or platform.machine()
+    named = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
+    model = named[1] if named else platform.processor() or platform.machine()
+    flags = cpu_flags(cpuinfo)
     words = [word for flag, word in _INSTRUCTIONS.items() if flag in flags]
     return Check("cpu", "ok", ", ".join([model, f"{count} cores", *words]))
 

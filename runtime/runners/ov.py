@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import platform
+import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +38,20 @@ _COMPUTES_IN: dict[Precision, str] = {"fp32": "f32", "fp16": "f32", "bf16": "bf1
 # Pixels on average from ONNX Runtime, which rounds elsewhere: 0.4 on the textures that it is tried
 # on, which are not what the scales were made for. Wrong scales move landmarks by 10.
 _INT8_LIMIT_PX = 2.0
+# An x86 processor without these adds pairs of 8-bit products in 16 bits, which overflow: landmarks
+# of the categories that ship move by half a pixel, those of other weights by 6. Such a processor
+# computes the file in float32 instead, weights and inputs rounded as the file says.
+_EXACT_INT8 = {"avx512_vnni", "avx_vnni", "amx_int8"}
+_logger = logging.getLogger(__name__)
 
 
 class OpenVinoRunner(Runner):
     """An ONNX file made by `lmk export`, run by OpenVINO on the CPU.
 
     threads: CPU threads; None = one a core. buckets: the batch sizes to compile for, each on its
-    first use, to which batches are cut and padded. bf16 is for processors that compute in it. May
-    be called from several threads, which take turns. Raises UserError for a file that is not such
+    first use, to which batches are cut and padded. bf16 is for processors that compute in it; int8
+    is computed in float32, with a warning, by those whose 8-bit sums overflow. May be called from
+    several threads, which take turns. Raises UserError for a file that is not such
     a model or of a precision that does not run here.
     """
 
@@ -68,7 +77,15 @@ class OpenVinoRunner(Runner):
         self._turn = threading.Lock()
         self.name = f"OpenVINO {_version()} CPU, {_COMPUTES_IN[precision]}"
         if precision == "int8":
-            self.name = self.name.replace("f32", "int8 and f32")
+            if adds_int8_exactly(cpu_flags()):
+                self.name = self.name.replace("f32", "int8 and f32")
+            else:
+                self._options["LP_TRANSFORMS_MODE"] = "NO"
+                _logger.warning(
+                    "%s: this processor has no VNNI, so its sums of 8-bit products overflow: the "
+                    "file is computed in float32, as fast as one exported in fp32",
+                    path,
+                )
             self._check_int8(path)
 
     def __call__(self, crops: Any) -> Found:
@@ -136,6 +153,20 @@ class _Bucket:
         self._request.infer()
         landmarks, scores = (self._request.get_tensor(name).data for name in (LANDMARKS, SCORES))
         return landmarks[:count], scores[:count]
+
+
+def adds_int8_exactly(flags: Collection[str]) -> bool:
+    """Whether a processor of this kind with `flags` adds 8-bit products without overflow."""
+    return platform.machine() not in ("x86_64", "AMD64") or not _EXACT_INT8.isdisjoint(flags)
+
+
+def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """The instructions that this processor has, in Linux's words; elsewhere none."""
+    text = cpuinfo.read_text() if cpuinfo.is_file() else ""
+    found = re.search(
+        r"^(?:flags|Features)\s*: (.*)$", text, re.MULTILINE
+    )  # x86's word, ARM's word
+    return frozenset(found[1].split()) if found else frozenset()
 
 
 def _open_core() -> Any:

@@ -191,12 +191,15 @@ def test_cpu_without_cpuinfo():
     assert diagnosis._check_cpu(Path("/no/such/file")).detail.endswith(" cores")
 
 
-def test_openvino_is_named_beside_the_cpu():
-    best = diagnosis.BestRunner("cpu", "no NVIDIA GPU")
-    assert "--device openvino" in diagnosis._with_openvino(best, True).why
-    assert diagnosis._with_openvino(best, False) == best
-    gpu = diagnosis.BestRunner("trt", "a GPU")
-    assert diagnosis._with_openvino(gpu, True) == gpu
+def test_openvino_is_named_for_what_the_processor_computes_in(monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    best, gpu = (diagnosis.BestRunner(name, "so") for name in ("cpu", "trt"))
+    both, plain = frozenset({"avx2", "avx_vnni", "amx_bf16"}), frozenset({"avx2"})
+    named = "; openvino loads: files in int8 or bf16 run fastest by `lmk detect --device openvino`"
+    assert diagnosis._with_openvino(best, True, both).why == f"so{named}"
+    assert diagnosis._with_openvino(best, True, plain) == best
+    assert diagnosis._with_openvino(best, False, both) == best
+    assert diagnosis._with_openvino(gpu, True, both) == gpu
 
 
 def test_doctor_imports_nothing_heavy():

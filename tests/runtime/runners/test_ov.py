@@ -136,6 +136,21 @@ def test_int8_far_from_onnxruntime_is_refused(make_model, monkeypatch):
         OpenVinoRunner(path)
 
 
+@pytest.mark.parametrize("flags", [{"avx2"}, {"avx2", "avx_vnni"}])
+def test_int8_is_computed_in_float32_where_its_sums_overflow(
+    make_model, monkeypatch, caplog, flags
+):
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(ov, "cpu_flags", lambda: frozenset(flags))
+    path, exact = make_model(precision="int8"), "avx_vnni" in flags
+    with OpenVinoRunner(path) as runner:
+        assert runner.name.endswith(" CPU, int8 and f32" if exact else " CPU, f32")
+    said = (
+        f"{path}: this processor has no VNNI, so its sums of 8-bit products overflow: the file is"
+    )
+    assert [record.message.startswith(said) for record in caplog.records] == [True] * (not exact)
+
+
 def test_missing_package_names_the_extra(model_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(UserError, match=r"openvino: does not import .*\[openvino\]'") as caught:
