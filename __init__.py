@@ -1,5 +1,6 @@
 """Landmarks on any object, without labels: `lmk.load("cats")(image)` finds them."""
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
     from lmk.runtime.landmarker import load as load
 
 __version__ = "0.1.0"
+
+# ONNX Runtime reads it once, when it starts, here and in every process that we start: without, it
+# looks up a host that it reports to and writes a number of this machine into the home folder.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # Each is imported when it is first asked for, so that `import lmk` costs nothing.
 _WHERE = {

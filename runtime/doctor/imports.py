@@ -16,6 +16,7 @@ _STATUS = 3  # of a module that is not there; 1 is Python's own for an exception
 _MISSING = re.compile(r"([\w.+-]+\.so[\w.]*): cannot open shared object file")
 _PROGRAM = f"""
 import importlib, json, sys
+sys.modules["openvino_telemetry"] = None  # see runners/ov.py
 try:
     module = importlib.import_module(sys.argv[1])
 except ModuleNotFoundError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import re
+import sys
 import threading
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -171,6 +172,9 @@ def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
 
 def _open_core() -> Any:
     """OpenVINO; raises UserError where it is not installed or has no CPU."""
+    # OpenVINO's converters, which it imports and we do not use, write a number of this machine into
+    # the home folder with this package, and do without where it is not installed.
+    hidden = sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         from openvino import Core  # 0.3 s
     except ImportError as error:
@@ -178,6 +182,9 @@ def _open_core() -> Any:
             f"openvino: does not import ({_reason(error)}), needed for the openvino device; "
             f"{install_line('openvino')}, or use the cpu device"
         ) from error
+    finally:
+        if hidden is None:
+            del sys.modules["openvino_telemetry"]
     return Core()
 
 

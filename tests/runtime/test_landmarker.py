@@ -1,5 +1,7 @@
 """Image and box -> landmarks in the frame, and the three lines of the README."""
 
+import os
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -113,3 +115,28 @@ def test_what_is_no_array_is_named(landmarker, image):
 def test_repr_is_short(landmarker):
     expected = "<Landmarker 'blob', 3 landmarks, onnxruntime CPUExecutionProvider>"
     assert repr(landmarker) == expected
+
+
+_FINDS = """
+import sys, numpy, lmk
+with lmk.load(sys.argv[1], sys.argv[2]) as landmarker:
+    landmarker(numpy.zeros((64, 64, 3), numpy.uint8))
+"""
+
+
+@pytest.mark.parametrize("device", ["cpu", "openvino"])
+def test_engines_tell_nobody(model_path, tmp_path, device):
+    """Nothing comes into an empty home folder, and no other host is called."""
+    if device == "openvino":
+        pytest.importorskip("openvino")
+    home, calls = tmp_path / "home", tmp_path / "calls"
+    home.mkdir()
+    traced = ["strace", "-f", "-e", "trace=connect,sendto", "-o", calls]
+    if not shutil.which("strace") or subprocess.run([*traced, "true"]).returncode:
+        traced = []  # none here, or not allowed
+    hidden = ("ORT_DISABLE_TELEMETRY", "CI", "XDG_CACHE_HOME")  # which quieten, or lead elsewhere
+    environment = {k: v for k, v in os.environ.items() if k not in hidden} | {"HOME": str(home)}
+    command = [*traced, sys.executable, "-c", _FINDS, model_path, device]
+    subprocess.run(command, env=environment, check=True, timeout=300)
+    assert list(home.rglob("*")) == []
+    assert not traced or "AF_INET" not in calls.read_text()
