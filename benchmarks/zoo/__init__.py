@@ -1,1 +1,1 @@
-"""Training, judging and showing what ships; run from a checkout."""
+"""Training, judging and showing what ships; run from a checkout, not in the wheel."""

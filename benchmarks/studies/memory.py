@@ -1,6 +1,6 @@
 """`lmk detect` over a long video: rate, memory over time, share of the processors.
 
-    python -m lmk.benchmarks.video.memory MODEL --video long:600 [--roi center] [--json FILE]
+    python -m lmk.benchmarks.studies.memory MODEL --video long:600 [--roi center] [--json FILE]
 
 As the command does it, with its journal, to CSV and overlay. `long:SECONDS` is a video of 1920×1080
 made for the run. The last line is the whole result as JSON.
@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import tempfile
 from pathlib import Path
-from time import monotonic
+from time import monotonic, process_time
 from typing import Any
 
 import click
@@ -65,7 +64,7 @@ def watch(landmarker: Landmarker, video: Path, roi: str, folder: Path) -> dict[s
     cpu_share: processor time over wall time and cores.
     """
     samples: list[tuple[float, int, float]] = []
-    started, cpu = monotonic(), _cpu_seconds()
+    started, cpu = monotonic(), process_time()
 
     def sample(frames: int) -> None:
         seconds = monotonic() - started
@@ -87,7 +86,7 @@ def watch(landmarker: Landmarker, video: Path, roi: str, folder: Path) -> dict[s
         "frames": summary.frames,
         "seconds": round(seconds, 1),
         "frames_per_second": round(summary.frames / seconds, 1),
-        "cpu_share": round((_cpu_seconds() - cpu) / seconds / (os.cpu_count() or 1), 3),
+        "cpu_share": round((process_time() - cpu) / seconds / (os.cpu_count() or 1), 3),
         "bottleneck": summary.bottleneck,
         "busy_seconds": {stage: round(value, 1) for stage, value in summary.busy_seconds.items()},
         "mib_after_first_minute": settled[0],
@@ -95,11 +94,6 @@ def watch(landmarker: Landmarker, video: Path, roi: str, folder: Path) -> dict[s
         "mib_range_after_first_minute": [min(settled), max(settled)],
         "samples": samples,
     }
-
-
-def _cpu_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
 
 
 if __name__ == "__main__":

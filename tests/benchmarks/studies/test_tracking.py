@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lmk.benchmarks.video.tracking import jitter, pasted
+from lmk.benchmarks.studies.tracking import jitter, pasted
 from lmk.runtime.detection import Detection
 
 

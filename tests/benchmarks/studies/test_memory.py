@@ -1,7 +1,7 @@
 """What a long detection is watched for is really taken from it."""
 
 from lmk.benchmarks.clip import write_clip
-from lmk.benchmarks.video.memory import resident_mib, watch
+from lmk.benchmarks.studies.memory import resident_mib, watch
 from lmk.runtime.landmarker import load
 
 

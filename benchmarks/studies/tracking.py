@@ -1,6 +1,6 @@
 """How well objects are followed: on videos, and where the truth is known.
 
-    python -m lmk.benchmarks.video.tracking --data DIR
+    python -m lmk.benchmarks.studies.tracking --data DIR
 
 DIR holds `videos/` and folders of images (face_mtfl80, cat_heads). On each video the landmarks are
 found in whole frames, in their middle, with tracking and with smoothing on top. Then images of
