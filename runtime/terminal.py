@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -19,6 +20,28 @@ _TRAIN_MODULES = ("torch", "torchvision", "onnx", "onnxscript", "tensorboard", "
 FILE_PATH = click.Path(path_type=Path)
 _LINE_SECONDS = 10.0  # between two lines of progress where there is no terminal
 Report = Callable[[int, int | None], None]  # items done, items in all if known
+
+
+class CommaList(click.ParamType):
+    """`1,8,64` -> (1, 8, 64): each entry once, made by `kind`; `name` is what `--help` calls it."""
+
+    def __init__(self, kind: Callable[[str], Any] = str, name: str = "list") -> None:
+        self.kind, self.name = kind, name
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Any, ...]:
+        """Each entry; a usage error for what is no list of these."""
+        if isinstance(value, tuple):
+            return value
+        entries = [entry.strip() for entry in value.split(",")]
+        try:
+            if not all(entries):
+                raise ValueError
+            return tuple(dict.fromkeys(self.kind(entry) for entry in entries))
+        except ValueError:
+            noun = "names" if self.kind is str else "numbers"
+            self.fail(f"got '{value}', expected {noun} with commas between them", param, ctx)
 
 
 def console() -> Console:

@@ -11,6 +11,7 @@ import click
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.model import Library
+from lmk.runtime.terminal import CommaList
 
 LIBRARIES: dict[str, Library] = {"trt": "tensorrt", "rtx": "tensorrt_rtx"}  # by `--engine`
 BATCHES = (1, 8, 64)
@@ -41,24 +42,6 @@ class EngineOptions:
             )
 
 
-class _List(click.ParamType):
-    """`1,8,64` -> (1, 8, 64)."""
-
-    def __init__(self, kind: Callable[[str], Any], name: str) -> None:
-        self.kind, self.name = kind, name
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[Any, ...]:
-        """Each entry; a usage error for what is no list of these."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            return tuple(self.kind(entry.strip()) for entry in value.split(","))
-        except ValueError:
-            self.fail(f"got '{value}', expected numbers with commas between them", param, ctx)
-
-
 def _capability(text: str) -> str:
     """`SM86`, NVIDIA's other way to write it, -> `8.6`; anything else as it is."""
     match = re.fullmatch(r"sm_?(\d+)(\d)", text, re.IGNORECASE)
@@ -85,12 +68,12 @@ def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--targets",
-            type=_List(_capability, "capabilities"),
+            type=CommaList(_capability, "capabilities"),
             help="Engine rtx: compute capabilities: 7.5,8.9 or SM75,SM89.  [default: 8.0 up]",
         ),
         click.option(
             "--batches",
-            type=_List(int, "sizes"),
+            type=CommaList(int, "sizes"),
             help=f"Engine: crops a run.  [default: {','.join(map(str, BATCHES))}]",
         ),
     ):

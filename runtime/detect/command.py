@@ -12,23 +12,19 @@ import click
 from lmk.runtime.errors import UserError
 from lmk.runtime.model import workspace
 from lmk.runtime.outputs import FORMATS
+from lmk.runtime.terminal import FILE_PATH, CommaList
 
 if TYPE_CHECKING:
     from lmk.runtime.detect.tasks import Spec, Wanted
     from lmk.runtime.landmarker import Landmarker
     from lmk.runtime.pipeline import Outcome
 
-FILE_PATH = click.Path(path_type=Path)
 SOME_FAILED = 3  # exit code: results are there, but not of everything
 _HELP = """Find landmarks in images, folders, videos, cameras and streams.
 
 SOURCES: any number of files, folders, patterns ('clips/*.mp4'), camera numbers, rtsp:// and
 http(s):// addresses; - is a video piped in.
 """
-
-
-def _formats(context: click.Context, option: click.Parameter, value: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
 
 
 _OPTIONS: list[Callable[[Any], Any]] = [
@@ -62,9 +58,9 @@ _OPTIONS: list[Callable[[Any], Any]] = [
     click.option(
         "--write",
         "formats",
+        type=CommaList(name="text"),
         default="csv,overlay",
         show_default=True,
-        callback=_formats,
         help=f"Any of {', '.join(FORMATS)}, with commas.",
     ),
     click.option("--overlay/--no-overlay", default=True, help="Draw the landmarks too."),

@@ -111,7 +111,7 @@ def test_a_pattern_in_quotes(run, blob_video):
     [
         (["no.mp4"], "no.mp4"),
         (["VIDEO", "--write", "xml"], "format: got 'xml', expected some of csv, overlay"),
-        (["VIDEO", "--write", ""], "got nothing to write"),
+        (["VIDEO", "--write", "csv,"], "got 'csv,', expected names with commas between them"),
         (["VIDEO", "--write", "overlay", "--no-overlay"], "got nothing to write"),
         (["VIDEO", "--skeleton", "no.csv"], "no.csv: cannot be read"),
         (["VIDEO", "--smooth-by", "0", "1"], "cut-off of 0.0 Hz"),
