@@ -31,7 +31,7 @@ _LANGUAGE = "names (RUNNER.METRIC or RUNNER.METRIC@BATCH), numbers, + - * / ( ) 
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judgement:
     """What came of a claim."""
 
     claim: str
@@ -75,7 +75,7 @@ class Claim:
 
     def judge(
         self, figures: Mapping[str, float], reasons: Mapping[str, str] | None = None
-    ) -> Verdict:
+    ) -> Judgement:
         """Compare the sides.
 
         reasons: why there is no figure of a name, or none of what stands before its point. Raises
@@ -88,7 +88,7 @@ class Claim:
             left, right = (self._value(side, figures) for side in self._sides)
         except ArithmeticError as error:  # x / 0, and numbers that are too large
             raise self._error(f"cannot be computed ({error})") from None
-        return Verdict(self.text, self._compare(left, right), left, right, self._sign)
+        return Judgement(self.text, self._compare(left, right), left, right, self._sign)
 
     def _lacks(
         self, name: str, figures: Mapping[str, float], reasons: Mapping[str, str]

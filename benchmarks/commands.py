@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
+from lmk.benchmarks.claims import Claim
 from lmk.benchmarks.paper.experiments import TABLES
-from lmk.benchmarks.paper.plan import ALL, Options
-from lmk.runtime.terminal import FILE_PATH
+from lmk.benchmarks.paper.plan import ALL, ReproduceOptions
+from lmk.benchmarks.runners.names import BenchOptions
+from lmk.runtime.errors import UserError, write_error
+from lmk.runtime.files import write_bytes
+from lmk.runtime.terminal import FILE_PATH, CommaList, output
 from lmk.train.options import config_options, make_config
-
-if TYPE_CHECKING:
-    from lmk.benchmarks.claims import Claim
 
 
 @click.command("demo")
@@ -34,12 +37,12 @@ def demo_command(output: Path, minutes: float, force: bool) -> None:
 @click.argument("table", type=click.Choice([*TABLES, ALL]))
 @click.option("--force", is_flag=True, help="Make everything anew.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
-@config_options(Options)
+@config_options(ReproduceOptions)
 def reproduce_command(table: str, force: bool, dry_run: bool, **o: Any) -> None:
     """Run an experiment of the paper, or go on with it, and set it beside the paper's figures."""
     from lmk.benchmarks.paper.reproduction import describe, reproduce
 
-    options = make_config(Options, o)
+    options = make_config(ReproduceOptions, o)
     if dry_run:
         for line in describe(table, options):
             click.echo(line)
@@ -57,40 +60,16 @@ def reproduce_command(table: str, force: bool, dry_run: bool, **o: Any) -> None:
         click.get_current_context().exit(1)
 
 
-class _Names(click.ParamType):
-    """`eager,ort-cpu` -> ("eager", "ort-cpu"); of a number each with `kind`."""
-
-    name = "list"
-
-    def __init__(self, kind: type = str) -> None:
-        self.kind = kind
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[Any, ...]:
-        """Each entry; a usage error for what is no list of these."""
-        if isinstance(value, tuple):
-            return value
-        entries = [entry.strip() for entry in value.split(",")]
-        noun = "names" if self.kind is str else "numbers"
-        try:
-            if not all(entries):
-                raise ValueError
-            return tuple(self.kind(entry) for entry in entries)
-        except ValueError:
-            self.fail(f"got '{value}', expected {noun} with commas between them", param, ctx)
-
-
 @click.command("bench")
 @click.argument("model", type=FILE_PATH)
 @click.option(
     "--against",
-    type=_Names(),
+    type=CommaList(),
     default=(),
     help="Runners: eager, compile, ort-cpu, ort-cuda, trt, rtx, openvino, also with a precision: "
     "eager-bf16, trt-fp16; with --video one.  [default: all that this machine has]",
 )
-@click.option("--batch", "batches", type=_Names(int), default="1,8,32", show_default=True)
+@click.option("--batch", "batches", type=CommaList(int), default="1,8,32", show_default=True)
 @click.option("--data", help="Images of the category; default: synthetic ones.")
 @click.option("--repeats", type=int, default=200, show_default=True, help="Calls at each batch.")
 @click.option(
@@ -139,28 +118,22 @@ def bench_command(
     **o: Any,
 ) -> None:
     """Measure every runner of this machine on the same crops; MODEL is a category or a file."""
-    from lmk.benchmarks.claims import Claim
-    from lmk.benchmarks.runners import check_file
-
     # All that can be wrong is told before the minutes that measuring takes.
     _refuse_given(_NO_VIDEO if videos else _ONLY_VIDEO, bool(videos))
     understood = [Claim(text) for text in claims]
-    if file:
-        check_file(file)
+    for written in filter(None, (file, plot)):
+        _check_file(written)
     if videos:
         return _bench_video(model, videos, roi, rounds, file, understood, o)
     from lmk.benchmarks.plots import check_plot, write_plot
-    from lmk.benchmarks.runners import Options as BenchOptions
-    from lmk.benchmarks.runners import figures, print_result, reasons, tables
-    from lmk.runtime.terminal import output
+    from lmk.benchmarks.runners.measured import bench, plan
+    from lmk.benchmarks.runners.tables import check_claims, figures, print_result, reasons
 
     options = BenchOptions(**o)
     if plot:
         check_plot(plot)
-    from lmk.benchmarks.runners import bench, plan
-
     if understood:
-        tables.check_claims(understood, options, plan(options))
+        check_claims(understood, options, plan(options))
     result = bench(model, options)
     print_result(result, output())
     _write(file, result)
@@ -184,9 +157,18 @@ def _refuse_given(names: Sequence[str], video: bool) -> None:
             raise click.UsageError(f"{option.opts[0]}: got one, expected {where}; leave it out")
 
 
-def _write(file: Path | None, result: Mapping[str, Any]) -> None:
-    from lmk.runtime.files import write_bytes
+def _check_file(path: Path) -> None:
+    """Raise UserError where a file cannot be written later; makes no folder before there is one."""
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, expected the name of a file; add one")
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    if not there.is_dir():
+        raise write_error(there, NotADirectoryError(errno.ENOTDIR, "Not a directory"))
+    if not os.access(there, os.W_OK):
+        raise write_error(path, PermissionError(errno.EACCES, "Permission denied"))
 
+
+def _write(file: Path | None, result: Mapping[str, Any]) -> None:
     if file:
         write_bytes(file, json.dumps(result).encode() + b"\n")
         click.echo(file)
@@ -212,9 +194,7 @@ def _bench_video(
     claims: Sequence[Claim],
     options: Mapping[str, Any],
 ) -> None:
-    from lmk.benchmarks.runners import Options as BenchOptions
     from lmk.benchmarks.video import bench_video, check_claims, figures, print_videos, reasons
-    from lmk.runtime.terminal import output
 
     BenchOptions(threads=options["threads"])
     devices = {"ort-cpu": "cpu", "ort-cuda": "cuda", "openvino": "openvino"}

@@ -9,39 +9,46 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-CALLS = 5  # measured in a turn
-_LEAST_TURNS = 4
-_WARM_UP = 3
+CALLS = 5  # of a runner that are measured in a turn
+LEAST_TURNS = 4
 ENOUGH = 100  # calls for a 99th percentile; of fewer it would be the largest
-Seconds = NDArray[np.float64]  # (turns, CALLS)
+Seconds = NDArray[np.float64]  # (turns, calls of a turn)
 
 
-def take_turns(
-    calls: Mapping[str, Callable[[], object]], repeats: int, limit_s: float
-) -> dict[str, Seconds]:
-    """Seconds of at least `repeats` calls of each, in turns of CALLS; fewer beyond `limit_s`.
-
-    Turns, so that whatever else the machine does hits all alike. The first call of a turn is not
-    measured: the threads of the one before may still spin, and the caches are full of its data.
-    """
-    for _ in range(_WARM_UP):
-        for call in calls.values():
-            call()
-    turns: dict[str, list[list[float]]] = {name: [] for name in calls}
-    started = perf_counter()
-    for done in range(max(math.ceil(repeats / CALLS), _LEAST_TURNS)):
-        if done >= _LEAST_TURNS and perf_counter() - started > limit_s:
-            break
-        for name, call in calls.items():
-            call()
-            turns[name].append([_timed(call) for _ in range(CALLS)])
-    return {name: np.array(seconds) for name, seconds in turns.items()}
-
-
-def _timed(call: Callable[[], object]) -> float:
+def seconds_of(call: Callable[[], object]) -> float:
+    """How long `call` takes."""
     started = perf_counter()
     call()
     return perf_counter() - started
+
+
+def take_turns(
+    calls: Mapping[str, Callable[[], object]],
+    turns: int,
+    limit_s: float = math.inf,
+    each: int = 1,
+    lead: int = 0,
+    warm_up: int = 3,
+) -> dict[str, Seconds]:
+    """Seconds (turns,each) of the calls: in turns, so that whatever else runs here hits all alike.
+
+    Beyond `limit_s` there are fewer turns, but LEAST_TURNS in any case. The first `lead` calls of a
+    turn are not measured: the threads of the one before may still spin, and the caches are full of
+    its data. warm_up: calls of each before all turns.
+    """
+    for _ in range(warm_up):
+        for call in calls.values():
+            call()
+    seconds: dict[str, list[list[float]]] = {name: [] for name in calls}
+    started = perf_counter()
+    for done in range(turns):
+        if done >= LEAST_TURNS and perf_counter() - started > limit_s:
+            break
+        for name, call in calls.items():
+            for _ in range(lead):
+                call()
+            seconds[name].append([seconds_of(call) for _ in range(each)])
+    return {name: np.array(values) for name, values in seconds.items()}
 
 
 def latency(seconds: Seconds, batch: int) -> dict[str, float | None]:
@@ -50,15 +57,24 @@ def latency(seconds: Seconds, batch: int) -> dict[str, float | None]:
     p99: None with fewer than ENOUGH calls. throughput: all crops over the time of all calls, not
     over their median: what stalls costs throughput too.
     """
-    p50, p90, p99 = np.percentile(seconds, [50, 90, 99])
+    at = np.percentile(seconds, [50, 90, 99, 100])
+    p50, p90, p99, most = (round(float(value) * 1e3, 4) for value in at)
     return {
-        "p50": round(float(p50) * 1e3, 4),
-        "p90": round(float(p90) * 1e3, 4),
-        "p99": round(float(p99) * 1e3, 4) if seconds.size >= ENOUGH else None,
-        "max": round(float(seconds.max()) * 1e3, 4),
+        "p50": p50,
+        "p90": p90,
+        "p99": p99 if seconds.size >= ENOUGH else None,
+        "max": most,
         "throughput": round(batch * seconds.size / float(seconds.sum()), 2),
         "repeats": int(seconds.size),
     }
+
+
+def first_and_again(seconds: Sequence[float]) -> dict[str, float]:
+    """`first_s`, and `again_s`, the median of all that follow, if any does."""
+    found = {"first_s": round(seconds[0], 3)}
+    if len(seconds) > 1:
+        found["again_s"] = round(float(np.median(seconds[1:])), 3)
+    return found
 
 
 def speed_up(base: Seconds, other: Seconds) -> float:
@@ -74,28 +90,4 @@ def drift(found: NDArray[np.float32], eager: NDArray[np.float32]) -> dict[str, f
         "drift_mean": float(distance.mean()),
         "drift_p99": float(np.percentile(distance, 99)),
         "drift_max": float(distance.max()),
-    }
-
-
-def interleaved(
-    runners: Mapping[str, Callable[[], object]], repeats: int, warmup: int = 3
-) -> dict[str, list[float]]:
-    """Seconds of each of `repeats` calls of every runner, taking turns: drift hits all alike."""
-    for _ in range(warmup):
-        for call in runners.values():
-            call()
-    seconds: dict[str, list[float]] = {name: [] for name in runners}
-    for _ in range(repeats):
-        for name, call in runners.items():
-            started = perf_counter()
-            call()
-            seconds[name].append(perf_counter() - started)
-    return seconds
-
-
-def milliseconds(seconds: Sequence[float]) -> dict[str, float]:
-    """Median and 99th percentile."""
-    return {
-        "p50_ms": round(float(np.median(seconds)) * 1e3, 3),
-        "p99_ms": round(float(np.percentile(seconds, 99)) * 1e3, 3),
     }

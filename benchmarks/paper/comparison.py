@@ -8,26 +8,29 @@ from pathlib import Path
 from typing import Any
 
 from lmk.benchmarks.machine import machine
-from lmk.benchmarks.paper.experiments import METHODS, TABLES, Category, Row, Table
+from lmk.benchmarks.paper.experiments import METHODS, TABLES, PaperCategory, PaperRow, PaperTable
 from lmk.benchmarks.paper.grids import (
     EMPTY,
     MEASURES,
-    Grid,
     grid_of,
-    label_of,
     name_of,
     paper_grid,
+    row_of,
     value,
 )
 from lmk.benchmarks.paper.jobs import read_evaluation
-from lmk.benchmarks.paper.plan import EvaluationJob, Job, Options, Plan
+from lmk.benchmarks.paper.plan import EvaluationJob, JobPlan, PaperJob, ReproduceOptions
+from lmk.benchmarks.tables import markdown_table
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import write_bytes
 from lmk.runtime.model import read_header
 
 
 def compare(
-    plan: Plan, table: Table, options: Options, missing: Callable[[Job], str | None]
+    plan: JobPlan,
+    table: PaperTable,
+    options: ReproduceOptions,
+    missing: Callable[[PaperJob], str | None],
 ) -> dict[str, Any]:
     """All that is to be said about `table`, fit for JSON.
 
@@ -38,6 +41,7 @@ def compare(
     """
     lines = [_line(table, *entry, missing) for entry in plan.of(table)]
     known_paper, made_on = None if plan.own_data else table.paper, machine()
+    place = f"tables made on: {made_on['gpu'] or made_on['cpu']}, {made_on['cores']} cores"
     return {
         "table": table.name,
         "title": table.title,
@@ -47,7 +51,7 @@ def compare(
         "paper": paper_grid(table),
         "order": list(_order(table, lines)),
         "paper_order": list(_paper_order(table)),
-        "budget": [*_budget(plan, table, options, lines), _place(made_on)],
+        "budget": [*_budget(plan, table, options, lines), place],
         "notes": [*_left_out(table), *_notes(lines)],
         "lines": lines,
         "machine": made_on,
@@ -65,12 +69,12 @@ def write(folder: Path, result: dict[str, Any]) -> tuple[Path, Path]:
 
 def markdown(result: dict[str, Any]) -> str:
     """The table with all that belongs to it, as Markdown."""
-    parts = [f"# {result['table']}: {result['title']}", _pipes(result["grid"])]
+    parts = [f"# {result['table']}: {result['title']}", markdown_table(**result["grid"], left=2)]
     for name in ("order", "budget", "notes"):
         if result[name]:
             parts.append("\n".join(f"- {line}" for line in result[name]))
     if result["paper"]["rows"]:
-        parts += [f"## {paper_title(result)}", _pipes(result["paper"])]
+        parts += [f"## {paper_title(result)}", markdown_table(**result["paper"], left=2)]
     if result["paper_order"]:
         parts.append("\n".join(f"- {line}" for line in result["paper_order"]))
     return "\n\n".join(parts) + "\n"
@@ -83,20 +87,12 @@ def paper_title(result: dict[str, Any]) -> str:
     return "The paper's figures, with its own budget"
 
 
-def _pipes(grid: Grid) -> str:
-    rows = [grid["columns"], *grid["rows"]]
-    cells = [[text.replace("|", "\\|") for text in row] for row in rows]
-    rule = [":--", ":--"] + ["--:"] * (len(grid["columns"]) - 2)
-    lines = [cells[0], rule, *cells[1:]]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def _line(
-    table: Table,
-    category: Category,
-    row: Row,
+    table: PaperTable,
+    category: PaperCategory,
+    row: PaperRow,
     job: EvaluationJob,
-    missing: Callable[[Job], str | None],
+    missing: Callable[[PaperJob], str | None],
 ) -> dict[str, Any]:
     """One pack on one test set: its report and cost, or why there is none."""
     line: dict[str, Any] = {
@@ -123,7 +119,7 @@ def _line(
     return line
 
 
-def _order(table: Table, lines: list[dict[str, Any]]) -> Iterator[str]:
+def _order(table: PaperTable, lines: list[dict[str, Any]]) -> Iterator[str]:
     """Per set and measure, whether projection < finetune < scratch, in words."""
     methods = _ordered_methods(table)
     for category in dict.fromkeys(line["category"] for line in lines):
@@ -133,19 +129,19 @@ def _order(table: Table, lines: list[dict[str, Any]]) -> Iterator[str]:
             yield f"{category}, {measure}: {_verdict(figures, own)}"
 
 
-def _paper_order(table: Table) -> Iterator[str]:
+def _paper_order(table: PaperTable) -> Iterator[str]:
     """The same of the paper's figures: it does not always hold there either."""
     methods = _ordered_methods(table)
     for paper in dict.fromkeys(paper for paper, _, _ in table.paper):
         for measure in MEASURES[table.columns] if methods else ():
-            figures = {m: table.paper.get((paper, Row(m), measure)) for m in methods}
+            figures = {m: table.paper.get((paper, PaperRow(m), measure)) for m in methods}
             if None not in figures.values():
                 yield f"{paper}, {measure}: {_verdict(figures, {})}"
 
 
-def _ordered_methods(table: Table) -> list[str]:
+def _ordered_methods(table: PaperTable) -> list[str]:
     """Those of the paper's methods that a table compares, best first; [] for fewer than two."""
-    methods = [method for method in reversed(METHODS) if Row(method) in table.rows]
+    methods = [method for method in reversed(METHODS) if PaperRow(method) in table.rows]
     return methods if len(methods) > 1 else []
 
 
@@ -166,7 +162,7 @@ def _verdict(figures: dict[str, float | None], lines: dict[str, dict[str, Any]])
 
 
 def _budget(
-    plan: Plan, table: Table, options: Options, lines: list[dict[str, Any]]
+    plan: JobPlan, table: PaperTable, options: ReproduceOptions, lines: list[dict[str, Any]]
 ) -> Iterator[str]:
     """What was spent, on what, in sentences."""
     made = [line for line in lines if line["report"]]
@@ -193,10 +189,6 @@ def _budget(
         yield f"adaptation took {min(seconds):,.0f} to {max(seconds):,.0f} s; one run each"
 
 
-def _place(machine: dict[str, Any]) -> str:
-    return f"tables made on: {machine['gpu'] or machine['cpu']}, {machine['cores']} cores"
-
-
 def _length(config: dict[str, Any]) -> str:
     for unit in ("steps", "epochs", "minutes"):
         if config.get(unit):
@@ -204,7 +196,7 @@ def _length(config: dict[str, Any]) -> str:
     return "of unknown training"
 
 
-def _left_out(table: Table) -> Iterator[str]:
+def _left_out(table: PaperTable) -> Iterator[str]:
     kept = {row.core_epoch for row in table.rows}
     for row in TABLES[table.name].rows:
         if row.core_epoch not in kept:
@@ -215,12 +207,12 @@ def _notes(lines: list[dict[str, Any]]) -> Iterator[str]:
     """What is missing and why, what has collapsed, what has no labels."""
     for line in lines:
         if line["missing"]:
-            yield f"{line['category']}, {label_of(line)}: missing; {line['missing']}"
+            yield f"{line['category']}, {row_of(line).label}: missing; {line['missing']}"
     made = [line for line in lines if line["report"]]
     for line in made:
         if line["report"]["collapsed"]:
             because = line["report"].get("collapsed_because", "")
-            yield f"† {line['category']}, {label_of(line)}: collapsed, {because}"
+            yield f"† {line['category']}, {row_of(line).label}: collapsed, {because}"
     bare = [line["category"] for line in made if "forward_percent" not in line["report"]]
     for category in dict.fromkeys(bare):
         yield f"{category}: no annotated points, hence no forward and backward errors"

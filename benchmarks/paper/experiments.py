@@ -33,7 +33,7 @@ class DataSet:
 
 
 @dataclass(frozen=True)
-class Category:
+class PaperCategory:
     """What is adapted to, what it is judged on, and where the regressors are fitted."""
 
     adapted: DataSet
@@ -43,28 +43,36 @@ class Category:
 
 
 @dataclass(frozen=True)
-class Row:
+class PaperRow:
     """One pack of a category; None stands for the finished core, and for all images."""
 
     method: str
     core_epoch: int | None = None
     images: int | None = None
 
+    @property
+    def label(self) -> str:
+        """Its method, and what else sets it apart."""
+        parts = [self.method]
+        parts += [f"core after {self.core_epoch} epochs"] * (self.core_epoch is not None)
+        parts += [f"{self.images} images"] * (self.images is not None)
+        return ", ".join(parts)
 
-Figure = tuple[str, Row, str]  # the paper's name of the category, the row, the measure
+
+FigureKey = tuple[str, PaperRow, str]  # the paper's name of the category, the row, the measure
 
 
 @dataclass(frozen=True)
-class Table:
+class PaperTable:
     """One table: its rows for every category, and what the paper has in them."""
 
     name: str
     title: str
     columns: Columns
     core: DataSet
-    categories: tuple[Category, ...]
-    rows: tuple[Row, ...]
-    paper: Mapping[Figure, float] = field(default_factory=dict)
+    categories: tuple[PaperCategory, ...]
+    rows: tuple[PaperRow, ...]
+    paper: Mapping[FigureKey, float] = field(default_factory=dict)
     others: Mapping[tuple[str, str], float] = field(
         default_factory=dict
     )  # forward of other methods
@@ -77,20 +85,26 @@ CELEBA, CATS, SHOES = (
     DataSet("cats", "cats"),
     DataSet("zappos", "zappos"),
 )
-MAFL = Category(CELEBA, DataSet("celeba", "mafl"), paper="MAFL")
-AFLW = Category(CELEBA, DataSet("aflw", "aflw"), paper="AFLW")  # adapted to CelebA, not to AFLW
-LS3D = Category(W300LP, DataSet("ls3d", "ls3d"), fit=W300LP, paper="LS3D")
+MAFL = PaperCategory(CELEBA, DataSet("celeba", "mafl"), paper="MAFL")
+AFLW = PaperCategory(
+    CELEBA, DataSet("aflw", "aflw"), paper="AFLW"
+)  # adapted to CelebA, not to AFLW
+LS3D = PaperCategory(W300LP, DataSet("ls3d", "ls3d"), fit=W300LP, paper="LS3D")
 FACES = (MAFL, AFLW, LS3D)
-ALL_CATEGORIES = (*FACES, Category(SHOES, SHOES, paper="Shoes"), Category(CATS, CATS, paper="Cats"))
+ALL_CATEGORIES = (
+    *FACES,
+    PaperCategory(SHOES, SHOES, paper="Shoes"),
+    PaperCategory(CATS, CATS, paper="Cats"),
+)
 BODIES = DataSet("bbcpose", "bbcpose")
 
-_THREE = tuple(Row(method) for method in METHODS)
-_PROJECTION = Row("projection")
+_THREE = tuple(PaperRow(method) for method in METHODS)
+_PROJECTION = PaperRow("projection")
 
 
 def _by_method(
     measure: str, figures: Mapping[str, tuple[float, float, float]]
-) -> dict[Figure, float]:
+) -> dict[FigureKey, float]:
     return {
         (paper, row, measure): value
         for paper, values in figures.items()
@@ -122,13 +136,13 @@ _FINISHED = {
     ("AFLW", _PROJECTION, "backward"): 9.19,
     ("AFLW", _PROJECTION, "consistency"): 2.52,
 }
-_TEN_IMAGES = Row("projection", images=10)
+_TEN_IMAGES = PaperRow("projection", images=10)
 _FEW = {("AFLW", _TEN_IMAGES, "forward"): 12.01, ("AFLW", _TEN_IMAGES, "backward"): 7.31}
 
 TABLES = {
     table.name: table
     for table in (
-        Table(
+        PaperTable(
             "table1",
             "Comparison of forward errors, ten landmarks, all training images",
             "comparison",
@@ -143,7 +157,7 @@ TABLES = {
                 ("Zhang et al. 2018", "AFLW"): 7.01,
             },
         ),
-        Table(
+        PaperTable(
             "table2",
             "Forward and backward errors by the number of annotated training images",
             "regression",
@@ -152,7 +166,7 @@ TABLES = {
             _THREE,
             {**_FORWARD, **_BACKWARD},
         ),
-        Table(
+        PaperTable(
             "table3",
             "Consistency under random similarities, landmarks from steadiest to least steady",
             "consistency",
@@ -161,31 +175,31 @@ TABLES = {
             _THREE,
             _CONSISTENCY,
         ),
-        Table(
+        PaperTable(
             "table4",
             "Quality of the core: the same adaptation from a core after 1, 5, 10 and all epochs",
             "ablation",
             MPII,
             (AFLW,),
-            (*(Row("projection", core_epoch=epoch) for epoch in KEPT_EPOCHS), _PROJECTION),
+            (*(PaperRow("projection", core_epoch=epoch) for epoch in KEPT_EPOCHS), _PROJECTION),
             _FINISHED,
             core_quality={1: 22.95, 5: 55.03, 10: 57.67, None: 79.0},
         ),
-        Table(
+        PaperTable(
             "table5",
             "Number of images adapted to",
             "ablation",
             MPII,
             (AFLW,),
-            (*(Row("projection", images=number) for number in NUMBERS), _PROJECTION),
+            (*(PaperRow("projection", images=number) for number in NUMBERS), _PROJECTION),
             {**_FINISHED, **_FEW},
         ),
-        Table(
+        PaperTable(
             "generalization",
             "The inverse: from a core for faces to bodies",
             "ablation",
             W300LP,
-            (Category(BODIES, BODIES, paper="BBC-Pose"),),
+            (PaperCategory(BODIES, BODIES, paper="BBC-Pose"),),
             _THREE,
         ),
     )

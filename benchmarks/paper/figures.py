@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from lmk.benchmarks.paper.experiments import METHODS, Category, Row
-from lmk.benchmarks.paper.grids import label_of, name_of
+from lmk.benchmarks.paper.experiments import METHODS, PaperCategory, PaperRow
+from lmk.benchmarks.paper.grids import name_of
 from lmk.benchmarks.paper.jobs import decoded, read_evaluation
-from lmk.benchmarks.paper.plan import EvaluationJob, Plan
+from lmk.benchmarks.paper.plan import EvaluationJob, JobPlan
 from lmk.runtime.detection import Detection
 from lmk.runtime.files import atomic_path
 from lmk.runtime.images import whole
@@ -29,10 +29,10 @@ SHEET_IMAGES, GALLERY_IMAGES, GALLERY_COLUMNS = 3, 24, 8
 MAP_IMAGES = 200
 _LABEL_WIDTH, _TEXT = 156, 15  # pixels
 
-Entry = tuple[Category, Row, EvaluationJob]
+Entry = tuple[PaperCategory, PaperRow, EvaluationJob]
 
 
-def write(plan: Plan, folder: Path) -> list[Path]:
+def write(plan: JobPlan, folder: Path) -> list[Path]:
     """Draw what the finished evaluations of `plan` have to show, into figures/ of `folder`.
 
     A figure that is newer than its packs stays as it is. Returns the paths of all of them.
@@ -40,7 +40,7 @@ def write(plan: Plan, folder: Path) -> list[Path]:
     paths = []
     for table in plan.tables:
         made = [entry for entry in plan.of(table) if read_evaluation(entry[2]) is not None]
-        by_method = all(row == Row(row.method) for row in table.rows)
+        by_method = all(row == PaperRow(row.method) for row in table.rows)
         for category, group in groupby(made, key=lambda entry: entry[0]):
             entries = list(group)
             stem = f"{category.adapted.label}-on-{category.test.label}.jpg"
@@ -53,7 +53,8 @@ def write(plan: Plan, folder: Path) -> list[Path]:
             for path, (picture, shown) in jobs.items():
                 if path not in paths:
                     paths.append(path)
-                    if _stale(path, shown):
+                    newest = max(job.output.stat().st_mtime for _, _, job in shown)
+                    if not path.exists() or path.stat().st_mtime < newest:
                         picture(path, shown)
     return paths
 
@@ -70,7 +71,7 @@ def write_sheet(path: Path, entries: list[Entry]) -> None:
                 _marked(found.images[view, index], found.found[view, index])
                 for view in range(len(found.images))
             ]
-            label = f"{_label(row)}\n{error:.1f} px off"
+            label = f"{row.label}\n{error:.1f} px off"
             rows.append(np.concatenate([_text(label), *crops], axis=1))
         rows.append(np.full((12, rows[0].shape[1], 3), 255, np.uint8))
     caption = (
@@ -90,7 +91,7 @@ def write_gallery(path: Path, entries: list[Entry]) -> None:
     crops += [blank] * (-len(crops) % min(GALLERY_COLUMNS, len(crops)))
     columns = min(GALLERY_COLUMNS, len(crops))
     rows = [np.concatenate(crops[i : i + columns], axis=1) for i in range(0, len(crops), columns)]
-    caption = f"{name_of(category)}: test images, {_label(row)}, none chosen by hand"
+    caption = f"{name_of(category)}: test images, {row.label}, none chosen by hand"
     _save(path, np.concatenate(rows), caption)
 
 
@@ -101,7 +102,7 @@ def write_map(path: Path, entries: list[Entry]) -> None:
         found = _views(job, MAP_IMAGES, 0)
         mean = found.images[0].mean(axis=(0, 3)).astype(np.uint8)
         drawn = cloud(np.repeat(mean[..., None], 3, axis=2), found.found[0])
-        columns.append(np.concatenate([_text(_label(row), (2 * SIDE, 48)), drawn]))
+        columns.append(np.concatenate([_text(row.label, (2 * SIDE, 48)), drawn]))
     caption = (
         f"{name_of(entries[0][0])}: where landmarks land on {len(found.found[0])} test images, "
         "over the mean of their crops. A landmark that tells something is a cloud of its own."
@@ -127,14 +128,8 @@ def cloud(mean: NDArray[np.uint8], points: NDArray[np.float32]) -> NDArray[np.ui
 def _best(entries: list[Entry]) -> Entry:
     """The pack to show: the paper's method where it is there."""
     order = {method: index for index, method in enumerate(METHODS)}
-    plain = [entry for entry in entries if entry[1] == Row(entry[1].method)]
+    plain = [entry for entry in entries if entry[1] == PaperRow(entry[1].method)]
     return max(plain or entries, key=lambda entry: order.get(entry[1].method, -1))
-
-
-def _stale(path: Path, entries: list[Entry]) -> bool:
-    if not path.exists():
-        return True
-    return any(path.stat().st_mtime < job.output.stat().st_mtime for _, _, job in entries)
 
 
 def _views(job: EvaluationJob, count: int, transforms: int) -> Views:
@@ -153,10 +148,6 @@ def _marked(image: NDArray[np.uint8], points: NDArray[np.float32]) -> NDArray[np
     large = np.array(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
     moved = ((points + 0.5) * factor - 0.5).astype(np.float32)
     return draw(large, Detection(moved, np.ones(len(points), np.float32), whole(large)))
-
-
-def _label(row: Row) -> str:
-    return label_of({"method": row.method, "core_epoch": row.core_epoch, "images": row.images})
 
 
 def _text(text: str, size: tuple[int, int] = (_LABEL_WIDTH, SIDE)) -> NDArray[np.uint8]:

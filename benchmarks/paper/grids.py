@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
-from lmk.benchmarks.paper.experiments import Category, Figure, Row, Table
+from lmk.benchmarks.paper.experiments import FigureKey, PaperCategory, PaperRow, PaperTable
 
 EMPTY = "–"  # a figure that is not there
 MEASURES = {
@@ -27,7 +27,7 @@ class Grid(TypedDict):
     rows: list[list[str]]
 
 
-def name_of(category: Category) -> str:
+def name_of(category: PaperCategory) -> str:
     """The test set, and what was adapted to if that is another."""
     test, adapted = category.test.label, category.adapted.label
     return test if test == adapted else f"{test} (adapted to {adapted})"
@@ -38,15 +38,12 @@ def value(line: dict[str, Any], measure: str) -> float | None:
     return (line["report"] or {}).get(_KEYS[measure])
 
 
-def label_of(line: dict[str, Any]) -> str:
-    """The row of a line: its method, and what else sets it apart."""
-    parts = [line["method"]]
-    parts += [f"core after {line['core_epoch']} epochs"] * (line["core_epoch"] is not None)
-    parts += [f"{line['images']} images"] * (line["images"] is not None)
-    return ", ".join(parts)
+def row_of(line: Line) -> PaperRow:
+    """The row of a table that a line is of."""
+    return PaperRow(line["method"], line["core_epoch"], line["images"])
 
 
-def grid_of(table: Table, lines: list[Line], paper: Mapping[Figure, float] | None) -> Grid:
+def grid_of(table: PaperTable, lines: list[Line], paper: Mapping[FigureKey, float] | None) -> Grid:
     """Our figures; `paper` adds a column with its own where the data are the same."""
     build = {
         "comparison": _comparison,
@@ -57,7 +54,7 @@ def grid_of(table: Table, lines: list[Line], paper: Mapping[Figure, float] | Non
     return build(lines, paper)
 
 
-def paper_grid(table: Table) -> Grid:
+def paper_grid(table: PaperTable) -> Grid:
     """What the paper has, a row for each of its sets and rows; figures not known stay out."""
     measures = [m for m in MEASURES[table.columns] if any(key[2] == m for key in table.paper)]
     columns = ["the paper's set", "method", *(_UNITS[measure] for measure in measures)]
@@ -66,7 +63,7 @@ def paper_grid(table: Table) -> Grid:
         rows.append([paper, method, _text(figure)])
     for paper, row in dict.fromkeys((paper, row) for paper, row, _ in table.paper):
         figures = [table.paper.get((paper, row, measure)) for measure in measures]
-        rows.append([paper, _row_label(row), *map(_text, figures)])
+        rows.append([paper, row.label, *map(_text, figures)])
     sets = list(dict.fromkeys(row[0] for row in rows))
     rows.sort(key=lambda row: sets.index(row[0]))
     if table.core_quality:
@@ -74,12 +71,12 @@ def paper_grid(table: Table) -> Grid:
         rows = [[*row, _text(table.core_quality[None])] for row in rows]
         for epoch, quality in table.core_quality.items():
             if epoch is not None:
-                label = _row_label(Row("projection", core_epoch=epoch))
-                rows.append([EMPTY, label, *[EMPTY] * len(measures), _text(quality)])
+                row = PaperRow("projection", core_epoch=epoch)
+                rows.append([EMPTY, row.label, *[EMPTY] * len(measures), _text(quality)])
     return {"columns": columns, "rows": rows}
 
 
-def _comparison(lines: list[Line], paper: Mapping[Figure, float] | None) -> Grid:
+def _comparison(lines: list[Line], paper: Mapping[FigureKey, float] | None) -> Grid:
     columns = ["test set", "method", _UNITS["forward"], *_paper_column(paper)]
     columns += ["mean shape", "consistency, px", "spread, px"]
     rows = []
@@ -90,7 +87,7 @@ def _comparison(lines: list[Line], paper: Mapping[Figure, float] | None) -> Grid
     return {"columns": columns, "rows": rows}
 
 
-def _regression(lines: list[Line], paper: Mapping[Figure, float] | None) -> Grid:
+def _regression(lines: list[Line], paper: Mapping[FigureKey, float] | None) -> Grid:
     """Two rows a line, forward and backward; a column for each number of training images."""
     counts = sorted({count for line in lines for count in _by_images(line, "forward")})
     columns = ["test set", "method", "error, %", *map(str, counts), "all"]
@@ -116,7 +113,7 @@ def _by_images(line: Line, measure: str) -> dict[int, str]:
     }
 
 
-def _consistency(lines: list[Line], paper: Mapping[Figure, float] | None) -> Grid:
+def _consistency(lines: list[Line], paper: Mapping[FigureKey, float] | None) -> Grid:
     each = [_of(line, "consistency_px_each") or [] for line in lines]
     count = max(map(len, each), default=0)
     columns = ["test set", "method", *(f"#{index + 1}" for index in range(count)), "mean"]
@@ -129,7 +126,7 @@ def _consistency(lines: list[Line], paper: Mapping[Figure, float] | None) -> Gri
     return {"columns": columns, "rows": rows}
 
 
-def _ablation(lines: list[Line], paper: Mapping[Figure, float] | None) -> Grid:
+def _ablation(lines: list[Line], paper: Mapping[FigureKey, float] | None) -> Grid:
     columns = ["test set", "adaptation", "PCK of the core, %", "images adapted to"]
     for measure in MEASURES["ablation"]:
         columns += [_UNITS[measure], *_paper_column(paper)]
@@ -148,28 +145,21 @@ def _ablation(lines: list[Line], paper: Mapping[Figure, float] | None) -> Grid:
 
 def _head(line: Line) -> list[str]:
     collapsed = (line["report"] or {}).get("collapsed")
-    return [line["category"], label_of(line) + " †" * bool(collapsed)]
+    return [line["category"], row_of(line).label + " †" * bool(collapsed)]
 
 
 def _of(line: Line, key: str) -> Any:
     return (line["report"] or {}).get(key)
 
 
-def _paper_column(paper: Mapping[Figure, float] | None) -> list[str]:
+def _paper_column(paper: Mapping[FigureKey, float] | None) -> list[str]:
     return [] if paper is None else ["the paper's"]
 
 
 def _paper_figure(
-    line: Line, measure: str, paper: Mapping[Figure, float] | None
+    line: Line, measure: str, paper: Mapping[FigureKey, float] | None
 ) -> list[float | None]:
-    if paper is None:
-        return []
-    row = Row(line["method"], line["core_epoch"], line["images"])
-    return [paper.get((line["paper_category"], row, measure))]
-
-
-def _row_label(row: Row) -> str:
-    return label_of({"method": row.method, "core_epoch": row.core_epoch, "images": row.images})
+    return [] if paper is None else [paper.get((line["paper_category"], row_of(line), measure))]
 
 
 def _text(figure: float | None) -> str:

@@ -6,12 +6,11 @@ import functools
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
-from pathlib import Path
 from typing import Any
 
 from lmk.benchmarks.machine import machine
 from lmk.benchmarks.paper.experiments import DataSet
-from lmk.benchmarks.paper.plan import CoreJob, EvaluationJob, Job, PackJob
+from lmk.benchmarks.paper.plan import CoreJob, EvaluationJob, PackJob, PaperJob
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import write_bytes
 from lmk.runtime.model import read_header
@@ -31,7 +30,7 @@ _OF_W = {"projection_rate", "scope", "train_plain_convs"}  # nothing to methods 
 _FREE_OF_EVALUATION = {"device", "threads", "batch"}
 
 
-def state(job: Job) -> str:
+def state(job: PaperJob) -> str:
     """DONE, RESUME or START, by what lies on the disk.
 
     Raises UserError, naming the difference, for a file of another configuration.
@@ -43,7 +42,7 @@ def state(job: Job) -> str:
     return DONE if read_evaluation(job) is not None else START
 
 
-def run(job: Job, force: bool = False) -> None:
+def run(job: PaperJob, force: bool = False) -> None:
     """Make the file of `job`, or go on with it; `force`: anew, over whatever is there.
 
     Raises UserError as the stages do; KeyboardInterrupt after Ctrl-C, with everything saved.
@@ -172,8 +171,3 @@ def _evaluate(job: EvaluationJob) -> None:
     report = evaluate(model, data, job.config, header["config"]["seed"], fit_on=fit_on, crop=crop)
     report |= {**_about(job, header), "machine": machine()}
     write_bytes(job.output, json.dumps(report, indent=1).encode())
-
-
-def path_of(job: Job) -> Path:
-    """The file that a job makes."""
-    return job.output if isinstance(job, EvaluationJob) else job.config.output

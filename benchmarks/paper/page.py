@@ -13,7 +13,7 @@ from PIL import Image
 from lmk.benchmarks.paper.comparison import paper_title
 from lmk.benchmarks.paper.experiments import TABLES
 from lmk.benchmarks.paper.figures import CAPTION
-from lmk.benchmarks.paper.grids import Line, label_of, value
+from lmk.benchmarks.paper.grids import Line, row_of, value
 from lmk.benchmarks.plots import Series, line_plot
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import write_bytes
@@ -83,22 +83,21 @@ Drawing = tuple[str, tuple[str, str], Series, bool]
 
 def _drawings(table: dict[str, Any], lines: list[Line]) -> Iterator[Drawing]:
     if table["columns"] == "consistency":
-        series = {label_of(line): _by_rank(line["report"]) for line in lines}
+        series = {
+            row_of(line).label: list(enumerate(line["report"]["consistency_px_each"], 1))
+            for line in lines
+        }
         yield "steadiest landmark first", ("landmark", "consistency, px"), series, False
     if table["columns"] == "regression":
         for measure in ("forward", "backward"):
             axes = "training images of the regressor", f"{measure}, %"
-            series = {label_of(line): _by_images(line, measure) for line in lines}
+            series = {row_of(line).label: _by_images(line, measure) for line in lines}
             yield f"{measure} error by training images", axes, series, True
-        series = {label_of(line): _curve(line["report"]) for line in lines}
+        series = {row_of(line).label: _curve(line["report"]) for line in lines}
         axes = "forward error up to, %", "share of test images, %"
         yield "forward errors, cumulative", axes, series, False
     if table["table"] in ("table4", "table5"):
         yield from _ablations(table["table"], lines)
-
-
-def _by_rank(report: dict[str, Any]) -> list[tuple[float, float]]:
-    return [(rank, error) for rank, error in enumerate(report["consistency_px_each"], 1)]
 
 
 def _by_images(line: Line, measure: str) -> list[tuple[float, float]]:
@@ -110,8 +109,8 @@ def _curve(report: dict[str, Any]) -> list[tuple[float, float]]:
     curve = report.get("forward_curve")
     if not curve:
         return []
-    shares = [100 * share for share in curve["share"]]
-    return list(zip(curve["threshold_percent"], shares, strict=True))
+    pairs = zip(curve["threshold_percent"], curve["share"], strict=True)
+    return [(most, 100 * share) for most, share in pairs]
 
 
 def _ablations(name: str, lines: list[Line]) -> Iterator[Drawing]:

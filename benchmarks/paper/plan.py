@@ -14,10 +14,10 @@ from lmk.benchmarks.paper.experiments import (
     KEPT_EPOCHS,
     METHODS,
     TABLES,
-    Category,
     DataSet,
-    Row,
-    Table,
+    PaperCategory,
+    PaperRow,
+    PaperTable,
 )
 from lmk.runtime.errors import UserError
 from lmk.train.config import PRESETS, AdaptConfig, CoreConfig, EvaluateConfig, Method, Width, option
@@ -33,7 +33,7 @@ _BUDGETS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Options:
+class ReproduceOptions:
     """What may differ from the paper's experiment, and what it may cost."""
 
     folder: Path = option(Path("runs/reproduce"), "where everything is kept, and gone on from")
@@ -83,7 +83,7 @@ class Options:
             if value is not None and not value > 0:
                 raise UserError(f"{flag}: got {value}, expected more than 0; raise it")
 
-    def for_device(self, device: str) -> Options:
+    def for_device(self, device: str) -> ReproduceOptions:
         """Fill in what was left to the device type ("cpu" or "cuda")."""
         left = {n: v for n, v in _BUDGETS[device].items() if getattr(self, n) is None}
         return replace(self, **left)
@@ -111,7 +111,7 @@ class PackJob:
     """A pack to adapt from a core to `data`."""
 
     core: CoreJob
-    row: Row
+    row: PaperRow
     data: DataSet
     crop: CropMode
     config: AdaptConfig
@@ -126,7 +126,7 @@ class EvaluationJob:
     """A pack to judge on `category.test`."""
 
     pack: PackJob
-    category: Category
+    category: PaperCategory
     config: EvaluateConfig
     output: Path
 
@@ -135,32 +135,31 @@ class EvaluationJob:
         return f"evaluation {self.output.stem}"
 
 
-Job = CoreJob | PackJob | EvaluationJob
-Line = tuple[Table, Category, Row]
+PaperJob = CoreJob | PackJob | EvaluationJob
 
 
 @dataclass(frozen=True)
-class Plan:
+class JobPlan:
     """Jobs in the order to run them, and the evaluation behind each line of each table."""
 
-    tables: tuple[Table, ...]
-    jobs: tuple[Job, ...]
-    lines: tuple[tuple[Line, EvaluationJob], ...]
+    tables: tuple[PaperTable, ...]
+    jobs: tuple[PaperJob, ...]
+    lines: tuple[tuple[PaperTable, PaperCategory, PaperRow, EvaluationJob], ...]
     own_data: bool  # the user's sets in place of the paper's
 
-    def of(self, table: Table) -> list[tuple[Category, Row, EvaluationJob]]:
+    def of(self, table: PaperTable) -> list[tuple[PaperCategory, PaperRow, EvaluationJob]]:
         """The lines of one table."""
-        return [(c, row, job) for (t, c, row), job in self.lines if t.name == table.name]
+        return [line[1:] for line in self.lines if line[0].name == table.name]
 
 
-def plan(name: str, options: Options) -> Plan:
+def plan(name: str, options: ReproduceOptions) -> JobPlan:
     """All that `name`, a table or "all", needs. `options` have been through `for_device`.
 
     Raises UserError for a table that lacks data of its own.
     """
     tables = tuple(_adjusted(table, options) for table in _tables(name, options))
-    jobs: dict[str, Job] = {}
-    lines: list[tuple[Line, EvaluationJob]] = []
+    jobs: dict[str, PaperJob] = {}
+    lines: list[tuple[PaperTable, PaperCategory, PaperRow, EvaluationJob]] = []
     for table in tables:
         core = _core_job(table, options)
         jobs.setdefault(core.name, core)
@@ -170,11 +169,11 @@ def plan(name: str, options: Options) -> Plan:
                 evaluation = _evaluation_job(pack, category, options)
                 for job in (pack, evaluation):
                     jobs.setdefault(job.name, job)
-                lines.append(((table, category, row), evaluation))
-    return Plan(tables, tuple(jobs.values()), tuple(lines), bool(options.data))
+                lines.append((table, category, row, evaluation))
+    return JobPlan(tables, tuple(jobs.values()), tuple(lines), bool(options.data))
 
 
-def _tables(name: str, options: Options) -> list[Table]:
+def _tables(name: str, options: ReproduceOptions) -> list[PaperTable]:
     if name != ALL:
         return [TABLES[name]]
     if options.data or options.core or options.core_data:
@@ -183,28 +182,28 @@ def _tables(name: str, options: Options) -> list[Table]:
     return list(TABLES.values())
 
 
-def _adjusted(table: Table, options: Options) -> Table:
+def _adjusted(table: PaperTable, options: ReproduceOptions) -> PaperTable:
     """The table with the sets, methods and numbers of images that were asked for."""
-    rows: Sequence[Row] = table.rows
+    rows: Sequence[PaperRow] = table.rows
     if table.name == "table5" and options.images:
-        rows = [Row("projection", images=number) for number in sorted(set(options.images))]
-        rows = [*rows, Row("projection")]
+        rows = [PaperRow("projection", images=number) for number in sorted(set(options.images))]
+        rows = [*rows, PaperRow("projection")]
     if options.core is None:  # one that is given may have had any number of epochs
         rows = [row for row in rows if (row.core_epoch or 0) < (options.core_epochs or 1)]
-    by_method = all(row == Row(row.method) for row in rows)
+    by_method = all(row == PaperRow(row.method) for row in rows)
     if options.methods and by_method:
-        rows = [Row(method) for method in dict.fromkeys(options.methods)]
+        rows = [PaperRow(method) for method in dict.fromkeys(options.methods)]
     core = DataSet(options.core_data) if options.core_data else table.core
     categories = _own_categories(options) if options.data else table.categories
     return replace(table, rows=tuple(rows), core=core, categories=categories)
 
 
-def _own_categories(options: Options) -> tuple[Category, ...]:
+def _own_categories(options: ReproduceOptions) -> tuple[PaperCategory, ...]:
     """Each set of --data with every --test that is for it."""
     found = []
     for data in dict.fromkeys(options.data):
         tests = [test for pair in options.test if (test := _for(pair, data))]
-        found += [Category(DataSet(data), DataSet(test)) for test in tests or [data]]
+        found += [PaperCategory(DataSet(data), DataSet(test)) for test in tests or [data]]
     return tuple(found)
 
 
@@ -214,7 +213,7 @@ def _for(pair: str, data: str) -> str | None:
     return test if only in ("", data) else None
 
 
-def _core_job(table: Table, options: Options) -> CoreJob:
+def _core_job(table: PaperTable, options: ReproduceOptions) -> CoreJob:
     data = None if options.core else table.core
     config = CoreConfig(
         output=options.core or options.folder / "cores" / f"{table.core.label}.safetensors",
@@ -230,7 +229,9 @@ def _core_job(table: Table, options: Options) -> CoreJob:
     return CoreJob(data, config)
 
 
-def _pack_job(core: CoreJob, category: Category, row: Row, options: Options) -> PackJob:
+def _pack_job(
+    core: CoreJob, category: PaperCategory, row: PaperRow, options: ReproduceOptions
+) -> PackJob:
     parts = [core.config.output.stem, category.adapted.label, row.method]
     parts += [f"core{row.core_epoch}"] * (row.core_epoch is not None)
     parts += [f"{row.images}images"] * (row.images is not None)
@@ -253,7 +254,9 @@ def _pack_job(core: CoreJob, category: Category, row: Row, options: Options) -> 
     return PackJob(core, row, category.adapted, options.crop, config)
 
 
-def _evaluation_job(pack: PackJob, category: Category, options: Options) -> EvaluationJob:
+def _evaluation_job(
+    pack: PackJob, category: PaperCategory, options: ReproduceOptions
+) -> EvaluationJob:
     name = f"{pack.config.output.stem}-on-{category.test.label}.json"
     config = EvaluateConfig(
         images=options.test_images,

@@ -12,9 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lmk.benchmarks.paper import comparison, figures, page
-from lmk.benchmarks.paper.experiments import DataSet
 from lmk.benchmarks.paper.jobs import DONE, run, state
-from lmk.benchmarks.paper.plan import CoreJob, EvaluationJob, Job, Options, PackJob, Plan, plan
+from lmk.benchmarks.paper.plan import (
+    CoreJob,
+    EvaluationJob,
+    JobPlan,
+    PackJob,
+    PaperJob,
+    ReproduceOptions,
+    plan,
+)
+from lmk.benchmarks.plots import check_matplotlib
 from lmk.runtime.errors import UserError
 from lmk.runtime.terminal import console, explain
 from lmk.train.datasets import BUILTIN, homes, locate
@@ -24,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Outcome:
+class JobOutcomes:
     """What became of the jobs of one call."""
 
     page: Path | None = None
@@ -32,7 +40,7 @@ class Outcome:
     left: list[str] = field(default_factory=list)  # names of jobs that the budget did not allow
     blocked: list[str] = field(default_factory=list)  # failed for want of another that did
 
-    def missing(self, job: Job) -> str | None:
+    def missing(self, job: PaperJob) -> str | None:
         """Why `job` has no result, None if nothing is known against it."""
         if job.name in self.failed:
             return self.failed[job.name]
@@ -67,22 +75,24 @@ class Budget:
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 
-def reproduce(name: str, options: Options, force: bool = False) -> Outcome:
+def reproduce(name: str, options: ReproduceOptions, force: bool = False) -> JobOutcomes:
     """Make what is missing of table `name` ("all": every one), then write tables and page.
 
     A job that fails does not stop the others. `force` makes everything anew. Raises UserError for
-    options that do not fit; KeyboardInterrupt after Ctrl-C: the next call goes on.
+    options that do not fit, and without matplotlib; KeyboardInterrupt after Ctrl-C: the next call
+    goes on.
     """
+    check_matplotlib("the page")
     options = options.for_device(pick_device(options.device).type)
     wanted = plan(name, options)
-    outcome, budget = Outcome(), Budget(options.time_budget)
+    outcome, budget = JobOutcomes(), Budget(options.time_budget)
     absent = _absent(wanted)
     if absent:
         console().print(_how_to_get(absent))
     for number, job in enumerate(wanted.jobs, 1):
-        reason = _blocked(job, outcome)
-        if reason:
-            outcome.failed[job.name] = reason
+        failed = next((each for each in _needs(job) if each.name in outcome.failed), None)
+        if failed:
+            outcome.failed[job.name] = f"{failed.name} failed"
             outcome.blocked.append(job.name)
         elif budget.spent or any(needed.name in outcome.left for needed in _needs(job)):
             if _state_or_reason(job) != DONE:
@@ -93,7 +103,7 @@ def reproduce(name: str, options: Options, force: bool = False) -> Outcome:
     return outcome
 
 
-def describe(name: str, options: Options) -> Iterator[str]:
+def describe(name: str, options: ReproduceOptions) -> Iterator[str]:
     """A line for each job of table `name`: its name and its state; nothing is run."""
     options = options.for_device(pick_device(options.device).type)
     wanted = plan(name, options)
@@ -104,24 +114,22 @@ def describe(name: str, options: Options) -> Iterator[str]:
         yield _how_to_get(absent)
 
 
-def _absent(wanted: Plan) -> list[str]:
+def _absent(wanted: JobPlan) -> list[str]:
     """Names of the data sets that are not where they are looked for, of jobs that are not done."""
     names: dict[str, None] = {}
     for job in wanted.jobs:
-        if _state_or_reason(job) != DONE:
-            for data in _data_of(job):
-                try:
-                    if not data.spec.startswith(BUILTIN):
-                        locate(data.spec, data.layout)
-                except UserError:
-                    names[data.label] = None
+        if _state_or_reason(job) == DONE:
+            continue
+        sets = (
+            [job.category.test, job.category.fit] if isinstance(job, EvaluationJob) else [job.data]
+        )
+        for data in filter(None, sets):
+            try:
+                if not data.spec.startswith(BUILTIN):
+                    locate(data.spec, data.layout)
+            except UserError:
+                names[data.label] = None
     return list(names)
-
-
-def _data_of(job: Job) -> list[DataSet]:
-    if isinstance(job, EvaluationJob):
-        return [each for each in (job.category.test, job.category.fit) if each]
-    return [job.data] if job.data else []
 
 
 def _how_to_get(absent: list[str]) -> str:
@@ -132,28 +140,21 @@ def _how_to_get(absent: list[str]) -> str:
     )
 
 
-def _needs(job: Job) -> tuple[Job, ...]:
+def _needs(job: PaperJob) -> tuple[PaperJob, ...]:
     """The jobs without whose files `job` cannot start."""
     if isinstance(job, PackJob):
         return (job.core,)
     return (job.pack, job.pack.core) if isinstance(job, EvaluationJob) else ()
 
 
-def _blocked(job: Job, outcome: Outcome) -> str | None:
-    for needed in _needs(job):
-        if needed.name in outcome.failed:
-            return f"{needed.name} failed"
-    return None
-
-
-def _state_or_reason(job: Job) -> str:
+def _state_or_reason(job: PaperJob) -> str:
     try:
         return state(job)
     except UserError as error:
         return str(error)
 
 
-def _attempt(job: Job, number: str, outcome: Outcome, budget: Budget, force: bool) -> None:
+def _attempt(job: PaperJob, number: str, outcome: JobOutcomes, budget: Budget, force: bool) -> None:
     """Bring one job to its end, or put down why it did not get there."""
     screen = console()
     try:
@@ -176,7 +177,7 @@ def _attempt(job: Job, number: str, outcome: Outcome, budget: Budget, force: boo
         screen.print(f"{job.name} failed: {outcome.failed[job.name]}")
 
 
-def _write(wanted: Plan, options: Options, outcome: Outcome) -> None:
+def _write(wanted: JobPlan, options: ReproduceOptions, outcome: JobOutcomes) -> None:
     """Tables and figures of what there is, and the page of all that was ever made in the folder."""
     for table in wanted.tables:
         result = comparison.compare(wanted, table, options, outcome.missing)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmk.benchmarks.runners.subject import Subject, _seconds
+from lmk.benchmarks.runners.subject import Subject
+from lmk.benchmarks.timing import seconds_of
 from lmk.runtime.errors import UserError
 from lmk.runtime.model import compose_file, read_header, workspace
 from lmk.runtime.runners import OrtRunner, TrtRunner, swap
@@ -62,7 +63,7 @@ def refit(subject: Subject, engine: Path, crop: NDArray[np.uint8], cold_s: float
             swap(runner, other)
             runner(crop)
 
-        seconds = _seconds(first_result)
+        seconds = round(seconds_of(first_result), 3)
     return {"refit_s": seconds, "rebuild_s": cold_s, "times": round(cold_s / max(seconds, 1e-3), 1)}
 
 
@@ -82,7 +83,7 @@ def _other_pack(subject: Subject) -> Path:
 
 def _median(call: Callable[[], object], times: int) -> float:
     """Seconds of `call`, the median of `times`; of one where that is long enough."""
-    seconds = [_seconds(call)]
+    seconds = [seconds_of(call)]
     if seconds[0] < _LONG_S:
-        seconds += [_seconds(call) for _ in range(times - 1)]
+        seconds += [seconds_of(call) for _ in range(times - 1)]
     return round(float(np.median(seconds)), 3)

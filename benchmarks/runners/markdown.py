@@ -6,15 +6,14 @@ python -m lmk.benchmarks.runners.markdown benchmarks/results/bench-faces-cpu.jso
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 
 from lmk.benchmarks.runners.names import parse_name
 from lmk.benchmarks.runners.run import BASE
 from lmk.benchmarks.runners.tables import Result
+from lmk.benchmarks.tables import markdown_table
 from lmk.runtime.terminal import FILE_PATH
 
 _WORDS = {
@@ -35,26 +34,18 @@ def markdown(result: Result) -> str:
     in milliseconds.
     """
     batches = [str(batch) for batch in result["batches"]]
-    heads = [f"batch {batch}" for batch in batches]
-    lines = [
-        f"| | {' | '.join(heads)} | drift, px | first result, s | memory, MiB |",
-        "|---|" + "--:|" * (len(heads) + 3),
-    ]
+    rows = []
     for name, row in result["runners"].items():
-        speeds = [_speed(name, row["batches"][batch]) for batch in batches]
-        cells = [f"{_WORDS[parse_name(name)[0]]}, {row['precision']}", *speeds, *_whole(row)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _speed(name: str, values: Mapping[str, float]) -> str:
-    return f"{values['p50']:.3g} ms" if name == BASE else f"{values['speed_up']:.2f} ×"
-
-
-def _whole(row: Mapping[str, Any]) -> list[str]:
-    drifts = [row[metric] for metric in ("drift_mean", "drift_p99") if metric in row]
-    drift = " / ".join(f"{px:#.2g}" if px >= 1e-3 else f"{px:.5f}" for px in drifts)
-    return [drift, f"{row['first_s']:.1f}", f"{row['rss']:.0f}"]
+        speeds = [
+            f"{values['p50']:.3g} ms" if name == BASE else f"{values['speed_up']:.2f} ×"
+            for values in (row["batches"][batch] for batch in batches)
+        ]
+        drifts = [row[metric] for metric in ("drift_mean", "drift_p99") if metric in row]
+        drift = " / ".join(f"{px:#.2g}" if px >= 1e-3 else f"{px:.5f}" for px in drifts)
+        whole = [drift, f"{row['first_s']:.1f}", f"{row['rss']:.0f}"]
+        rows.append([f"{_WORDS[parse_name(name)[0]]}, {row['precision']}", *speeds, *whole])
+    columns = ["", *(f"batch {batch}" for batch in batches)]
+    return markdown_table([*columns, "drift, px", "first result, s", "memory, MiB"], rows)
 
 
 @click.command()

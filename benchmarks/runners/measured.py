@@ -14,10 +14,9 @@ import onnx
 import torch
 
 from lmk.benchmarks.machine import cores, machine
-from lmk.benchmarks.runners import process, roofline
-from lmk.benchmarks.runners.names import check_device, is_pytorch
-from lmk.benchmarks.runners.options import Options
-from lmk.benchmarks.runners.run import BASE, Run, find_crops, planned
+from lmk.benchmarks.runners import making, process, roofline
+from lmk.benchmarks.runners.names import BenchOptions, check_device, is_pytorch
+from lmk.benchmarks.runners.run import BASE, BenchRun, find_crops, planned
 from lmk.benchmarks.runners.subject import open_subject
 from lmk.benchmarks.runners.torch_runner import compile_into
 from lmk.benchmarks.timing import Seconds, latency, speed_up
@@ -28,13 +27,13 @@ _PACKAGES = ("openvino", "tensorrt", "tensorrt-rtx", "cuda-core")
 Costs = Mapping[int, roofline.Cost]  # by batch
 
 
-def bench(model: Path, options: Options) -> dict[str, Any]:
+def bench(model: Path, options: BenchOptions) -> dict[str, Any]:
     """Measure the runners of `model`, a category, a pack, an ONNX file or an engine.
 
     The result is ready for JSON. Of each of `runners`: `engine`, `precision`, `device`; under
-    `batches` what `bench_turns.latency` gives, `speed_up` on eager fp32, and `roofline`, the share
+    `batches` what `timing.latency` gives, `speed_up` on eager fp32, and `roofline`, the share
     of what the machine could do; `drift_…` from eager fp32 in crop pixels; what
-    `bench_process.start` gives. `making`: seconds to make models. `left_out`: what is not measured,
+    `process.start` gives. `making`: seconds to make models. `left_out`: what is not measured,
     and why. Raises UserError for what `open_subject` refuses and for a runner that was asked for by
     its name and does not run here.
     """
@@ -47,13 +46,14 @@ def bench(model: Path, options: Options) -> dict[str, Any]:
         torch.set_num_threads(threads)
         compile_into(folder / "kernels")
         crops, images, others = find_crops(subject, options)
-        run = Run(options, subject, device, threads, crops, images, others, options.data, load)
+        run = BenchRun(options, subject, device, threads, crops, images, others, options.data, load)
         noun = "thread" if threads == 1 else "threads"
-        console().print(f"{_crops_in_words(run)}; {threads} {noun}; PyTorch on {device}")
+        of = f"crops of {run.source}" if run.source else "synthetic crops, for no --data was given"
+        console().print(f"{images} {of}; {threads} {noun}; PyTorch on {device}")
         return _measure(run)
 
 
-def plan(options: Options) -> tuple[str, ...]:
+def plan(options: BenchOptions) -> tuple[str, ...]:
     """The names of the runners that `bench` will try; raises UserError for those that never run."""
     device = pick_device(options.device).type
     names = planned(options, device)
@@ -61,7 +61,7 @@ def plan(options: Options) -> tuple[str, ...]:
     return names
 
 
-def _measure(run: Run) -> dict[str, Any]:
+def _measure(run: BenchRun) -> dict[str, Any]:
     run.choose()
     processes = run.start_each()
     precisions = [spec.precision for spec in run.specs.values()]
@@ -92,7 +92,7 @@ def _measure(run: Run) -> dict[str, Any]:
 
 
 def _figures(
-    run: Run,
+    run: BenchRun,
     name: str,
     batch: int,
     seconds: Mapping[str, Seconds],
@@ -112,7 +112,7 @@ def _figures(
     return figures
 
 
-def _costs(run: Run) -> Costs:
+def _costs(run: BenchRun) -> Costs:
     """The cost of the fp32 model by batch; it is made now if no runner needed it."""
     subject = run.subject
     if subject.given.suffix == ".onnx" and subject.contract.precision == "fp32":
@@ -123,10 +123,10 @@ def _costs(run: Run) -> Costs:
     return {batch: roofline.count(model, batch) for batch in run.batches}
 
 
-def _making(run: Run) -> dict[str, Any]:
+def _making(run: BenchRun) -> dict[str, Any]:
     """How long models take to make, and `lmk detect` to find the landmarks of an image."""
     subject, first = run.subject, run.crops[:1]
-    making: dict[str, Any] = {"export": subject.exported, "engine": subject.built}
+    made: dict[str, Any] = {"export": subject.exported, "engine": subject.built}
     steps = {"switch": functools.partial(making.switch, subject, first, run.threads)}
     for name, built in subject.built.items():
         if name in run.specs:
@@ -142,11 +142,11 @@ def _making(run: Run) -> dict[str, Any]:
         )
     for name, step in steps.items():
         if (found := run.attempt(name, step)) is not None:
-            making[name] = found
-    return making
+            made[name] = found
+    return made
 
 
-def _about(run: Run) -> dict[str, Any]:
+def _about(run: BenchRun) -> dict[str, Any]:
     here = machine(*_PACKAGES)
     return {
         "model": run.subject.facts,
@@ -160,9 +160,3 @@ def _about(run: Run) -> dict[str, Any]:
         "batches": list(run.batches),
         "machine": {**here, "load": round(run.load, 2)},
     }
-
-
-def _crops_in_words(run: Run) -> str:
-    if run.source:
-        return f"{run.images} crops of {run.source}"
-    return f"{run.images} synthetic crops, for no --data was given"

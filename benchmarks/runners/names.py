@@ -52,7 +52,7 @@ _DEFAULTS = {
 
 
 @dataclass(frozen=True)
-class Spec:
+class RunnerSpec:
     """All that a runner is opened from; as JSON it travels to another process."""
 
     name: str
@@ -73,6 +73,31 @@ class Spec:
         """What `to_json` has written."""
         values = json.loads(text)
         return cls(**values | {"batches": tuple(values["batches"])})
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What to measure, and how long; raises UserError for what cannot be measured."""
+
+    against: tuple[str, ...] = ()  # names of runners; none: all that this machine has
+    batches: tuple[int, ...] = (1, 8, 32)
+    data: str | None = None  # images; None: synthetic ones
+    repeats: int = 200  # calls of each runner at each batch
+    seconds: float = 60.0  # for a batch: beyond it fewer calls are made, but 20 in any case
+    threads: int | None = None  # of every runner; None: one a core
+    device: str = "auto"  # where PyTorch runs, which also decides what is measured by default
+    core: Path | None = None  # of the pack, if it is not beside it
+    starts: int = 3  # processes a runner: the first is cold
+
+    def __post_init__(self) -> None:
+        for name, least in (("repeats", 1), ("seconds", 0), ("starts", 1), ("threads", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UserError(f"{name}: got {value}, expected {least} or more; give another one")
+        if not self.batches or min(self.batches) < 1:
+            raise UserError(f"batch: got {self.batches}, expected numbers from 1 on; give others")
+        for name in self.against:
+            parse_name(name)
 
 
 def defaults(device: str, real: bool) -> tuple[str, ...]:
@@ -129,7 +154,7 @@ def is_pytorch(kind: str) -> bool:
     return _KINDS[kind].device == "any"
 
 
-def open_runner(spec: Spec) -> Runner:
+def open_runner(spec: RunnerSpec) -> Runner:
     """The runner of `spec`; the caller closes it.
 
     Raises UserError when it does not run here, and when it says that it runs elsewhere than its
@@ -144,7 +169,7 @@ def open_runner(spec: Spec) -> Runner:
     return runner
 
 
-def refuse_fallback(spec: Spec, runner: Runner) -> None:
+def refuse_fallback(spec: RunnerSpec, runner: Runner) -> None:
     """Raise UserError unless the engine and device that `runner` names are those of `spec`."""
     expected = _KINDS[spec.kind].says
     if is_pytorch(spec.kind):
@@ -156,7 +181,7 @@ def refuse_fallback(spec: Spec, runner: Runner) -> None:
         )
 
 
-def _open(spec: Spec) -> Runner:
+def _open(spec: RunnerSpec) -> Runner:
     path = Path(spec.file)
     if is_pytorch(spec.kind):
         from lmk.benchmarks.runners.torch_runner import TorchRunner
@@ -167,26 +192,26 @@ def _open(spec: Spec) -> Runner:
     return _ENGINES[spec.kind](path, spec)
 
 
-def _open_ort(path: Path, spec: Spec) -> Runner:
+def _open_ort(path: Path, spec: RunnerSpec) -> Runner:
     from lmk.runtime.runners import OrtRunner
 
     buckets = spec.batches if spec.device == "cuda" else ()
     return OrtRunner(path, spec.device, spec.threads, buckets)
 
 
-def _open_trt(path: Path, spec: Spec) -> Runner:
+def _open_trt(path: Path, spec: RunnerSpec) -> Runner:
     from lmk.runtime.runners import TrtRunner
 
     return TrtRunner(path)
 
 
-def _open_openvino(path: Path, spec: Spec) -> Runner:
+def _open_openvino(path: Path, spec: RunnerSpec) -> Runner:
     from lmk.runtime.runners import OpenVinoRunner
 
     return OpenVinoRunner(path, spec.threads, spec.batches)
 
 
-_ENGINES: dict[str, Callable[[Path, Spec], Any]] = {
+_ENGINES: dict[str, Callable[[Path, RunnerSpec], Any]] = {
     "ort-cpu": _open_ort,
     "ort-cuda": _open_ort,
     "trt": _open_trt,

@@ -16,13 +16,14 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lmk.benchmarks.runners.names import Spec, open_runner
+from lmk.benchmarks.runners.names import RunnerSpec, open_runner
+from lmk.benchmarks.timing import first_and_again, seconds_of
 from lmk.runtime.errors import UserError
 
 _FIRST = "first result"
@@ -30,7 +31,7 @@ _MIB = 1 << 20
 Free = Callable[[], int]  # bytes of device memory that nobody uses
 
 
-def start(spec: Spec, crops: Path, times: int, free: Free | None = None) -> dict[str, Any]:
+def start(spec: RunnerSpec, crops: Path, times: int, free: Free | None = None) -> dict[str, Any]:
     """Start the runner of `spec` on the crops of a .npy file, `times` times, one after another.
 
     Returns `first_s`, seconds from the start of Python to the landmarks of one crop, at the first
@@ -41,14 +42,10 @@ def start(spec: Spec, crops: Path, times: int, free: Free | None = None) -> dict
     with the words of the process that fails.
     """
     runs = [_start(spec, crops, free) for _ in range(times)]
-    seconds = [run.pop("seconds") for run in runs]
-    found: dict[str, Any] = {"first_s": seconds[0]}
-    if len(seconds) > 1:
-        found["again_s"] = round(float(np.median(seconds[1:])), 3)
-    return found | runs[-1]
+    return first_and_again([run.pop("seconds") for run in runs]) | runs[-1]
 
 
-def _start(spec: Spec, crops: Path, free: Free | None) -> dict[str, Any]:
+def _start(spec: RunnerSpec, crops: Path, free: Free | None) -> dict[str, Any]:
     before = free() if free else 0
     arguments = ["lmk.benchmarks.runners.process", spec.to_json(), str(crops)]
     with tempfile.TemporaryFile() as complaints:
@@ -61,9 +58,8 @@ def _start(spec: Spec, crops: Path, free: Free | None) -> dict[str, Any]:
             line = process.stdout.readline()
             if first != _FIRST or not line:
                 process.wait()
-                complaints.seek(0)
-                raise _failure(spec, complaints.read().decode(errors="replace"))
-            found = {"seconds": round(seconds, 3), **json.loads(line)}
+                raise _failure(f"{spec.name}, in a process of its own", complaints)
+            found = {"seconds": seconds, **json.loads(line)}
             if free:
                 found["device_memory"] = round((before - free()) / _MIB, 1)
         finally:
@@ -75,26 +71,20 @@ def _start(spec: Spec, crops: Path, free: Free | None) -> dict[str, Any]:
 
 def detect(model: Path, crop: NDArray[np.uint8], threads: int, times: int) -> dict[str, float]:
     """Seconds of `lmk detect IMAGE` from the start of Python to its end, as `start` has them."""
-    seconds = []
     with tempfile.TemporaryDirectory() as name:
         image = Path(name) / "image.png"
         Image.fromarray(crop).save(image)
-        for number in range(times):
-            arguments = ["lmk.cli", "detect", str(image), "--model", str(model)]
-            arguments += ["--threads", str(threads), "--output", str(Path(name) / str(number))]
-            started = perf_counter()
+        arguments = ["lmk.cli", "detect", str(image), "--model", str(model)]
+        arguments += ["--threads", str(threads), "--output"]
+
+        def run() -> None:
             with tempfile.TemporaryFile() as complaints:
-                process = _python(arguments, stderr=complaints)
+                process = _python([*arguments, tempfile.mkdtemp(dir=name)], stderr=complaints)
                 process.communicate()
                 if process.returncode:
-                    complaints.seek(0)
-                    text = complaints.read().decode(errors="replace")
-                    raise UserError(f"lmk detect: {_last_line(text)}")
-            seconds.append(perf_counter() - started)
-    found = {"first_s": round(seconds[0], 3)}
-    if len(seconds) > 1:
-        found["again_s"] = round(float(np.median(seconds[1:])), 3)
-    return found
+                    raise _failure("lmk detect", complaints)
+
+        return first_and_again([seconds_of(run) for _ in range(times)])
 
 
 def _python(arguments: Sequence[str], **streams: Any) -> subprocess.Popen[str]:
@@ -104,13 +94,12 @@ def _python(arguments: Sequence[str], **streams: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, **streams)
 
 
-def _failure(spec: Spec, complaints: str) -> UserError:
-    return UserError(f"{spec.name}, in a process of its own: {_last_line(complaints)}")
-
-
-def _last_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return (lines or ["it ended without a word"])[-1].removeprefix("lmk: ")
+def _failure(what: str, complaints: IO[bytes]) -> UserError:
+    """What a process said last."""
+    complaints.seek(0)
+    lines = complaints.read().decode(errors="replace").splitlines()
+    last = next((line for line in reversed(lines) if line.strip()), "it ended without a word")
+    return UserError(f"{what}: {last.removeprefix('lmk: ')}")
 
 
 def peak_mib() -> float | None:
@@ -125,7 +114,7 @@ def peak_mib() -> float | None:
 
 def main(text: str, path: str) -> None:
     """Be the process: say when there is a first result, then what memory it all took, and wait."""
-    spec, crops = Spec.from_json(text), np.load(path)
+    spec, crops = RunnerSpec.from_json(text), np.load(path)
     with open_runner(spec) as runner:
         runner(crops[:1])
         print(_FIRST, flush=True)

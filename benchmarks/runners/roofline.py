@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
-from time import perf_counter
 
 import onnx
 import torch
 from torch import Tensor
+
+from lmk.benchmarks.timing import seconds_of
 
 _BATCH, _WIDTH, _SIDE = 8, 256, 32  # a convolution like those that take most of the work
 _TRIALS = 12
@@ -150,18 +151,14 @@ def _quickest(call: Callable[[], Tensor], device: torch.device) -> float:
 
     On CUDA ten calls are enqueued at once, which hides their launches.
     """
-    calls = 10 if device.type == "cuda" else 1
-    seconds = []
-    for _ in range(_TRIALS):
-        _wait(device)
-        started = perf_counter()
+    on_gpu = device.type == "cuda"
+    calls = 10 if on_gpu else 1
+
+    def trial() -> None:
         for _ in range(calls):
             call()
-        _wait(device)
-        seconds.append((perf_counter() - started) / calls)
-    return min(seconds)
+        if on_gpu:
+            torch.cuda.synchronize(device)
 
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    trial()
+    return min(seconds_of(trial) for _ in range(_TRIALS)) / calls

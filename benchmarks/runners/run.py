@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from lmk.benchmarks.runners import process
-from lmk.benchmarks.runners.names import Spec, defaults, open_runner
-from lmk.benchmarks.runners.options import Options
+from lmk.benchmarks.runners.names import BenchOptions, RunnerSpec, defaults, open_runner
 from lmk.benchmarks.runners.subject import Subject
-from lmk.benchmarks.timing import CALLS, Seconds, drift, take_turns
+from lmk.benchmarks.timing import CALLS, LEAST_TURNS, Seconds, drift, seconds_of, take_turns
 from lmk.runtime.errors import UserError
 from lmk.runtime.model import probe_crops
 from lmk.runtime.runners import Runner
@@ -30,10 +29,10 @@ Crops = NDArray[np.uint8]
 
 
 @dataclass
-class Run:
+class BenchRun:
     """Raises UserError, in each step, for a runner that was asked for and does not run here."""
 
-    options: Options
+    options: BenchOptions
     subject: Subject
     device: torch.device
     threads: int
@@ -42,7 +41,7 @@ class Run:
     others: Crops | None  # (M,S,S,3), not among the crops: what int8 and fp8 calibrate on
     source: str | None  # of the crops: their data set; None: synthetic
     load: float  # of the machine before the benchmark: processes that ran or waited
-    specs: dict[str, Spec] = field(default_factory=dict)
+    specs: dict[str, RunnerSpec] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -67,21 +66,23 @@ class Run:
         """Fill `specs`: make the model of each runner, which may take minutes."""
         for name in planned(self.options, self.device.type):
             console().print(f"{name}: its model")
-            make = functools.partial(
-                self.subject.spec, name, self.device.type, self.threads, self.batches, self.others
-            )
-            if spec := self.attempt(name, make):
+            if spec := self.attempt(name, functools.partial(self._spec, name)):
                 self.specs[name] = spec
 
+    def _spec(self, name: str) -> RunnerSpec:
+        device = self.device.type
+        return self.subject.spec(name, device, self.threads, self.batches, self.others)
+
     def start_each(self) -> dict[str, dict[str, Any]]:
-        """What `bench_process.start` finds of each runner."""
+        """What `process.start` finds of each runner."""
         path = self.subject.folder / "crops.npy"
         np.save(path, self.crops[: self.batches[-1]])
         found = {}
         for name, spec in list(self.specs.items()):
             slow = "; compiling takes minutes" if spec.kind == "compile" else ""
             console().print(f"{name}: first result and memory, in a process of its own{slow}")
-            free = _free_memory if spec.device == "cuda" and torch.cuda.is_available() else None
+            on_gpu = spec.device == "cuda" and torch.cuda.is_available()
+            free = (lambda: int(torch.cuda.mem_get_info()[0])) if on_gpu else None
             start = functools.partial(process.start, spec, path, self.options.starts, free)
             if (values := self.attempt(name, start)) is not None:
                 found[name] = values
@@ -101,7 +102,7 @@ class Run:
                 raise UserError(f"runners: got none that works here, expected one; {reasons}")
             yield runners
 
-    def _open(self, spec: Spec) -> Runner:
+    def _open(self, spec: RunnerSpec) -> Runner:
         runner = open_runner(spec)
         try:
             for batch in self.batches:
@@ -118,48 +119,41 @@ class Run:
         calls: dict[str, Callable[[], object]] = {
             name: functools.partial(runner, crops) for name, runner in runners.items()
         }
-        options, started = self.options, perf_counter()
-        for call in calls.values():
-            call()
-        turn = (perf_counter() - started) * (CALLS + 1)
+        options = self.options
+        turn = sum(seconds_of(call) for call in calls.values()) * (CALLS + 1)
         most = min(turn * options.repeats / CALLS, max(options.seconds, turn))
         console().print(f"batch {batch}: {len(runners)} runners in turns, some {most:.0f} s")
-        return take_turns(calls, options.repeats, options.seconds)
+        turns = max(math.ceil(options.repeats / CALLS), LEAST_TURNS)
+        return take_turns(calls, turns, options.seconds, each=CALLS, lead=1)
 
     def drifts(self, runners: dict[str, Runner]) -> dict[str, dict[str, float]]:
         """How far the landmarks of each are from those of eager fp32; nothing without the pack."""
-        if BASE in runners:
-            return self._drifts(runners, self._find(runners[BASE]))
-        make = functools.partial(
-            self.subject.spec, BASE, self.device.type, self.threads, self.batches, None
-        )
-        spec = self.attempt("drift", make)
-        if spec is None:
-            return {}
-        with open_runner(spec) as eager:
-            return self._drifts(runners, self._find(eager))
-
-    def _drifts(
-        self, runners: dict[str, Runner], eager: NDArray[np.float32]
-    ) -> dict[str, dict[str, float]]:
-        others = {name: runner for name, runner in runners.items() if name != BASE}
-        return {name: drift(self._find(runner), eager) for name, runner in others.items()}
+        with ExitStack() as stack:
+            eager = runners.get(BASE)
+            if eager is None:
+                spec = self.attempt("drift", lambda: self._spec(BASE))
+                if spec is None:
+                    return {}
+                eager = stack.enter_context(open_runner(spec))
+            expected = self._find(eager)
+            others = {name: runner for name, runner in runners.items() if name != BASE}
+            return {name: drift(self._find(runner), expected) for name, runner in others.items()}
 
     def _find(self, runner: Runner) -> NDArray[np.float32]:
         """Landmarks (images,K,2); in a batch that was measured, for others are not compiled."""
         batch = max((b for b in self.batches if b <= _DRIFT_BATCH), default=self.batches[0])
-        rounds = -(-self.images // batch)
+        rounds = math.ceil(self.images / batch)
         crops = _repeated(self.crops, rounds * batch)
         parts = [runner(part)[0] for part in np.split(crops, rounds)]
         return np.concatenate(parts)[: self.images]
 
 
-def planned(options: Options, device: str) -> tuple[str, ...]:
+def planned(options: BenchOptions, device: str) -> tuple[str, ...]:
     """The names of the runners that a benchmark on `device` will try."""
     return tuple(dict.fromkeys(options.against)) or defaults(device, options.data is not None)
 
 
-def find_crops(subject: Subject, options: Options) -> tuple[Crops, int, Crops | None]:
+def find_crops(subject: Subject, options: BenchOptions) -> tuple[Crops, int, Crops | None]:
     """Crops (N,S,S,3) to measure on, how many of them are different, and others (M,S,S,3).
 
     Of the images named every second one is measured, and calibrates nothing; the others are there
@@ -179,7 +173,3 @@ def find_crops(subject: Subject, options: Options) -> tuple[Crops, int, Crops | 
 
 def _repeated(crops: Crops, count: int) -> Crops:
     return crops[np.arange(count) % len(crops)]
-
-
-def _free_memory() -> int:
-    return int(torch.cuda.mem_get_info()[0])

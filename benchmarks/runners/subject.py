@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lmk.benchmarks.runners.names import Spec, device_of, is_pytorch, parse_name
+from lmk.benchmarks.runners.names import RunnerSpec, device_of, is_pytorch, parse_name
+from lmk.benchmarks.timing import seconds_of
 from lmk.export.engine import LIBRARIES, EngineOptions, export_engine
 from lmk.runtime.errors import UserError
 from lmk.runtime.model import (
@@ -66,7 +67,7 @@ class Subject:
         threads: int,
         batches: tuple[int, ...],
         crops: NDArray[np.uint8] | None,
-    ) -> Spec:
+    ) -> RunnerSpec:
         """The spec of the runner `name`; makes its model, for int8 and fp8 with `crops`.
 
         Raises UserError when that cannot be made here, or the pack that it needs is not here.
@@ -76,14 +77,16 @@ class Subject:
         core = str(self.core) if self.core else None
         if is_pytorch(kind):
             file = self._needed_pack(name)
-            return Spec(name, kind, precision or "fp32", place, threads, batches, str(file), core)
+            return RunnerSpec(
+                name, kind, precision or "fp32", place, threads, batches, str(file), core
+            )
         own = self._own_file(kind, precision)
         if own is None and kind in _ENGINE_KINDS:
             open_device()  # an engine may be built without a GPU, in minutes, but not be measured
             own = self._engine(name, kind, self._onnx(name, precision, crops), batches)
         file = own or self._onnx(name, precision, crops)
         precision = precision or (self.contract.precision if self._is_model else "fp32")
-        return Spec(name, kind, precision, place, threads, batches, str(file))
+        return RunnerSpec(name, kind, precision, place, threads, batches, str(file))
 
     @property
     def _is_model(self) -> bool:
@@ -120,14 +123,13 @@ class Subject:
             from lmk.export.graph import export_pack
 
             pack = self._needed_pack(name)
-            started = perf_counter()
-            export_pack(pack, self.core, path, crops, True, precision)  # type: ignore[arg-type]
-            seconds = round(perf_counter() - started, 2)
-            self.exported[precision] = {"seconds": seconds, "bytes": path.stat().st_size}
+            seconds = seconds_of(
+                lambda: export_pack(pack, self.core, path, crops, True, precision)  # type: ignore[arg-type]
+            )
+            self.exported[precision] = {"seconds": round(seconds, 2), "bytes": path.stat().st_size}
         return path
 
     def _engine(self, name: str, kind: str, onnx: Path, batches: tuple[int, ...]) -> Path:
-
         path = self.folder / f"{name}.engine"
         if name not in self.built:
             self.built[name] = build_twice(onnx, path, kind, batches, self.folder / "cache")
@@ -170,16 +172,10 @@ def build_twice(
     `export_engine`.
     """
     options = EngineOptions(LIBRARIES[kind], batches=batches)
+    build = functools.partial(export_engine, onnx, output, options, force=True)
     with _cache(cache):
-        cold = _seconds(lambda: export_engine(onnx, output, options, force=True))
-        cached = _seconds(lambda: export_engine(onnx, output, options, force=True))
+        cold, cached = (round(seconds_of(build), 3) for _ in ("cold", "cached"))
     return {"cold_s": cold, "cached_s": cached, "bytes": output.stat().st_size}
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    started = perf_counter()
-    call()
-    return round(perf_counter() - started, 3)
 
 
 @contextmanager

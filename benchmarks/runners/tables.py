@@ -6,11 +6,12 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 
 from lmk.benchmarks.claims import Claim, check_name
 from lmk.benchmarks.machine import busy_warnings
-from lmk.benchmarks.runners.options import Options
+from lmk.benchmarks.runners.names import BenchOptions
+from lmk.benchmarks.tables import screen_table
 from lmk.benchmarks.timing import ENOUGH
 from lmk.runtime.errors import UserError
 
@@ -75,7 +76,7 @@ def _speeds(result: Result, batch: str) -> Table:
     heads = ("p50", "p90", "p99", "max", "crops/s", "x eager", "roofline")
     calls = next(iter(result["runners"].values()))["batches"][batch]["repeats"]
     title = f"batch {batch}: milliseconds, {calls} calls each"
-    table = Table(*_columns(heads), title=title, title_justify="left")
+    table = screen_table(title, "runner", heads)
     for name, row in result["runners"].items():
         values = row["batches"][batch]
         times = [_cell(values, metric, ".2f") for metric in SPEED[:4]]
@@ -93,17 +94,13 @@ def _speeds(result: Result, batch: str) -> Table:
 def _wholes(result: Result) -> Table:
     heads = ("drift mean", "p99", "max px", "first", "again", "host MiB", "device MiB")
     title = "drift from eager fp32; seconds from start to first result; peak memory"
-    table = Table(*_columns(heads), title=title, title_justify="left")
+    table = screen_table(title, "runner", heads)
     for name, row in result["runners"].items():
         drifts = [_cell(row, metric, ".2g") for metric in WHOLE[:3]]
         times = [_cell(row, metric, ".2f") for metric in WHOLE[3:5]]
         memory = [_cell(row, metric, ".0f") for metric in WHOLE[5:]]
         table.add_row(name, *drifts, *times, *memory)
     return table
-
-
-def _columns(heads: Iterable[str]) -> list[Column]:
-    return [Column("runner"), *(Column(head, justify="right") for head in heads)]
 
 
 def _cell(row: Mapping[str, Any], metric: str, form: str) -> str:
@@ -134,7 +131,9 @@ def _lines(result: Result) -> list[str]:
         values = making["detect"]
         again = f", again {values['again_s']:.2f} s" if "again_s" in values else ""
         lines.append(f"lmk detect IMAGE, start to end: {values['first_s']:.2f} s{again}")
-    return [*lines, *_ceilings(result), *_left_out(result), *busy_warnings(result["machine"])]
+    lines += _ceilings(result)
+    lines += (f"left out: {name}: {reason}" for name, reason in result["left_out"].items())
+    return [*lines, *busy_warnings(result["machine"])]
 
 
 def _ceilings(result: Result) -> list[str]:
@@ -150,11 +149,7 @@ def _ceilings(result: Result) -> list[str]:
     ]
 
 
-def _left_out(result: Result) -> list[str]:
-    return [f"left out: {name}: {reason}" for name, reason in result["left_out"].items()]
-
-
-def check_claims(claims: Iterable[Claim], options: Options, runners: Collection[str]) -> None:
+def check_claims(claims: Iterable[Claim], options: BenchOptions, runners: Collection[str]) -> None:
     """Raise UserError for a name that `bench` will have no figure of.
 
     runners: those that will be tried. What a step of STEPS has is known only afterwards.

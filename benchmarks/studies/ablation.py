@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from lmk.benchmarks.machine import machine
+from lmk.benchmarks.tables import markdown_table
 from lmk.runtime.files import write_bytes
 from lmk.runtime.model import read_header
 from lmk.runtime.terminal import FILE_PATH
@@ -120,15 +121,12 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
         for measure in report
     )
     head = ["", *(f"{test}: {MEASURES[measure]}" for test, measure in columns), "seconds"]
-    lines = [head, ["--"] + ["--:"] * (len(head) - 1)]
+    lines = []
     for name, row in rows.items():
-        values = [_value(row["tests"].get(test, {}).get(measure)) for test, measure in columns]
-        lines.append([name, *values, f"{row['seconds']:.0f}"])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-
-
-def _value(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+        values = [row["tests"].get(test, {}).get(measure) for test, measure in columns]
+        texts = ("" if value is None else f"{value:.2f}" for value in values)
+        lines.append([name, *texts, f"{row['seconds']:.0f}"])
+    return markdown_table(head, lines) + "\n"
 
 
 if __name__ == "__main__":

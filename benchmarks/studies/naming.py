@@ -63,8 +63,15 @@ def main(pack: Path, data: str, images: tuple[int, ...], draws: int, core: Path 
             f"{data}: got no names with a length to divide by, expected l_eye and r_eye, or "
             "l_shoulder and r_hip; name another set"
         )
-    train, test = (_whole(decoded, part) for part in split_indices(decoded.splits, 0))
-    choices = {count: _draws(train, count, draws) for count in images}
+    whole = np.isfinite(decoded.points).all(axis=(1, 2))  # images whose points are all there
+    train, test = (part[whole[part]] for part in split_indices(decoded.splits, 0))
+    choices = {  # the same for every pack
+        count: [
+            np.random.default_rng((count, draw)).choice(train, count, replace=False)
+            for draw in range(draws)
+        ]
+        for count in images
+    }
     used = np.unique(np.concatenate([np.concatenate(each) for each in choices.values()]))
     alike = np.random.default_rng(0).permutation(np.setdiff1d(train, used))[:_ALIKE]
     ready = prepared(model, EvaluateConfig())
@@ -118,12 +125,16 @@ def measure(
     `left_out` is what `lmk name` says itself; `refused` counts the draws that it would not name.
     """
     errors: dict[str, list[float]] = {row: [] for row in ROWS}
-    refused = 0
+    refused, margin = 0, (data.images.shape[1] - test.size) // 2
+    middle = slice(margin, margin + test.size)
     for chosen in draws:
         x = np.stack([found[int(index)] for index in chosen])
         y = data.crop_points(chosen, test.size)
-        report = judge(x, Annotated(data.scheme, _crops(data, chosen, test.size), y))
-        refused += _is_refused(report)
+        report = judge(x, Annotated(data.scheme, data.images[chosen, middle, middle], y))
+        try:
+            check_informative(report, "")
+        except UserError:
+            refused += 1
         fitted, flat = fit(x, y), y.mean(axis=0, keepdims=True)
         full = [test.percent(LinearRegressor(x, y, ridge)(test.found)) for ridge in RIDGES]
         found_errors = (
@@ -141,30 +152,6 @@ def measure(
         for row, values in errors.items()
     }
     return {**rows, "worst_named_percent": max(errors["named"]), "refused": refused}
-
-
-def _crops(data: DecodedSet, indices: Indices, size: int) -> NDArray[np.uint8]:
-    margin = (data.images.shape[1] - size) // 2
-    return data.images[indices, margin : margin + size, margin : margin + size]
-
-
-def _whole(data: DecodedSet, indices: Indices) -> Indices:
-    """Those of the images whose points are all there."""
-    return indices[np.isfinite(data.points[indices]).all(axis=(1, 2))]
-
-
-def _draws(train: Indices, count: int, draws: int) -> list[Indices]:
-    """The same for every pack."""
-    sources = (np.random.default_rng((count, draw)) for draw in range(draws))
-    return [source.choice(train, count, replace=False) for source in sources]
-
-
-def _is_refused(report: dict[str, Any]) -> bool:
-    try:
-        check_informative(report, "")
-    except UserError:
-        return True
-    return False
 
 
 if __name__ == "__main__":

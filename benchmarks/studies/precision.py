@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 from lmk.benchmarks.machine import machine
-from lmk.benchmarks.timing import interleaved, milliseconds
+from lmk.benchmarks.timing import take_turns
 from lmk.export.engine import (
     LIBRARIES,
     EngineOptions,
@@ -90,7 +91,10 @@ def cpu_latency(files: Mapping[Precision, Path]) -> dict[str, Any]:
     calls: dict[str, Callable[[], object]] = {
         p: functools.partial(runner, crop) for p, runner in runners.items()
     }
-    return {p: milliseconds(times) for p, times in interleaved(calls, REPEATS).items()}
+    return {
+        precision: {f"p{q}_ms": round(float(np.percentile(seconds, q)) * 1e3, 3) for q in (50, 99)}
+        for precision, seconds in take_turns(calls, REPEATS).items()
+    }
 
 
 def build(onnx: Path, target: str) -> dict[str, Any]:

@@ -25,10 +25,6 @@ from lmk.train.commands import CROP
 from lmk.train.config import AdaptConfig
 from lmk.train.datasets import CropMode
 
-STYLE = (
-    "<style>svg{font:14px sans-serif}.grid{stroke:#ddd}polyline{fill:none;stroke-width:2}</style>"
-)
-
 
 @click.command()
 @click.option("--folder", type=FILE_PATH, required=True)
@@ -70,8 +66,7 @@ def plot(budgets: Mapping[str, Mapping[str, Any]]) -> str:
         for measure, label in MEASURES.items()
         if all(measure in row for row in rows)
     }
-    drawn = line_plot("quality against minutes of training", "minutes", "error", series)
-    return drawn.replace(">", f">{STYLE}", 1)
+    return line_plot("quality against minutes of training", "minutes", "error", series)
 
 
 if __name__ == "__main__":

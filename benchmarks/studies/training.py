@@ -3,8 +3,8 @@
     python -m lmk.benchmarks.studies.training --data shoes --core-data poses
 
 All loops have the same networks, losses and batches, and take turns in one run; the plain one is
-`plain.py`, ours are those of `--compile`. The last line is one JSON object: median rates, the
-median of the ratios of neighbours, and what our step goes to.
+`training_plain.py`, ours are those of `--compile`. The last line is one JSON object: median rates,
+the median of the ratios of neighbours, and what our step goes to.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import click
@@ -27,7 +26,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from lmk.benchmarks.machine import machine
 from lmk.benchmarks.studies import training_plain
-from lmk.benchmarks.timing import interleaved
+from lmk.benchmarks.timing import seconds_of, take_turns
 from lmk.runtime.files import cache_folder
 from lmk.runtime.terminal import console
 from lmk.train.adapting import Adaptation
@@ -52,8 +51,7 @@ _KINDS = {
     "pointwise": r"elementwise",
 }
 
-Step = Callable[[], None]
-Loops = dict[str, Step]  # plain, and ours by the choice of --compile
+Loops = dict[str, training_plain.TrainStep]  # plain, and ours by the choice of --compile
 CHOICES: dict[str, tuple[Choice, ...]] = {"cpu": ("off",), "cuda": ("off", "on", "graphs")}
 
 
@@ -175,7 +173,7 @@ def compare(
     """Rates of the loops in turns, and what the time of ours goes to."""
     steps = options["steps"]
     turns = {name: _turn(step, steps, device) for name, step in loops.items()}
-    seconds = {k: np.array(v) for k, v in interleaved(turns, options["repeats"], 1).items()}
+    seconds = take_turns(turns, options["repeats"], warm_up=1)
     plain_seconds = seconds.pop("plain")
     ours = {
         choice: {
@@ -216,10 +214,6 @@ def _unwatched(config: AdaptConfig | CoreConfig) -> Run:
     return Run(Path(tempfile.gettempdir()), config, 10**6, None, console())
 
 
-if __name__ == "__main__":
-    main()
-
-
 def breakdown(turn: Callable[[], None], steps: int, device: torch.device) -> dict[str, Any]:
     """What the time of a turn of `steps` steps goes to, in percent; `turn` waits for the GPU."""
     return _kernels(turn, steps) if device.type == "cuda" else _operators(turn)
@@ -237,9 +231,7 @@ def _operators(turn: Callable[[], None]) -> dict[str, Any]:
 
 def _kernels(turn: Callable[[], None], steps: int) -> dict[str, Any]:
     """A GPU that is not busy waits for the CPU to start kernels: fewer or graphs would help."""
-    started = perf_counter()
-    turn()
-    elapsed_us = (perf_counter() - started) * 1e6  # a profiler would slow it down
+    elapsed_us = seconds_of(turn) * 1e6  # a profiler would slow it down
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
         turn()
     events = [event for event in seen.key_averages() if event.device_type == DeviceType.CUDA]
@@ -264,3 +256,7 @@ def kind_of(kernel: str) -> str:
 
 def _percent(part: float, whole: float) -> float:
     return round(100 * part / max(whole, 1e-9), 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -29,10 +29,10 @@ from lmk.train.network import (
     soft_argmax,
 )
 
-Step = Callable[[], None]
+TrainStep = Callable[[], None]
 
 
-class Pairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
+class PlainPairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Two random similarities of each image, and the matrix from one to the other."""
 
     def __init__(self, data: LabelledSet, config: AdaptConfig) -> None:
@@ -100,7 +100,7 @@ def adapting(
     data: LabelledSet,
     device: torch.device,
     workers: int,
-) -> Step:
+) -> TrainStep:
     """A step of adaptation, to be called again and again."""
     method = config.method, core, config.landmarks, config.scope, config.train_plain_convs
     detector = new_category(*method).to(device).train()
@@ -108,7 +108,7 @@ def adapting(
     features = perceptual.core_features(core.to(device))
     models: tuple[nn.Module, ...] = (detector, painter)
     optimizers = [_adam(model, config.lr, (config.beta1, 0.9)) for model in models]
-    batches = _forever(Pairs(data, config), config.batch, workers)
+    batches = _forever(PlainPairs(data, config), config.batch, workers)
 
     def step() -> None:
         pair = PairBatch(*(part.to(device) for part in next(batches)))
@@ -136,7 +136,7 @@ def supervising(
     data: LabelledSet,
     device: torch.device,
     workers: int,
-) -> Step:
+) -> TrainStep:
     """A step of supervised training, to be called again and again."""
     model.to(device).train()
     optimizer = _adam(model, config.lr, (0.9, 0.999))

@@ -1,6 +1,6 @@
 """From a video file to CSV and overlay: `lmk detect` beside a plain OpenCV loop of the same model.
 
-Same file, same squares of the frames, same threads, taking turns. The plain loop (`video_plain.py`)
+Same file, same squares of the frames, same threads, taking turns. The plain loop (`plain_loop.py`)
 runs the model in fp32 with ONNX Runtime on the CPU, frame by frame; where ours is another runner,
 the loop runs with that one too, so that engine and pipeline are told apart. Absolute rates vary
 between machines: read the ratios.
@@ -8,13 +8,13 @@ between machines: read the ratios.
 
 from __future__ import annotations
 
+import functools
 import os
-import resource
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from lmk.benchmarks.clip import clip_seconds, write_clip
 from lmk.benchmarks.machine import cores, machine
-from lmk.benchmarks.timing import interleaved
-from lmk.benchmarks.video.plain_loop import Found, apart, plain_loop, read_ours
+from lmk.benchmarks.timing import Seconds, seconds_of, take_turns
+from lmk.benchmarks.video.plain_loop import Trajectory, apart, plain_loop, read_ours
 from lmk.runtime.detection import Frame
 from lmk.runtime.errors import UserError
 from lmk.runtime.images import Box, square_around
@@ -63,7 +63,11 @@ def bench_video(
         ) from error
     threads = threads or cores()
     cv2.setNumThreads(threads)
-    region, lengths = _one_box(roi), [_length(video) for video in videos]
+    if roi == "track":
+        raise UserError(
+            "roi: got track, expected full, center, x,y,w,h or a .csv; the plain loop cannot track"
+        )
+    region, lengths = parse_roi(roi), [_length(video) for video in videos]
     model = model_file(workspace.pick(model, "onnx"))
     results, names = [], dict[str, str]()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
@@ -87,14 +91,6 @@ def bench_video(
         "videos": results,
         "machine": {**versions, "load": round(load_before, 2)},
     }
-
-
-def _one_box(roi: str) -> Region:
-    if roi == "track":
-        raise UserError(
-            "roi: got track, expected full, center, x,y,w,h or a .csv; the plain loop cannot track"
-        )
-    return parse_roi(roi)
 
 
 def _length(video: str) -> float | None:
@@ -126,7 +122,7 @@ def compare(
     ours. Raises UserError where there is not exactly one box in each frame.
     """
     crops, boxes, size = _crops(landmarker, video, region)
-    num_frames, points = len(boxes), dict[str, Found]()
+    num_frames, points = len(boxes), dict[str, Trajectory]()
     summaries: dict[str, Summary] = {}
 
     def ours(name: str) -> None:
@@ -134,6 +130,11 @@ def compare(
 
     def plain(name: str, model: Landmarker, overlay: bool = False) -> None:
         points[name] = plain_loop(model, video, boxes, folder, overlay)
+
+    def decode() -> None:
+        with open_source(video) as frames:
+            for _ in frames:
+                pass
 
     calls: dict[str, Callable[[], None]] = {
         "csv": lambda: ours("csv"),
@@ -144,7 +145,7 @@ def compare(
     if _runner(landmarker) != _runner(plain_model):
         calls["same-runner"] = lambda: plain("same-runner", landmarker)
     calls["model"] = lambda: _batches(landmarker, crops, num_frames)
-    calls["decode"] = lambda: _decode(video)
+    calls["decode"] = decode
     seconds, cpu = _measure(calls, rounds, video.name)
     rows = {name: _row(num_frames, seconds[name], cpu[name]) for name in calls}
     for name, summary in summaries.items():
@@ -161,24 +162,26 @@ def compare(
     }
 
 
-Seconds = dict[str, NDArray[np.float64]]  # of every round
-
-
 def _measure(
     calls: dict[str, Callable[[], None]], rounds: int, name: str
-) -> tuple[Seconds, dict[str, list[float]]]:
+) -> tuple[dict[str, Seconds], dict[str, list[float]]]:
     """Seconds of each call in every round, after one to warm up, and those of the processor."""
+    cpu: dict[str, list[float]] = {each: [] for each in calls}
+
+    def counted(each: str) -> None:
+        before = process_time()
+        calls[each]()
+        cpu[each].append(process_time() - before)
+
     console().print(f"{name}: {len(calls)} contestants, one round to warm up")
-    started = perf_counter()
-    interleaved(calls, 0, warmup=1)
-    most = (perf_counter() - started) * rounds
+    most = sum(map(seconds_of, calls.values())) * rounds
     console().print(f"{name}: {rounds} rounds, some {most:.0f} s")
-    counted = {each: _Counted(call) for each, call in calls.items()}
-    seconds = {k: np.array(v) for k, v in interleaved(counted, rounds, warmup=0).items()}
-    return seconds, {each: call.cpu for each, call in counted.items()}
+    turns = {each: functools.partial(counted, each) for each in calls}
+    seconds = take_turns(turns, rounds, warm_up=0)
+    return {each: values[:, 0] for each, values in seconds.items()}, cpu
 
 
-def _row(num_frames: int, seconds: NDArray[np.float64], cpu: Sequence[float]) -> dict[str, Any]:
+def _row(num_frames: int, seconds: Seconds, cpu: Sequence[float]) -> dict[str, Any]:
     return {
         "frames_per_second": round(float(num_frames / np.median(seconds)), 1),
         "slowest": round(float(num_frames / seconds.max()), 1),
@@ -188,7 +191,7 @@ def _row(num_frames: int, seconds: NDArray[np.float64], cpu: Sequence[float]) ->
     }
 
 
-def _ratios(seconds: Seconds, name: str) -> dict[str, float]:
+def _ratios(seconds: dict[str, Seconds], name: str) -> dict[str, float]:
     def times(other: str) -> float:
         return round(float(np.median(seconds[other] / seconds[name])), 3)
 
@@ -211,23 +214,6 @@ def _in_fp32(model: Path, contract: Contract, folder: Path) -> Path:
         )
     compose_file(pack, folder / "fp32.onnx")
     return folder / "fp32.onnx"
-
-
-class _Counted:
-    """A call whose processor seconds are kept."""
-
-    def __init__(self, call: Callable[[], object]) -> None:
-        self._call, self.cpu = call, list[float]()
-
-    def __call__(self) -> None:
-        before = _cpu_seconds()
-        self._call()
-        self.cpu.append(_cpu_seconds() - before)
-
-
-def _cpu_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
 
 
 def _crops(
@@ -265,12 +251,6 @@ def _box(frame: Frame, region: Region, scale: float, name: str) -> Box:
 def _batches(landmarker: Landmarker, crops: NDArray[np.uint8], num_frames: int) -> None:
     for start in range(0, num_frames, _BATCH):
         landmarker.runner(np.take(crops, range(start, start + _BATCH), axis=0, mode="wrap"))
-
-
-def _decode(video: Path) -> None:
-    with open_source(video) as frames:
-        for _ in frames:
-            pass
 
 
 def _detect(

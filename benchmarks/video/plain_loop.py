@@ -23,7 +23,7 @@ from lmk.runtime.landmarker import Landmarker
 _FIRST = 8  # column of landmarks.csv with the first landmark: x, y, score of each
 
 
-class Found(NamedTuple):
+class Trajectory(NamedTuple):
     """The landmarks of one object in every frame."""
 
     points: NDArray[np.float32]  # (frames,K,2): (x, y) in frame pixels, pixel centres
@@ -32,7 +32,7 @@ class Found(NamedTuple):
 
 def plain_loop(
     landmarker: Landmarker, video: Path, boxes: Sequence[Box], folder: Path, overlay: bool
-) -> Found:
+) -> Trajectory:
     """Write plain.csv and, with `overlay`, plain.mp4 to `folder`; the session is our runner's.
 
     boxes: one a frame, in frame pixels. Raises UserError when OpenCV reads more or fewer frames.
@@ -69,7 +69,7 @@ def plain_loop(
             "convert it, for instance by ffmpeg -i VIDEO -c:v libx264 -an NEW.mp4"
         )
     every_point, every_score = zip(*found, strict=True)
-    return Found(np.stack(every_point), np.stack(every_score))
+    return Trajectory(np.stack(every_point), np.stack(every_score))
 
 
 def _step(
@@ -106,15 +106,15 @@ def cut(image: NDArray[np.uint8], left: int, top: int, edge: int) -> NDArray[np.
     return np.asarray(padded, np.uint8)
 
 
-def read_ours(path: Path) -> Found:
+def read_ours(path: Path) -> Trajectory:
     """What `lmk detect` has written to its landmarks.csv, of one object a frame."""
     with path.open(newline="") as file:
         rows = np.array([row[_FIRST:] for row in list(csv.reader(file))[1:]], np.float32)
     triples = rows.reshape(len(rows), -1, 3)
-    return Found(triples[..., :2], triples[..., 2])
+    return Trajectory(triples[..., :2], triples[..., 2])
 
 
-def apart(ours: Found, other: Found) -> dict[str, float | int | None]:
+def apart(ours: Trajectory, other: Trajectory) -> dict[str, float | int | None]:
     """How far the same landmarks are from each other, in frame pixels.
 
     Of those that ours is confident of, `confident` of `landmarks`: the median and the 99th

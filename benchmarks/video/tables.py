@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 
 from lmk.benchmarks.claims import Claim, check_name
 from lmk.benchmarks.machine import busy_warnings
+from lmk.benchmarks.tables import screen_table
 
 # What a row is called in claims and JSON -> what it says on the terminal.
 TITLES = {
@@ -88,8 +89,7 @@ def _table(video: Mapping[str, Any], rounds: int) -> Table:
     heads += ["busy: decode", "crop", "run", "write"]
     height, width = video["size"]
     title = f"{video['file']}: {video['frames']} frames of {width}×{height}, rounds: {rounds}"
-    columns = (Column(head, justify="right") for head in heads)
-    table = Table(Column("", no_wrap=True), *columns, title=title, title_justify="left")
+    table = screen_table(title, "", heads)
     for name, row in video["rows"].items():
         rates = [f"{row['frames_per_second']:.1f}", f"{row['slowest']:.0f}-{row['fastest']:.0f}"]
         ratios = [f"{row[metric]:.2f}" if metric in row else "" for metric in _OURS]

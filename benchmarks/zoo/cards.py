@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from lmk.benchmarks.tables import markdown_table
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import write_bytes
 from lmk.runtime.model import read_header
@@ -21,7 +22,7 @@ from lmk.train.datasets import BUILTIN
 
 
 @dataclass(frozen=True)
-class Source:
+class DataTerms:
     """A data set in words: what it is and whose, and on what terms it is given out."""
 
     what: str
@@ -31,39 +32,41 @@ class Source:
 _AS_GOOD = 0.95  # of the mean shape's error: nothing that a user could do with such landmarks
 _NONE_STATED = "none stated with the copy that was used"
 SOURCES = {
-    "pose_lspet": Source(
+    "pose_lspet": DataTerms(
         "Leeds Sports Pose Extended, images with at least 11 visible joints, cropped to 1.5 × the "
         "box of the joints: Johnson & Everingham, *Learning effective human pose estimation from "
         "inaccurate annotation*, CVPR 2011",
         "citation asked",
     ),
-    "face_mtfl80": Source(
+    "face_mtfl80": DataTerms(
         "MTFL at 80×80 pixels, training images of LFW and the web, test images of AFLW: Sun, Wang "
         "& Tang, CVPR 2013; Zhang, Luo, Loy & Tang, ECCV 2014",
         "research use",
     ),
-    "face_ytf68": Source(
+    "face_ytf68": DataTerms(
         "frames of YouTube Faces with 68 points each, probably found by a machine, split by person",
         _NONE_STATED,
     ),
-    "face_celeba_small": Source(
+    "face_celeba_small": DataTerms(
         "CelebA, aligned images 000001 to 010000 at half size: Liu, Luo, Wang & Tang, *Deep "
         "learning face attributes in the wild*, ICCV 2015",
         "non-commercial research",
     ),
-    "cat_heads": Source(
+    "cat_heads": DataTerms(
         "heads of the CAT data set, levelled by the eyes and cropped: Zhang, Sun & Tang, *Cat head "
         "detection*, ECCV 2008",
         _NONE_STATED,
     ),
-    "shoes_zappos": Source(
+    "shoes_zappos": DataTerms(
         "photographs of UT-Zappos50K: Yu & Grauman, *Fine-grained visual comparisons with local "
         "learning*, CVPR 2014",
         "academic, non-commercial",
     ),
 }
-_DRAWN = Source("drawn by the package itself", "none")
-_UNKNOWN = Source("not known to this card", "not known: look them up before the file is given on")
+_DRAWN = DataTerms("drawn by the package itself", "none")
+_UNKNOWN = DataTerms(
+    "not known to this card", "not known: look them up before the file is given on"
+)
 
 _INTRODUCTION = """# What ships
 
@@ -89,7 +92,9 @@ def main(folder: Path) -> None:
     if not path.exists():
         raise click.ClickException(f"{path}: no such file; make it by train_zoo")
     try:
-        page = render(json.loads(path.read_text()), _headers(folder))
+        files = sorted(folder.glob("*.safetensors"))
+        headers = {file.stem: read_header(file) for file in files}
+        page = render(json.loads(path.read_text()), headers)
     except UserError as error:
         raise click.ClickException(str(error)) from error
     write_bytes(folder / "README.md", page.encode())
@@ -104,30 +109,21 @@ def render(zoo: Mapping[str, Any], headers: Mapping[str, Mapping[str, Any]]) -> 
     """
     entries = {name: e for name, e in zoo["entries"].items() if "sha256" in e}
     for name, entry in entries.items():
-        _check(name, entry, headers)
+        for file, wanted in ((name, entry["sha256"]), (entry["core"], entry["core_sha256"])):
+            got = headers.get(file, {}).get("sha256") if file else wanted
+            if got != wanted:
+                raise UserError(
+                    f"{file}.safetensors: got weights {got or 'none'}, expected those that were "
+                    f"measured for {name}, {wanted}; put them back or run train_zoo again"
+                )
     return "\n".join([_INTRODUCTION, *(_card(name, e) for name, e in entries.items())])
 
 
-def _headers(folder: Path) -> dict[str, dict[str, Any]]:
-    return {path.stem: read_header(path) for path in sorted(folder.glob("*.safetensors"))}
-
-
-def _check(name: str, entry: Mapping[str, Any], headers: Mapping[str, Mapping[str, Any]]) -> None:
-    for file, wanted in ((name, entry["sha256"]), (entry["core"], entry["core_sha256"])):
-        got = headers.get(file, {}).get("sha256") if file else wanted
-        if got != wanted:
-            raise UserError(
-                f"{file}.safetensors: got weights {got or 'none'}, expected those that were "
-                f"measured for {name}, {wanted}; put them back or run train_zoo again"
-            )
-
-
 def _card(name: str, entry: Mapping[str, Any]) -> str:
-    rows = "\n".join(f"| {left} | {right} |" for left, right in _facts(entry))
     parts = [
         f"## {name}",
         f"![Where the landmarks of {entry['map_images']} images land]({name}.png)",
-        f"| | |\n|---|---|\n{rows}",
+        markdown_table(["", ""], list(_facts(entry)), left=2),
         _measures(entry["measures"]) if "measures" in entry else "",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -152,10 +148,14 @@ def _facts(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         source = _DRAWN if data.startswith(BUILTIN) else SOURCES.get(data, _UNKNOWN)
         yield "data", f"`{data}`: {source.what}. Terms: {source.terms}"
     yield "recipe", f"`{entry['command']}`"
+    here = entry["machine"]
+    place = "a machine that was not recorded"
+    if here is not None:
+        place = here["gpu"] or f"{here['cores']} cores of {here['cpu']}"
     yield (
         "trained",
         f"{entry['images']:,} images, {entry['steps']:,} steps, {entry['seconds']:,.0f} s, "
-        f"{_machine(entry['machine'])}",
+        f"on {place}",
     )
     if "accuracy" in entry:
         found = entry["accuracy"]
@@ -167,20 +167,13 @@ def _facts(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "file", f"{entry['bytes']:,} bytes, weights `{entry['sha256'][:12]}`"
 
 
-def _machine(machine: Mapping[str, Any] | None) -> str:
-    if machine is None:
-        return "on a machine that was not recorded"
-    return f"on {machine['gpu'] or str(machine['cores']) + ' cores of ' + machine['cpu']}"
-
-
 def _measures(reports: list[Mapping[str, Any]]) -> str:
     """A line for each set that the pack was judged on."""
     labels = {report["normaliser"] for report in reports if "normaliser" in report}
     of = f", % of the {' or '.join(sorted(labels))}" if labels else ""
     columns = ["judged on", "images", "consistency, px of 128", "not moving", "spread"]
     columns += [f"forward{of}", "mean shape", f"backward{of}", "mean shape"] if labels else []
-    lines = [columns, ["---", *["--:"] * (len(columns) - 1)]]
-    lines += [_line(report, bool(labels)) for report in reports]
+    table = markdown_table(columns, [_line(report, bool(labels)) for report in reports])
     notes = [
         f"{r['data']}: collapsed, {r['collapsed_because']}." for r in reports if r["collapsed"]
     ]
@@ -190,8 +183,7 @@ def _measures(reports: list[Mapping[str, Any]]) -> str:
         for r in reports
         if r.get("forward_percent", 0) > _AS_GOOD * r.get("forward_mean_shape_percent", math.inf)
     ]
-    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return "\n\n".join([text, *notes])
+    return "\n\n".join([table, *notes])
 
 
 def _line(report: Mapping[str, Any], annotated: bool) -> list[str]:

@@ -55,18 +55,20 @@ def measure(path: Path, stage: Stage, data: Mapping[str, DecodedSet]) -> dict[st
         "bytes": path.stat().st_size,
         "sha256": header["sha256"],
     }
+    model = _load(path, stage)
     if header["kind"] == "core":
-        model, _ = load_core(path)
         entry["accuracy"] = _accuracy(model, own, held_out)
     else:
-        model, _ = load_pack(path, _core_beside(path, stage))
         config = EvaluateConfig(images=TEST_IMAGES)
         crops = {"": stage.crop}  # of the others whole images
         reports = [
             evaluate(model, each, config, seed, crop=crops.get(name, "image"))
             for name, each in data.items()
         ]
-        entry["measures"] = [_short(report) for report in reports]
+        entry["measures"] = [
+            {n: v for n, v in report.items() if n != "options" and not n.endswith(_LONG)}
+            for report in reports
+        ]
     entry["parameters"] = sum(parameter.numel() for parameter in model.parameters())
     return entry
 
@@ -76,14 +78,9 @@ def write_map(path: Path, weights: Path, stage: Stage, data: DecodedSet) -> int:
 
     No single image can be seen in it. Returns the number of images.
     """
-    header = read_header(weights)
-    if header["kind"] == "core":
-        model, _ = load_core(weights)
-    else:
-        model, _ = load_pack(weights, _core_beside(weights, stage))
-    _, held_out = split_indices(data.splits, header["config"]["seed"])
+    _, held_out = split_indices(data.splits, read_header(weights)["config"]["seed"])
     chosen = spread_over(held_out, MAP_IMAGES)
-    seen = views(model, data, chosen, EvaluateConfig(), 0)
+    seen = views(_load(weights, stage), data, chosen, EvaluateConfig(), 0)
     with atomic_path(path) as temporary:
         mean = np.repeat(seen.images[0].mean(axis=(0, 3))[..., None], 3, axis=2).astype(np.uint8)
         Image.fromarray(cloud(mean, seen.found[0])).save(temporary)
@@ -119,9 +116,7 @@ def _accuracy(
     return {"pck": overall, "normaliser": normaliser.label, "test_images": len(held_out)}
 
 
-def _short(report: Mapping[str, Any]) -> dict[str, Any]:
-    return {n: v for n, v in report.items() if n != "options" and not n.endswith(_LONG)}
-
-
-def _core_beside(path: Path, stage: Stage) -> Path:
-    return path.with_name(f"{stage.core}.safetensors")
+def _load(path: Path, stage: Stage) -> LandmarkNetwork:
+    """The network of a core, or of a pack with its core beside it."""
+    core = stage.core and path.with_name(f"{stage.core}.safetensors")
+    return (load_pack(path, core) if core else load_core(path))[0]

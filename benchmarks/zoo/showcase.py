@@ -31,8 +31,8 @@ VIEWS = (
 )
 """Of a photograph: degrees it is turned by, times it is shrunk by, share of the box it is moved."""
 
-Picture = NDArray[np.uint8]
-Points = Sequence[tuple[float, float]]
+Pixels = NDArray[np.uint8]
+Outline = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,17 @@ class Photo:
         return cls(category, Path(name), (x, y, width, height))
 
 
-def row_of_views(landmarker: Landmarker, image: Picture, box: Box) -> Picture:
+def row_of_views(landmarker: Landmarker, image: Pixels, box: Box) -> Pixels:
     """An image (H,W,3) turned, shrunk and moved, each view with what is found in that very view."""
     return np.concatenate([_marked(landmarker, _view(image, box, *view)) for view in VIEWS], axis=1)
 
 
-def row_of_shoes(landmarker: Landmarker) -> Picture:
+def row_of_shoes(landmarker: Landmarker) -> Pixels:
     """Shoes of two forms in several colours, each with what is found in it."""
     return np.concatenate([_marked(landmarker, draw_shoe(*shoe)) for shoe in SHOES], axis=1)
 
 
-def _view(image: Picture, box: Box, degrees: float, shrunk: float, moved: float) -> Picture:
+def _view(image: Pixels, box: Box, degrees: float, shrunk: float, moved: float) -> Pixels:
     """The square around `box` (x, y, w, h), at twice SIDE; beyond the image its border goes on."""
     side = shrunk * max(box[2:])
     centre = np.array([box[0] + box[2] / 2 + moved * side, box[1] + box[3] / 2])
@@ -84,7 +84,7 @@ def _view(image: Picture, box: Box, degrees: float, shrunk: float, moved: float)
     return np.asarray(seen)
 
 
-def _marked(landmarker: Landmarker, image: Picture) -> Picture:
+def _marked(landmarker: Landmarker, image: Pixels) -> Pixels:
     """The image with its landmarks, at SIDE pixels with a white line around it."""
     cell = np.asarray(Image.fromarray(image).resize((SIDE - 2, SIDE - 2)))
     return np.pad(draw(cell, landmarker(cell)), ((1, 1), (1, 1), (0, 0)), constant_values=255)
@@ -111,7 +111,7 @@ SHOES = [  # colour of the leather, of the sole, whether it is a boot
 ]
 
 
-def draw_shoe(colour: tuple[int, int, int], sole: tuple[int, int, int], is_boot: bool) -> Picture:
+def draw_shoe(colour: tuple[int, int, int], sole: tuple[int, int, int], is_boot: bool) -> Pixels:
     """A shoe on white, (S,S,3) with S twice SIDE, seen from its side and a little from above."""
     upper, top = (_HIGH, _HIGH_TOP) if is_boot else (_LOW, _LOW_TOP)
     side = 4 * 128
@@ -132,7 +132,7 @@ def draw_shoe(colour: tuple[int, int, int], sole: tuple[int, int, int], is_boot:
     return np.asarray(white)
 
 
-def _curve(corners: Points) -> list[tuple[float, float]]:
+def _curve(corners: Outline) -> list[tuple[float, float]]:
     """A closed spline through `corners`, four times as large."""
     from scipy.interpolate import splev, splprep
 
@@ -142,7 +142,7 @@ def _curve(corners: Points) -> list[tuple[float, float]]:
     return list(zip(4 * x, 4 * y, strict=True))
 
 
-def _leather(colour: tuple[int, int, int], side: int) -> Picture:
+def _leather(colour: tuple[int, int, int], side: int) -> Pixels:
     """(side,side,3) in `colour`, lit at the instep, darker towards the sole."""
     y, x = np.mgrid[:side, :side] / (side / 128)
     light = 0.75 + 0.5 * np.exp(-(((x - 70) / 40) ** 2) - ((y - 75) / 22) ** 2)

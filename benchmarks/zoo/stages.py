@@ -21,7 +21,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ZooPlan:
     """All files in the order in which they are made, and the options of all cores and packs."""
 
     name: str
@@ -55,19 +55,19 @@ _DRY_STAGES = {
 PLANS = {
     plan.name: plan
     for plan in (
-        Plan(
+        ZooPlan(
             "gpu",
             _STAGES,
             core={"width": "full", "epochs": 110, "batch": 64},
             adapt={"steps": 12_000, "batch": 48, "generator_width": 64, "preview_every": 1000},
         ),
-        Plan(
+        ZooPlan(
             "cpu",
             _STAGES,
             core={"width": "medium", "steps": 4000, "batch": 32},
             adapt={"steps": 1500, "batch": 16, "generator_width": 16},
         ),
-        Plan(
+        ZooPlan(
             "dry",
             _DRY_STAGES,
             core={"width": "small", "input_size": 64, "steps": 3, "batch": 4},

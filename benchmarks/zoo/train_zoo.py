@@ -23,7 +23,7 @@ import click
 from lmk.benchmarks.machine import machine
 from lmk.benchmarks.paper.reproduction import Budget
 from lmk.benchmarks.zoo.measure import measure, write_map
-from lmk.benchmarks.zoo.stages import PLANS, Plan, Stage
+from lmk.benchmarks.zoo.stages import PLANS, Stage, ZooPlan
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import write_bytes
 from lmk.runtime.terminal import FILE_PATH, console
@@ -61,7 +61,7 @@ def main(
         raise click.ClickException(str(error)) from error
 
 
-def make_all(plan: Plan, work: Path, output: Path) -> None:
+def make_all(plan: ZooPlan, work: Path, output: Path) -> None:
     """Do what is not done yet; every stage resumes its own state.
 
     Raises UserError if `output` was made by another plan, or a data set is missing.
@@ -86,7 +86,7 @@ def make_all(plan: Plan, work: Path, output: Path) -> None:
             _write(output, results)
 
 
-def _make(plan: Plan, name: str, stage: Stage, data: DecodedSet, work: Path, path: Path) -> None:
+def _make(plan: ZooPlan, name: str, stage: Stage, data: DecodedSet, work: Path, path: Path) -> None:
     """Train in `work`, or go on with it, and put what ships at `path`."""
     full = work / f"{name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ def _make(plan: Plan, name: str, stage: Stage, data: DecodedSet, work: Path, pat
 
 
 def _judge(
-    plan: Plan,
+    plan: ZooPlan,
     path: Path,
     stage: Stage,
     data: DecodedSet,

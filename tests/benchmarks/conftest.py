@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lmk.benchmarks.paper.plan import Options
+from lmk.benchmarks.paper.plan import ReproduceOptions
 from lmk.benchmarks.paper.reproduction import reproduce
 from lmk.export.graph.template import make_template, write_template
 from lmk.export.graph.verify import randomised
@@ -47,12 +47,12 @@ def tiny(monkeypatch, cache):
     torch.set_num_threads(before)
 
 
-def make_options(folder: Path, **more) -> Options:
+def make_options(folder: Path, **more) -> ReproduceOptions:
     """Three steps of four images on drawings; the core has two epochs of one step."""
     values = {"core_data": PUPPET, "data": (BUTTERFLY,), "images": (10,), "steps": 3, "batch": 4}
     values |= {"width": "small", "input_size": 64, "core_epochs": 2, "landmarks": 5}
     values |= {"device": "cpu", "threads": 1}
-    return Options(**{**values, "folder": folder, **more})
+    return ReproduceOptions(**{**values, "folder": folder, **more})
 
 
 @pytest.fixture(scope="session")

@@ -10,14 +10,14 @@ from typing import get_args
 
 import pytest
 
-from lmk.benchmarks.paper.experiments import METHODS, TABLES, Row
-from lmk.benchmarks.paper.plan import CoreJob, EvaluationJob, Options, PackJob, plan
+from lmk.benchmarks.paper.experiments import METHODS, TABLES, PaperRow
+from lmk.benchmarks.paper.plan import CoreJob, EvaluationJob, PackJob, ReproduceOptions, plan
 from lmk.train.config import PRESETS, AdaptConfig, Method
 from lmk.train.datasets.find import LAYOUTS
 
 
 def planned(name, **more):
-    return plan(name, Options(**more).for_device("cpu"))
+    return plan(name, ReproduceOptions(**more).for_device("cpu"))
 
 
 def names(jobs, kind):
@@ -48,7 +48,7 @@ def test_every_figure_of_the_comparison_is_that_of_the_detailed_table():
         assert TABLES["table2"].paper[key] == figure
     for name in ("table4", "table5"):
         for key, figure in TABLES[name].paper.items():
-            if key[1] == Row("projection"):
+            if key[1] == PaperRow("projection"):
                 both = {**TABLES["table2"].paper, **TABLES["table3"].paper}
                 assert both[key] == figure
 
@@ -132,10 +132,10 @@ def test_all_methods_get_the_same_budget_and_preset():
 
 
 def test_budgets_by_device_and_presets():
-    cpu, cuda = (Options().for_device(device) for device in ("cpu", "cuda"))
+    cpu, cuda = (ReproduceOptions().for_device(device) for device in ("cpu", "cuda"))
     assert (cuda.steps, cuda.core_epochs, cuda.width) == (200_000, 110, "full")  # the paper's
     assert cpu.steps < 10_000 and cpu.width == "small"
-    assert Options(steps=5).for_device("cuda").steps == 5
+    assert ReproduceOptions(steps=5).for_device("cuda").steps == 5
     for preset in PRESETS:
         assert planned("table1", preset=preset)
 

@@ -213,7 +213,7 @@ def test_an_evaluation_of_another_pack_is_made_again(copied, options):
 
 def test_an_evaluation_with_other_options_is_made_again(made, options):
     other = plan("table3", options(made, test_images=2))
-    evaluations = [job for _, job in other.lines]
+    evaluations = [job for *_, job in other.lines]
     assert [jobs.state(job) for job in evaluations] == ["to do"] * 3
 
 

@@ -42,7 +42,7 @@ def test_cache_is_put_back_after_a_failure(tmp_path, monkeypatch):
 
 def test_what_is_quick_is_measured_more_than_once(monkeypatch):
     took = iter([12.0, 1.0, 5.0, 3.0])
-    monkeypatch.setattr(making, "_seconds", lambda call: next(took))
+    monkeypatch.setattr(making, "seconds_of", lambda call: next(took))
     assert _median(lambda: None, 3) == 12.0
     assert _median(lambda: None, 3) == 3.0
 

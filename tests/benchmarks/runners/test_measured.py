@@ -11,7 +11,7 @@ from rich.console import Console
 
 from lmk.benchmarks.runners import making, roofline
 from lmk.benchmarks.runners.measured import bench
-from lmk.benchmarks.runners.options import Options
+from lmk.benchmarks.runners.names import BenchOptions
 from lmk.benchmarks.runners.run import find_crops
 from lmk.benchmarks.runners.subject import open_subject
 from lmk.benchmarks.runners.tables import figures, print_result, reasons
@@ -44,7 +44,7 @@ def _template_beside(network):
 def result(detector):
     """Of the pack, by its file."""
     _template_beside.path = detector.with_name("template-16-64-5-fp32.safetensors")
-    return bench(detector, Options(against=("eager", "ort-cpu"), **QUICK))
+    return bench(detector, BenchOptions(against=("eager", "ort-cpu"), **QUICK))
 
 
 def test_result_is_json_and_says_what_it_is_of(result):
@@ -127,7 +127,7 @@ def test_figures_have_names_for_claims(result):
 
 
 def test_model_without_its_pack_leaves_out_what_needs_it(exported_detector):
-    found = bench(exported_detector, Options(**{**QUICK, "batches": (1,)}))
+    found = bench(exported_detector, BenchOptions(**{**QUICK, "batches": (1,)}))
     assert set(found["runners"]) == {"ort-cpu", "openvino"} - set(found["left_out"])
     assert {"eager", "eager-bf16", "compile", "drift", "switch"} <= set(found["left_out"])
     assert "without its pack" in found["left_out"]["eager"]
@@ -139,7 +139,7 @@ def test_what_calibrates_is_not_measured(exported_detector, tmp_path):
     for index in range(7):
         Image.new("RGB", (80, 80), (40 * index, 0, 0)).save(tmp_path / f"{index}.png")
     subject = open_subject(exported_detector, None, tmp_path)
-    crops, images, others = find_crops(subject, Options(data=str(tmp_path), batches=(8,)))
+    crops, images, others = find_crops(subject, BenchOptions(data=str(tmp_path), batches=(8,)))
     assert (len(crops), images, len(others)) == (8, 4, 3)
     reds = {int(crop[..., 0].max()) for crop in crops}
     assert len(reds) == 4 and not reds & {int(crop[..., 0].max()) for crop in others}
@@ -147,9 +147,9 @@ def test_what_calibrates_is_not_measured(exported_detector, tmp_path):
 
 def test_runner_asked_for_by_name_must_run(exported_detector):
     with pytest.raises(UserError, match="^eager: got teapots.onnx without its pack"):
-        bench(exported_detector, Options(against=("eager",), **QUICK))
+        bench(exported_detector, BenchOptions(against=("eager",), **QUICK))
     with pytest.raises(UserError, match="^ort-cuda.*CUDAExecutionProvider"):
-        bench(exported_detector, Options(against=("ort-cuda",), **QUICK))
+        bench(exported_detector, BenchOptions(against=("ort-cuda",), **QUICK))
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_runner_asked_for_by_name_must_run(exported_detector):
 )
 def test_option_that_makes_no_sense_is_refused(values, words):
     with pytest.raises(UserError, match=f"^{re.escape(words)}"):
-        Options(**values)
+        BenchOptions(**values)
 
 
 def run(capsys, *arguments):
@@ -211,7 +211,6 @@ def test_command_prints_tables_writes_files_and_judges_claims(exported_detector,
         (["--rounds", "3"], "--rounds: got one, expected it with --video only"),
         (["--video", "x.mp4", "--plot", "x.png"], "--plot: got one, expected no such option with"),
         (["--video", "x.mp4", "--batch", "8"], "--batch: got one, expected no such option with"),
-        (["--batch", "1,x"], "got '1,x', expected numbers with commas between them"),
         (["--against", "tflite"], "against: got 'tflite'"),
         (["--plot", "bench.gif"], "plot: got 'bench.gif', expected a name that ends in .png"),
         (["--json", "nowhere.json/bench.json"], "nowhere.json: is a file"),

@@ -7,7 +7,7 @@ import pytest
 
 from lmk.benchmarks.runners import names
 from lmk.benchmarks.runners.names import (
-    Spec,
+    RunnerSpec,
     check_device,
     defaults,
     device_of,
@@ -21,7 +21,7 @@ from lmk.runtime.model.probe import probe_crops
 
 
 def spec(kind, file="model", precision="fp32", device="cpu", **more):
-    return Spec(kind, kind, precision, device, 1, (1, 2), str(file), **more)
+    return RunnerSpec(kind, kind, precision, device, 1, (1, 2), str(file), **more)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_pytorch_runs_where_the_benchmark_does_and_the_others_where_they_say():
 
 def test_spec_survives_its_journey():
     one = spec("eager", core="core.safetensors")
-    assert Spec.from_json(one.to_json()) == one
+    assert RunnerSpec.from_json(one.to_json()) == one
 
 
 @pytest.mark.parametrize(

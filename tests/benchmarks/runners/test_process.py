@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lmk.benchmarks.runners import process
-from lmk.benchmarks.runners.names import Spec
+from lmk.benchmarks.runners.names import RunnerSpec
 from lmk.benchmarks.runners.process import detect, peak_mib, start
 from lmk.runtime.errors import UserError
 from lmk.runtime.model.probe import probe_crops
@@ -21,7 +21,7 @@ def crops(tmp_path):
 
 
 def spec(kind, file, **more):
-    return Spec(kind, kind, "fp32", "cpu", 1, (1, 2), str(file), **more)
+    return RunnerSpec(kind, kind, "fp32", "cpu", 1, (1, 2), str(file), **more)
 
 
 def test_process_reports_its_first_result_and_memory(exported_detector, crops):

@@ -11,7 +11,7 @@ pytest.importorskip("cv2")
 
 from lmk.benchmarks.clip import write_clip
 from lmk.benchmarks.video import compare as bench
-from lmk.benchmarks.video.plain_loop import Found, apart, cut, plain_loop, read_ours
+from lmk.benchmarks.video.plain_loop import Trajectory, apart, cut, plain_loop, read_ours
 from lmk.cli import main
 from lmk.runtime.errors import UserError
 from lmk.runtime.landmarker import load
@@ -98,9 +98,9 @@ def test_only_points_that_are_relied_on_are_compared():
     other = points.copy()
     other[0, 0], other[1, 1] = (3, 4), (900, 0)
     scores = np.array([[0.9, 0.9], [0.9, 0.1]], np.float32)
-    found = apart(Found(points, scores), Found(other, scores))
+    found = apart(Trajectory(points, scores), Trajectory(other, scores))
     assert found == {"median_px": 0, "p99_px": 4.9, "confident": 3, "landmarks": 4}
-    none = apart(Found(points, 0 * scores), Found(other, scores))
+    none = apart(Trajectory(points, 0 * scores), Trajectory(other, scores))
     assert none == {"median_px": None, "p99_px": None, "confident": 0, "landmarks": 4}
 
 
