@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import gc
 import html
 import io
 import json
+import os
 import shutil
 import signal
 import subprocess
+import threading
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
+
+# `make test` gives the same answer every time; `make explore` looks for new examples, and what it
+# finds is kept as an @example of the test.
+settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
+settings.register_profile("explore", deadline=None, print_blob=True)
+settings.load_profile("ci")
 
 # A frame is as wide as it is told; Chromium's own window is never narrower than 500 pixels.
 _FRAMES = """
@@ -64,6 +74,39 @@ def browser(tmp_path):
         return found, np.asarray(Image.open(io.BytesIO(screen.read_bytes())).convert("RGB"))
 
     return show
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The threads that the test, and those that it started, have started: all must end with it."""
+    threads, start = [], threading.Thread.start
+
+    def noted(self):
+        if threading.current_thread() in (threading.main_thread(), *threads):
+            threads.append(self)
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", noted)
+    yield threads
+    gc.collect()
+    alive = [thread for thread in threads if thread.is_alive()]
+    assert not alive
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nobodys_settings(tmp_path_factory):
+    """Nothing that the user has set or cached: no cluster, no torchrun, an empty cache."""
+    with pytest.MonkeyPatch.context() as patched:
+        for name in set(os.environ) - {"LMK_DATA"}:
+            if name.startswith("LMK_") or name in (
+                "RAY_ADDRESS",
+                "RANK",
+                "LOCAL_RANK",
+                "WORLD_SIZE",
+            ):
+                patched.delenv(name)
+        patched.setenv("LMK_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -196,7 +196,8 @@ def _rasterise(
     """Segment, x and y of the pixels that are covered, and how much of each is, in (0, 1].
 
     u runs along the longer axis of each segment, pixel by pixel, v across it as far as the width
-    can reach.
+    can reach. A pixel is a square: across the segment it is 1 wide, on a diagonal sqrt(2), and as
+    far from one edge of the line does its cover fall from all to nothing.
     """
     way = ends - starts
     is_flat = np.abs(way[:, 0]) >= np.abs(way[:, 1])
@@ -204,7 +205,7 @@ def _rasterise(
     (start_u, start_v), (way_u, way_v) = (
         np.take_along_axis(each, axes, 1).T for each in (starts, way)
     )
-    reach = radius + 0.5
+    reach = radius + math.sqrt(0.5)
     first = np.ceil(np.minimum(start_u, start_u + way_u) - reach).astype(np.int64)
     last = np.floor(np.maximum(start_u, start_u + way_u) + reach).astype(np.int64)
     count = last - first + 1
@@ -214,9 +215,12 @@ def _rasterise(
     spread = int(np.ceil(np.sqrt(2) * reach))
     middle = np.rint(start_v[of] + slope[of] * (u - start_u[of])).astype(np.int64)
     v = middle[:, None] + np.arange(-spread, spread + 1)
-    cover = np.clip(
-        reach - _distance(u - start_u[of], v - start_v[of, None], way_u, way_v, of), 0, 1
-    )
+    distance = _distance(u - start_u[of], v - start_v[of, None], way_u, way_v, of)
+    length, sides = np.hypot(way_u, way_v), np.abs(way_u) + np.abs(way_v)
+    breadth = np.divide(sides, length, out=np.ones_like(length), where=length > 0)
+    breadth = breadth.astype(np.float32)[of, None]
+    most = np.minimum(1, 2 * radius / breadth)  # a line thinner than a pixel fills none
+    cover = np.clip((radius - distance) / breadth + 0.5, 0, most)
     step, column = np.nonzero(cover > 0)
     u, v, of = u[step], v[step, column], of[step]
     x, y = np.where(is_flat[of], (u, v), (v, u))

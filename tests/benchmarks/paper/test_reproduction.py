@@ -92,10 +92,10 @@ def test_an_interrupted_pack_becomes_the_same_as_one_that_was_not(
 
 
 def test_the_time_budget_interrupts_whatever_is_under_way():
-    budget, started = Budget(0.001), time.monotonic()
+    budget = Budget(0.001)
     with pytest.raises(KeyboardInterrupt), budget.watch():
         time.sleep(60)
-    assert budget.spent and time.monotonic() - started < 30
+    assert budget.spent
     with Budget(60).watch():
         pass  # and not what comes in time
     assert not Budget(None).spent

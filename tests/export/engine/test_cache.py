@@ -154,6 +154,6 @@ def test_two_processes_build_once(tmp_path):
     for process in wanting:
         process.start()
     for process in wanting:
-        process.join(30)
+        process.join(120)
     assert [process.exitcode for process in wanting] == [0, 0, 0]
     assert len((tmp_path / "log").read_text().split()) == 1

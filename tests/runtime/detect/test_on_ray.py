@@ -1,14 +1,13 @@
 """Sources on a Ray of two CPUs: the files are those of one process, whatever dies meanwhile."""
 
-import os
-import signal
-import sys
+import contextlib
 import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -121,18 +120,16 @@ def test_the_files_are_those_of_one_process(
 
 
 def kill_workers_once(there):
-    """As soon as `there` exists."""
+    """As soon as `there` exists; those of this program alone."""
 
     def kill():
         while not there.exists():
             time.sleep(0.002)
-        for entry in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                if entry.read_bytes().startswith(b"ray::MapWorker"):
-                    os.kill(int(entry.parent.name), signal.SIGKILL)
-                    killed.append(entry)
-            except (OSError, ValueError):
-                continue
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if process.cmdline()[0].startswith("ray::MapWorker"):
+                    process.kill()
+                    killed.append(process)
 
     killed = []
     thread = threading.Thread(target=kill, daemon=True)
@@ -140,7 +137,6 @@ def kill_workers_once(there):
     return thread, killed
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 def test_an_interrupted_run_goes_on_and_survives_the_death_of_its_workers(
     cluster, tmp_path, photos, landmarker, model
 ):

@@ -19,11 +19,7 @@ from lmk.runtime.regions.choose import RegionMaker, Where
 CSV = Wanted(formats=("csv",))
 
 
-@pytest.fixture(autouse=True)
-def _no_thread_stays():
-    before = threading.active_count()
-    yield
-    assert threading.active_count() == before
+pytestmark = pytest.mark.usefixtures("started")  # no thread stays
 
 
 def _tasks(specs, folders, landmarker, wanted):

@@ -21,11 +21,7 @@ from lmk.runtime.sources.open import open_source
 FULL = parse_roi("full")
 
 
-@pytest.fixture(autouse=True)
-def _no_thread_stays():
-    before = threading.active_count()
-    yield
-    assert threading.active_count() == before
+pytestmark = pytest.mark.usefixtures("started")  # no thread stays
 
 
 def _rows(path):

@@ -1,6 +1,5 @@
 """Landmarks while iterating in Python: in order, in threads, and nothing left behind."""
 
-import gc
 import signal
 import subprocess
 import sys
@@ -16,13 +15,7 @@ from lmk.runtime.pipeline.run import detect
 from lmk.runtime.regions.fixed import parse_roi
 from lmk.runtime.sources.open import open_source
 
-
-@pytest.fixture(autouse=True)
-def _no_thread_stays():
-    before = threading.active_count()
-    yield
-    gc.collect()
-    assert threading.active_count() == before
+pytestmark = pytest.mark.usefixtures("started")  # no thread stays
 
 
 def values(found):

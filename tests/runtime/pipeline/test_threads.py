@@ -74,7 +74,7 @@ def test_several_channels_wake_one_waiter():
     thread = Thread(lambda: channels[2].put("here"))
     thread.start()
     with changed:
-        assert changed.wait_for(lambda: any(each.ready for each in channels), timeout=5)
+        assert changed.wait_for(lambda: any(each.ready for each in channels), timeout=60)
     assert [each.ready for each in channels] == [False, False, True]
     thread.join()
 

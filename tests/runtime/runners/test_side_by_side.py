@@ -1,7 +1,5 @@
 """Parts of a batch next to each other give what the whole gives."""
 
-import threading
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -37,13 +35,12 @@ def test_bad_crops_are_told_as_by_the_runner(runners):
         runners[1](np.zeros((4, 3, 3, 3), np.uint8))
 
 
-def test_threads_end_with_it(model_path):
-    before = threading.active_count()
+def test_threads_end_with_it(model_path, started):
     with load(model_path, threads=2, side_by_side=True) as landmarker:
         side = landmarker.contract.input_size
         landmarker.runner(np.zeros((4, side, side, 3), np.uint8))
-        assert threading.active_count() == before + 2
-    assert threading.active_count() == before
+        assert [thread.is_alive() for thread in started] == [True, True]
+    assert [thread.is_alive() for thread in started] == [False, False]
 
 
 def test_no_threads(runners):
