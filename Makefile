@@ -18,12 +18,20 @@ $(STAMP): again
 endif
 endif
 
-.PHONY: help venv demo test lint clean again
+# Of the campaigns: make fuzz MINUTES=20, make kill TIMES=100; another SEED draws other cases.
+MINUTES ?= 20
+TIMES ?= 100
+SEED ?= 0
+
+.PHONY: help venv demo test explore fuzz kill lint clean again
 
 help:
 	@echo 'make demo   the whole chain on an embedded example, without any download of data'
 	@echo 'make test   the tests; make test ARGS="-k fold" for some of them'
 	@echo 'make lint   ruff and mypy'
+	@echo 'make explore  new examples for the tests that draw theirs, in random order'
+	@echo 'make fuzz     damaged files of every kind; MINUTES=20 SEED=0'
+	@echo 'make kill     signals at random moments, then the bytes compared; TIMES=100 SEED=0'
 	@echo 'make venv   only the set-up of $(VENV), which all of these do first'
 	@echo 'make clean  remove caches and build products; $(VENV) and runs/ stay'
 
@@ -51,6 +59,15 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(RUN) pytest $(ARGS)
+
+explore: $(STAMP)
+	$(RUN) pytest -m hypothesis --hypothesis-profile explore -p randomly $(ARGS)
+
+fuzz: $(STAMP)
+	$(VENV)/bin/python tests/campaigns/fuzz.py --minutes $(MINUTES) --seed $(SEED)
+
+kill: $(STAMP)
+	$(VENV)/bin/python tests/campaigns/kill.py --times $(TIMES) --seed $(SEED)
 
 # mypy does not follow the import hook of an editable installation whose package is the repository's
 # root, so it gets a folder in which that root is called lmk.

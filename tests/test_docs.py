@@ -30,7 +30,14 @@ from lmk.runtime.outputs.formats import FORMATS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
-    ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/NOTES.md")
+    ROOT / name
+    for name in (
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "benchmarks/NOTES.md",
+    )
 ]
 PAGES += [ROOT / name / "README.md" for name in ("zoo", "examples", "benchmarks/zoo")]
 PAGES += sorted(ROOT.glob("docs/*.md"))

@@ -1,0 +1,336 @@
+"""`make fuzz`: damage what lmk reads, and see that it ends in results or in one line.
+
+Every case is a folder with damaged files of one kind and, for media, two whole neighbours; a
+command reads it in a process of its own, bounded in time and memory. At fault is: a crash or a
+traceback, no end, a whole neighbour without its rows, a damaged model that finds other points.
+Cases at fault are kept. The same seed makes the same cases.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import io
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+from lmk.cli import main
+from lmk.runtime.model import compose  # noqa: F401  (loads what every child would load anew)
+
+ROOT = Path(__file__).parents[2]
+SECONDS, BYTES = 120, 4 << 30  # of a case
+POISON = [b"nan", b"inf", b"-1", b"1e999", b"99999999999999999999", b"null", b"[]", b"{}", b'""']
+POISON += [b"../../x.png", b"/dev/zero", b"\xff\xfe", b"\x00", b"[" * 5000, b"9" * 400, b"=1+1"]
+NUMBER = tuple(b"0123456789")
+
+
+def damage(data: bytes, rng: np.random.Generator) -> bytes:
+    """One to four changes, half of them near the start, where formats say what follows."""
+    changed = bytearray(data)
+    for _ in range(rng.integers(1, 5)):
+        length = len(changed)
+        if not length:
+            break
+        at = int(rng.integers(min(length, 512) if rng.random() < 0.5 else length))
+        span = int(min(length - at, 2 ** rng.integers(0, 14)))
+        match rng.integers(7):
+            case 0:
+                changed[at] ^= 1 << rng.integers(8)
+            case 1:
+                changed[at : at + span] = rng.bytes(span)
+            case 2:
+                del changed[at : at + span]
+            case 3:
+                changed[at:at] = changed[at : at + span] * 2
+            case 4:
+                del changed[at:]
+            case 5:
+                changed[at : at + 4] = rng.choice([b"\0" * 4, b"\xff" * 4, b"\x7f\xff\xff\xff"])
+            case _:
+                changed[at:at] = rng.choice(np.array(POISON, object))
+    return bytes(changed)
+
+
+def garble(data: bytes, rng: np.random.Generator) -> bytes:
+    """Put what no number or name should be in the place of words of a text."""
+    words = [at for at in range(1, len(data)) if (data[at] in NUMBER) != (data[at - 1] in NUMBER)]
+    for _ in range(rng.integers(1, 4)):
+        if len(words) < 2:
+            break
+        index = int(rng.integers(len(words) - 1))
+        poison = rng.choice(np.array(POISON, object))
+        data = data[: words[index]] + poison + data[words[index + 1] :]
+    return data
+
+
+def pictures(count: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (count, 6, 8, 3), np.uint8)
+    return [np.asarray(Image.fromarray(each).resize((96, 72))) for each in coarse]
+
+
+def film(suffix: str, codec: str) -> bytes:
+    path = Path(f"seed{suffix}")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 72, "yuv420p"
+        for picture in pictures(12):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path.read_bytes()
+
+
+def image(form: str, **options) -> bytes:
+    file = io.BytesIO()
+    first, *rest = map(Image.fromarray, pictures(3))
+    first.save(file, form, **({"append_images": rest, "save_all": True} if options else {}))
+    return file.getvalue()
+
+
+@dataclass
+class Kind:
+    """What is damaged: whole files by suffix, how, and the command that reads them."""
+
+    seeds: dict[str, bytes]
+    words: Callable[[Path, list[Path]], list[str]]  # (folder, damaged files) -> arguments of lmk
+    changes: Callable[[bytes, np.random.Generator], bytes] = damage
+    at_once: int = 1  # damaged files in a case; more only where they must not harm each other
+    neighbours: bool = False  # whether two whole files lie beside them, whose rows must be there
+    sealed: bool = False  # whether any change of what is found must be refused
+
+
+def kinds(here: Path) -> dict[str, Kind]:
+    """`here`: with model.onnx and good.png, a whole image."""
+    model, good, pack = here / "model.onnx", here / "good.png", ROOT / "zoo" / "cats.safetensors"
+    detecting = ["--write", "csv", "--threads", "1", "--output", "out", "--force"]
+
+    def detect(*sources: Path, model: Path = model) -> list[str]:
+        return ["detect", *map(str, sources), "--model", str(model), *detecting]
+
+    films = {".mp4": "libx264", ".mkv": "libx264", ".avi": "mpeg4", ".webm": "libvpx"}
+    still = {".png": "PNG", ".jpg": "JPEG", ".bmp": "BMP", ".webp": "WEBP", ".tif": "TIFF"}
+    engine = b"LMK\x00ENGN" + (1).to_bytes(4, "little")
+    header = json.dumps({"library": "tensorrt_rtx", "precision": "fp32", "batches": [1]}).encode()
+    names = [f"{n}.png" for n in range(3)]
+    table = "file,a_x,a_y,b_x,b_y\n" + "".join(f"{n},1.5,2,30,40\n" for n in names)
+    points = [
+        {"id": n, "image_id": n, "category_id": 1, "keypoints": [9, 9, 2, 20, 20, 2]}
+        for n in range(3)
+    ]
+    coco = {
+        "images": [{"id": n, "file_name": f"{n}.png", "width": 96, "height": 72} for n in range(3)],
+        "annotations": points,
+        "categories": [{"id": 1, "name": "x", "keypoints": ["a", "b"], "skeleton": [[1, 2]]}],
+    }
+    return {
+        "image": Kind(
+            {suffix: image(form) for suffix, form in still.items()}
+            | {".gif": image("GIF", many=True), ".tiff": image("TIFF", many=True)},
+            lambda folder, _: detect(folder),
+            at_once=6,
+            neighbours=True,
+        ),
+        "film": Kind(
+            {suffix: film(suffix, codec) for suffix, codec in films.items()},
+            lambda folder, files: detect(*files, folder / "a.png", folder / "b.png"),
+            at_once=3,
+            neighbours=True,
+        ),
+        "pack": Kind(
+            {".safetensors": pack.read_bytes()},
+            lambda _, files: detect(good, model=files[0]),
+            sealed=True,
+        ),
+        "onnx": Kind(
+            {".onnx": model.read_bytes()},
+            lambda _, files: detect(good, model=files[0]),
+            sealed=True,
+        ),
+        "engine": Kind(
+            {".engine": engine + len(header).to_bytes(4, "little") + header + b"ftrt" + bytes(99)},
+            lambda _, files: ["info", str(files[0])],
+        ),
+        "csv": Kind(
+            {".csv": table.encode()},
+            lambda folder, files: ["data", "check", "csv", str(annotated(folder, files))],
+            garble,
+        ),
+        "coco": Kind(
+            {".json": json.dumps(coco).encode()},
+            lambda folder, files: ["data", "check", "coco", str(annotated(folder, files))],
+            garble,
+        ),
+        "skeleton": Kind(
+            {".csv": b"p0,p1\np1,p2\np3,p4\n"},
+            lambda _, files: [*detect(good), "--skeleton", str(files[0]), "--write", "coco"],
+            garble,
+        ),
+    }
+
+
+def annotated(folder: Path, files: list[Path]) -> Path:
+    """Give the one damaged file the name that a data set has it under, and its images."""
+    files[0].rename(folder / f"annotations{files[0].suffix}")
+    for number, picture in enumerate(pictures(3)):
+        Image.fromarray(picture).save(folder / f"{number}.png")
+    return folder
+
+
+@dataclass
+class Ended:
+    code: int | None  # of exit, minus the signal's number, None if it had to be stopped
+    said: str
+    megabytes: float
+
+
+def run(words: list[str], folder: Path, seconds: float = SECONDS) -> Ended:
+    """`lmk WORDS` in `folder`, in a child that has everything imported."""
+    said = folder / "said.txt"
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            os.setsid()
+            os.chdir(folder)
+            resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            for number in (1, 2):
+                os.dup2(file, number)
+            try:
+                main(words)
+            except SystemExit as end:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(end.code if isinstance(end.code, int) else 1)
+        os._exit(99)
+    deadline = time.monotonic() + seconds
+    while True:
+        done, status, used = os.wait4(child, os.WNOHANG)
+        if done:
+            break
+        if time.monotonic() > deadline:
+            os.killpg(child, signal.SIGKILL)
+            os.wait4(child, 0)
+            return Ended(None, said.read_text(errors="replace"), 0.0)
+        time.sleep(0.005)
+    text = said.read_text(errors="replace") if said.exists() else ""
+    return Ended(os.waitstatus_to_exitcode(status), text, used.ru_maxrss / 1024)
+
+
+def rows(folder: Path) -> dict[str, str]:
+    """What landmarks.csv says of each source."""
+    found: dict[str, str] = {}
+    for path in (folder / "out").rglob("landmarks.csv"):
+        with path.open(newline="", errors="surrogateescape") as file:
+            for row in csv.DictReader(file):
+                source = Path(row.pop("source", "") or "").name
+                found[source] = found.get(source, "") + json.dumps(row)
+    return found
+
+
+def fault(kind: Kind, folder: Path, ended: Ended, whole: dict[str, str]) -> str | None:
+    """What is wrong with how a case ended, if anything is."""
+    if ended.code is None:
+        return "hang"
+    if ended.code < 0 or "Traceback" in ended.said or ended.code not in (0, 1, 2, 3):
+        return "crash"
+    if ended.code == 1 and kind.changes is damage:  # `data check` says so of what is missing
+        return "crash"
+    if kind.neighbours:
+        found = rows(folder)
+        if any(found.get(name) != whole[name] for name in ("a.png", "b.png")):
+            return "neighbour"
+    if kind.sealed and ended.code == 0 and rows(folder) != {"good.png": whole["good.png"]}:
+        return "changed"
+    return None
+
+
+def cases(kind: Kind, folder: Path, rng: np.random.Generator) -> Iterator[tuple[Path, list[str]]]:
+    """Endless: a folder of its own for each, and the command that reads it."""
+    number = 0
+    while True:
+        place = folder / f"{number:05d}"
+        (place / "in").mkdir(parents=True)
+        suffixes = rng.choice(sorted(kind.seeds), kind.at_once)
+        files = [place / "in" / f"damaged{index}{suffix}" for index, suffix in enumerate(suffixes)]
+        for file in files:
+            file.write_bytes(kind.changes(kind.seeds[file.suffix], rng))
+        if kind.neighbours:
+            for name, picture in zip(("a.png", "b.png"), pictures(2), strict=True):
+                Image.fromarray(picture).save(place / "in" / name)
+        yield place, kind.words(place / "in", files)
+        number += 1
+
+
+def campaign(minutes: float, seed: int, wanted: list[str], kept: Path) -> int:
+    """Run cases of every kind in turns; return the number of faults."""
+    here = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    os.environ["LMK_CACHE"] = str(here / "cache")
+    os.chdir(here)
+    Path("in").mkdir()
+    for name, picture in zip(("a.png", "b.png", "good.png"), pictures(3), strict=True):
+        Image.fromarray(picture).save(Path("in") / name)
+    shutil.copy("in/good.png", "good.png")
+    words = ["detect", "in", "--model", "cats", "--write", "csv", "--threads", "1"]
+    ended = run([*words, "--output", "out"], here)
+    assert ended.code == 0, ended.said
+    (model_file,) = (here / "runs").glob("*.onnx")
+    model_file.rename(here / "model.onnx")
+    whole, every = rows(here), kinds(here)
+    turns = {
+        name: cases(every[name], here / name, np.random.default_rng([seed, index]))
+        for index, name in enumerate(every)
+        if not wanted or name in wanted
+    }
+    count: Counter[tuple[str, str]] = Counter()
+    most: dict[str, float] = dict.fromkeys(turns, 0.0)
+    until = time.monotonic() + 60 * minutes
+    while time.monotonic() < until:
+        for name, turn in turns.items():
+            place, words = next(turn)
+            ended = run(words, place)
+            most[name] = max(most[name], ended.megabytes)
+            wrong = fault(every[name], place, ended, whole)
+            count[name, wrong or ("read" if ended.code == 0 else "refused")] += 1
+            count[name, "inputs"] += every[name].at_once
+            if wrong:
+                goal = kept / f"{name}-{seed}-{place.name}-{wrong}"
+                shutil.copytree(place, goal, dirs_exist_ok=True)
+                (goal / "command.json").write_text(json.dumps([words, asdict(ended)], indent=1))
+                last = ended.said.strip().splitlines()[-1:] or [""]
+                print(f"{wrong}: {goal}: {last[0][:200]}", flush=True)
+            shutil.rmtree(place)
+    shutil.rmtree(here)
+    faults = ("crash", "hang", "neighbour", "changed")
+    columns = ("inputs", "read", "refused", *faults)
+    print(f"{'':10}" + "".join(f"{column:>11}" for column in columns) + "   most MiB")
+    for name in turns:
+        figures = "".join(f"{count[name, column]:>11}" for column in columns)
+        print(f"{name:10}{figures}{most[name]:>11.0f}")
+    return sum(count[name, each] for name in turns for each in faults)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", default="", help="image,film,pack,onnx,engine,csv,coco,skeleton")
+    parser.add_argument("--kept", type=Path, default=Path("runs/fuzz"), help="cases at fault")
+    told = parser.parse_args()
+    wanted = [name for name in told.kinds.split(",") if name]
+    sys.exit(campaign(told.minutes, told.seed, wanted, told.kept.resolve()) > 0)
