@@ -3,7 +3,25 @@
 from __future__ import annotations
 
 import errno
+import unicodedata
 from pathlib import Path
+
+
+def as_text(name: str) -> str:
+    """What may hold a file's name as text that a terminal, a file or a log takes.
+
+    Bytes that are no UTF-8, and what steers a terminal or turns lines around, become escapes.
+    """
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(
+        c.encode("unicode_escape").decode()
+        if unicodedata.category(c) in ("Cc", "Zl", "Zp") or c in _TURNING
+        else c
+        for c in text
+    )
+
+
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 class UserError(Exception):
@@ -12,6 +30,9 @@ class UserError(Exception):
     The message is one line: `<what>: got …, expected …; <what to do>`. The command line prints it
     after `lmk: ` without a traceback and exits with 2.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("\n".join(map(as_text, message.split("\n"))))
 
 
 def write_error(path: Path, error: OSError) -> UserError:

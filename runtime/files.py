@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from lmk.runtime.errors import UserError, write_error
+from lmk.runtime.errors import UserError, as_text, write_error
 
 
 def cache_folder() -> Path:
@@ -16,6 +16,49 @@ def cache_folder() -> Path:
     if "LMK_CACHE" in os.environ:
         return Path(os.environ["LMK_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lmk"
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Every regular file below `folder` that is not hidden, in no order; links are followed.
+
+    Each real file and folder comes once: under its own name, if that is below `folder` as well.
+    """
+    files: set[str] = set()
+    folders = {os.path.realpath(folder)}
+    todo = [str(folder)]
+    links: list[str] = []
+    while todo or links:
+        if not todo:  # all that lies there itself has been seen
+            link = links.pop(0)
+            real = os.path.realpath(link)
+            if os.path.isdir(link) and real not in folders:
+                folders.add(real)
+                todo.append(link)
+            elif os.path.isfile(link) and real not in files:
+                files.add(real)
+                yield Path(link)
+            continue
+        with contextlib.suppress(OSError), os.scandir(todo.pop()) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.name.startswith("."):  # also the shadows of macOS: ._cat.jpg
+                    continue
+                if entry.is_symlink():
+                    links.append(entry.path)
+                elif entry.is_dir():
+                    folders.add(os.path.realpath(entry.path))
+                    todo.append(entry.path)
+                elif entry.is_file():
+                    files.add(os.path.realpath(entry.path))
+                    yield Path(entry.path)
+
+
+def printable(name: str) -> str:
+    r"""A file's name as text that any program takes, without loss.
+
+    Bytes that are no UTF-8 and control characters become \xNN, a backslash two of them:
+    `.encode().decode("unicode_escape")` gives the bytes' numbers back.
+    """
+    return as_text(name.replace("\\", "\\\\"))
 
 
 def check_output(path: Path, force: bool) -> None:

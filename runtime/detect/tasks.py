@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lmk import __version__
-from lmk.runtime.errors import UserError
-from lmk.runtime.files import check_output
+from lmk.runtime.errors import UserError, as_text
+from lmk.runtime.files import check_output, printable
 from lmk.runtime.images import IMAGE_SUFFIXES
 from lmk.runtime.landmarker import Landmarker
 from lmk.runtime.model import workspace
@@ -72,7 +72,7 @@ def name_of(spec: Spec) -> str:
     """What the folder of a source's results is named after."""
     path = _common(spec) if isinstance(spec, tuple) else Path(spec)
     if path.exists():
-        return path.resolve().stem if path.is_file() else path.resolve().name or "images"
+        return printable(path.resolve().stem if path.is_file() else path.resolve().name) or "images"
     from lmk.runtime.sources import find_medium
 
     try:
@@ -85,7 +85,7 @@ def label(spec: Spec) -> str:
     """What a source is called in messages: never with the password of an address."""
     if isinstance(spec, tuple):
         return f"{len(spec)} images"
-    return name_of(spec) if "://" in spec else spec
+    return name_of(spec) if "://" in spec else as_text(spec)
 
 
 def check_folders(folders: Sequence[Path], wanted: Wanted) -> None:

@@ -66,12 +66,17 @@ class OverlayVideoSink(FileSink):
         self._painter = Painter(self._names, self._style)
         self._canvas = np.empty((0, 0, 3), np.uint8)
         self._reformatter = VideoReformatter()  # a frame's own is set up anew each time
-        self._sound = Soundtrack(source.path) if source.path.is_file() else None
+        self._sound = None if source.start_s is None else Soundtrack(source.path, source.start_s)
         folder = self._work / self.path.stem if self._work else path.with_suffix(".parts")
         self._colours = source.colours or BT709
         self._retouch = Retoucher()
         self._segments = Segments(
-            folder, self._size, source.frame_rate, self._time_base, self._colours
+            folder,
+            self._size,
+            source.frame_rate,
+            self._time_base,
+            self._colours,
+            source.pixel_aspect,
         )
         self._is_started = False
 

@@ -28,7 +28,8 @@ class Segments:
 
     So what a segment holds depends on its pictures alone, and packets of segments that different
     runs made fit together. A file is called by the number of pictures before it. size: (height,
-    width), both even; one tick of the pictures' time stamps is `time_base` seconds.
+    width), both even, of pixels of that aspect (width / height); one tick of the pictures' time
+    stamps is `time_base` seconds.
     """
 
     def __init__(
@@ -38,9 +39,10 @@ class Segments:
         rate: Fraction,
         time_base: Fraction,
         colours: Colours,
+        pixel_aspect: Fraction = Fraction(1),
     ) -> None:
         self._folder, self._size, self._rate, self._time_base = folder, size, rate, time_base
-        self._colours = colours
+        self._colours, self._pixel_aspect = colours, pixel_aspect
         self._num_pictures = 0
         self._pending: Pending | None = None
         self._container: av.container.OutputContainer | None = None
@@ -84,6 +86,7 @@ class Segments:
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context
         stream.time_base = context.time_base = self._time_base
+        context.sample_aspect_ratio = self._pixel_aspect
         context.colorspace, context.color_range = self._colours[:2]
         context.color_primaries, context.color_trc = self._colours[2:]
         return stream
@@ -148,4 +151,9 @@ def _packets(path: Path) -> Iterator[av.Packet]:
     import av
 
     with av.open(str(path)) as container:
-        yield from (packet for packet in container.demux(video=0) if packet.size)
+        for packet in container.demux(video=0):
+            if packet.size:
+                # FFmpeg gives none where pictures are two seconds and more apart. Without B-frames,
+                # which the encoder's preset leaves out, they are coded as they are shown.
+                packet.dts = packet.pts if packet.dts is None else packet.dts
+                yield packet

@@ -10,7 +10,6 @@ from typing import Protocol, cast
 
 import av
 from av.error import FFmpegError
-from av.stream import Disposition
 
 # What players expect in an mp4; FFmpeg writes more that few of them read.
 _COPIED = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"})
@@ -20,19 +19,18 @@ _logger = logging.getLogger(__name__)
 
 
 class Soundtrack:
-    """All audio streams of a video file; time 0 is that of its first picture that can be decoded.
+    """All audio streams of a video file; `start_s`, on the file's clock, becomes time 0.
 
     Packets are copied as they are, or, of a codec that mp4 players do not know, decoded and encoded
     as AAC. Left out are damaged packets, and sound before the first picture but for one packet. A
     file without pictures or sound has none.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, start_s: Fraction) -> None:
+        self._path, self._start = path, start_s
         with av.open(str(path)) as source:
             codecs = [stream.codec_context for stream in source.streams.audio]
             self.codecs = [context.name for context in codecs if context is not None]
-            self._start = _first_picture(source) if self.codecs else Fraction(0)
         for codec in set(self.codecs) - _COPIED:
             _logger.info("%s: its sound, %s, becomes AAC in the overlay", path, codec)
 
@@ -125,22 +123,6 @@ def _demux(source: av.container.InputContainer, streams: list) -> Iterator[av.Pa
         yield from source.demux(streams)
     except FFmpegError as error:
         _logger.debug("sound ends early: %s", error)  # the pictures do too: the summary tells
-
-
-def _first_picture(source: av.container.InputContainer) -> Fraction:
-    """When the first picture that can be decoded is shown, on the file's clock."""
-    for stream in source.streams.video:
-        if stream.disposition & Disposition.attached_pic:  # the cover of a music file
-            continue
-        for packet in _demux(source, [stream]):
-            try:
-                frames = packet.decode()
-            except FFmpegError:
-                continue
-            for frame in frames:
-                return Fraction(frame.pts or 0) * _fraction(frame.time_base)
-        break
-    return Fraction(0)
 
 
 def seconds(packet: av.Packet) -> float:

@@ -87,7 +87,9 @@ class JsonlSink(_TextSink):
 
 
 def _row(frame: Frame, detection: Detection) -> list[Any]:
-    row = [frame.source, frame.index, f"{frame.time_s:.6f}", detection.track]
+    # A spreadsheet would take some names for formulas, and run them.
+    name = f"'{frame.source}" if frame.source[:1] in ("=", "+", "-", "@") else frame.source
+    row = [name, frame.index, f"{frame.time_s:.6f}", detection.track]
     row += [f"{value:g}" for value in detection.box]
     for (x, y), score in zip(detection.points.tolist(), detection.scores.tolist(), strict=True):
         row += [f"{x:.3f}", f"{y:.3f}", f"{score:.4f}"]

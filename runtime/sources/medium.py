@@ -18,6 +18,7 @@ from av.codec.hwaccel import HWAccel, hwdevices_available
 from av.error import ExitError, FFmpegError
 
 from lmk.runtime.errors import UserError
+from lmk.runtime.files import printable
 from lmk.runtime.images import IMAGE_SUFFIXES
 from lmk.runtime.sources.source import VIDEO_SUFFIXES
 
@@ -25,6 +26,20 @@ STALL_S = 20.0  # nothing came for so long: an error rather than a wait without 
 _CAMERA = re.compile(r"(?:camera:)?(\d+)|/dev/video(\d+)")
 _RAW = re.compile(r"stdin:(\d+)x(\d+)(?:@(\d+(?:\.\d+)?(?:/\d+)?))?")
 _ADDRESS = re.compile(r"(rtsps?|https?)://")
+# All that FFmpeg is to take a file for. Left out are lists of other files (concat, HLS, DASH, SDP,
+# image2 …), which would be read whatever they are, devices, and text.
+CONTAINERS = (
+    "3dostr,4xm,amv,anm,apng,asf,av1,avi,bethsoftvid,bfi,bink,c93,cavsvideo,cdxl,cine,dhav,dirac,"
+    "dnxhd,dsicin,dv,dxa,ea,ea_cdata,evc,film_cpk,filmstrip,flic,flv,gdv,gif,gxf,h261,h263,h264,"
+    "hevc,hnm,idcin,iff,ifv,ipmovie,ipu,ivf,jv,kux,live_flv,lmlm4,lvf,lxf,m4v,matroska,webm,mjpeg,"
+    "mjpeg_2000,mlv,mm,moflex,mov,mp4,mpeg,mpegts,mpegvideo,mpjpeg,mtv,mv,mvi,mxf,mxg,nc,nsv,nut,"
+    "nuv,obu,ogg,paf,psxstr,pva,r3d,rl2,rm,roq,rpl,ser,siff,smjpeg,smk,smush,thp,ty,usm,v210,vc1,"
+    "vc1test,vivo,vividas,vmd,vvc,wc3movie,wsvqa,wtv,xmv,yop,yuv4mpegpipe"
+)
+_STREAMED = {
+    "http": ("http,https,tls,tcp,crypto,data", f"{CONTAINERS},hls,dash"),
+    "rtsp": ("rtp,srtp,udp,tcp,tls,http,https,rtsp,rtsps", f"{CONTAINERS},rtsp"),
+}
 _CAMERA_FORMATS = {"linux": "v4l2", "darwin": "avfoundation"}  # in terms of FFmpeg
 
 
@@ -93,18 +108,12 @@ def find_medium(spec: Path | str) -> Medium:
     camera = _CAMERA.fullmatch(text)
     if camera and not Path(text).is_file():
         return _camera(int(camera[1] or camera[2]))
-    return _file(Path(spec))
+    return file_medium(Path(spec))
 
 
-def _file(path: Path) -> Medium:
+def file_medium(path: Path) -> Medium:
     if not path.exists():
         raise UserError(f"{path}: got no such file or folder; check the path")
-    if path.suffix.lower() not in VIDEO_SUFFIXES:
-        raise UserError(
-            f"{path}: got suffix '{path.suffix.lower()}', expected an image "
-            f"({_listing(IMAGE_SUFFIXES)}), a video ({_listing(VIDEO_SUFFIXES)}) or a folder of "
-            "images"
-        )
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise UserError(f"{path}: got no regular file; pipe it in: lmk detect - < {path}")
@@ -112,7 +121,12 @@ def _file(path: Path) -> Medium:
         raise UserError(f"{path}: got an empty file, expected a video; copy it again")
     # As an absolute path, for FFmpeg takes 'a:b.mp4' for an address.
     cure = "it is damaged, not whole or not a video"
-    return Medium(str(path), path.stem, str(path.absolute()), cure, is_file=True)
+    if path.suffix.lower() not in VIDEO_SUFFIXES:
+        images = " ".join(sorted(IMAGE_SUFFIXES))
+        cure = f"expected a video, an image ({images}) or a folder of them"
+    options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+    name = printable(path.stem)
+    return Medium(str(path), name, str(path.absolute()), cure, is_file=True, options=options)
 
 
 def _address(text: str) -> Medium:
@@ -122,7 +136,10 @@ def _address(text: str) -> Medium:
         raise UserError(f"{text}: got no host, expected e.g. {parts.scheme}://host/path")
     name = re.sub(r"[^\w.]+", "-", f"{parts.scheme}-{host}{parts.path}").strip("-.")
     # Over TCP, where the server can: UDP loses packets, and with them parts of pictures.
-    options = {"rtsp_flags": "prefer_tcp"} if parts.scheme.startswith("rtsp") else {}
+    protocols, formats = _STREAMED[parts.scheme.rstrip("s")]
+    options = {"protocol_whitelist": protocols, "format_whitelist": formats}
+    if parts.scheme.startswith("rtsp"):
+        options["rtsp_flags"] = "prefer_tcp"
     title = f"{parts.scheme}://{host}{parts.path}"
     cure = (
         "check the address, and that its server runs; a file whose index is at its end has to be "
@@ -148,7 +165,7 @@ def _standard_input(text: str) -> Medium:
     if sys.stdin is None or sys.stdin.isatty():
         raise UserError("stdin: got a terminal, expected a video piped in: lmk detect - < v.ts")
     if text == "-":
-        return Medium("stdin", "stdin", "", cure)
+        return Medium("stdin", "stdin", "", cure, options={"format_whitelist": CONTAINERS})
     raw = _RAW.fullmatch(text)
     if raw is None or not int(raw[1]) * int(raw[2]):
         raise UserError(
@@ -172,10 +189,6 @@ class _Pipe:
         if not select.select([self._descriptor], [], [], STALL_S)[0]:
             raise TimeoutError
         return os.read(self._descriptor, size)
-
-
-def _listing(suffixes: frozenset[str]) -> str:
-    return " ".join(sorted(suffixes))
 
 
 def device_kinds() -> list[str]:

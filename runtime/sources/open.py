@@ -3,38 +3,113 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from lmk.runtime.errors import UserError
-from lmk.runtime.images import IMAGE_SUFFIXES
+from lmk.runtime.files import printable, walk
+from lmk.runtime.images import IMAGE_SUFFIXES, num_pages
 from lmk.runtime.sources.source import VIDEO_SUFFIXES, Source
+
+# What lies beside pictures and is none; all else is opened to see whether it is a film.
+_TEXTS = ".csv .tsv .txt .md .rst .json .jsonl .ndjson .yaml .yml .toml .ini .xml .html .log .pdf"
+_DATA = ".mat .npy .npz .h5 .hdf5 .pkl .parquet .slp .pts .cat .xls .xlsx .db .zip .tar .gz .py .sh"
+_OTHERS = ".ipynb .safetensors .onnx .engine .pt .pth .srt .vtt .ass .doc .docx .lnk .url .sha256"
+_DOCUMENTS = frozenset(f"{_TEXTS} {_DATA} {_OTHERS}".split())
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Files by what they are; each list is sorted."""
+
+    images: list[Path] = field(default_factory=list)
+    films: list[Path] = field(default_factory=list)  # stacks and animations are among them
+    unread: list[Path] = field(default_factory=list)  # perhaps pictures, but of no kind we read
+    documents: list[Path] = field(default_factory=list)
+
+    @property
+    def told(self) -> list[str]:
+        """A line about what is not read, if anything is."""
+        return [f"not read: {_count(self.unread)}"] if self.unread else []
+
+
+def look_into(folder: Path) -> Contents:
+    """What lies below `folder`: each real file once, hidden ones left out; see `walk`."""
+    return _sorted_out(walk(folder))
+
+
+def _sorted_out(paths: Iterable[Path]) -> Contents:
+    found = Contents()
+    for path in sorted(paths):
+        suffix = path.suffix.lower()
+        if _is_film(path):
+            found.films.append(path)
+        elif suffix in IMAGE_SUFFIXES:
+            found.images.append(path)
+        elif suffix in _DOCUMENTS or not suffix:
+            found.documents.append(path)
+        else:
+            found.unread.append(path)
+    return found
+
+
+def _is_film(path: Path) -> bool:
+    suffix = path.suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return num_pages(path) > 1
+    if suffix in VIDEO_SUFFIXES or suffix in _DOCUMENTS or not suffix:
+        return suffix in VIDEO_SUFFIXES
+    from lmk.runtime.sources.video import holds_video
+
+    return holds_video(path)
+
+
+def _count(paths: Sequence[Path]) -> str:
+    """So many of each suffix, and the first."""
+    kinds = Counter(path.suffix.lower() or "without a suffix" for path in paths)
+    listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    return printable(f"{listed}, first {paths[0]}")
 
 
 def open_source(spec: Path | str, hwaccel: str | None = None) -> Source:
     """Open whatever `spec` names.
 
     An image, a folder of images (recursive, sorted by path), a pattern of images (`shots/*.png`,
-    also `**`), a video, a camera (`0`, `camera:0`, `/dev/video0`), an `rtsp://`, `http://` or
-    `https://` address, or standard input: `-` for a container piped in (Matroska, MPEG-TS or
-    fragmented MP4), `stdin:640x480@25` for raw rgb24 pictures of width x height at that rate.
+    also `**`), a video, a file of several pictures (a TIFF stack, an animation), a camera (`0`,
+    `camera:0`, `/dev/video0`), an `rtsp://`, `http://` or `https://` address, or standard input:
+    `-` for a container piped in (Matroska, MPEG-TS or fragmented MP4), `stdin:640x480@25` for raw
+    rgb24 pictures of width x height at that rate.
     hwaccel: decode videos on this kind of device (`cuda`, `vaapi`, …), by `auto` on one that can.
     Raises UserError when it is missing, of an unknown kind, empty, a video of which no frame can
     be decoded, or when the device asked for cannot decode it.
     """
-    from lmk.runtime.sources.image_files import ImageSource, find_images
+    from lmk.runtime.sources.image_files import ImageSource, PagesSource
 
     path = Path(spec)
     if path.is_dir():
-        return ImageSource(find_images(path), path)
+        found = look_into(path)
+        if not found.images:
+            films = [f"{len(found.films)} films, to be given one by one"] if found.films else []
+            raise UserError(
+                f"{path}: got a folder without images"
+                + "".join(f" ({line})" for line in films + found.told)
+                + f", expected files ending in {' '.join(sorted(IMAGE_SUFFIXES))}"
+            )
+        if found.documents:
+            _logger.info("%s: left alone: %s", path, _count(found.documents))
+        return ImageSource(found.images, path, found.told)
     if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
-        return ImageSource([path], path)
+        return PagesSource(path) if num_pages(path) > 1 else ImageSource([path], path)
     if _is_pattern(str(spec)):
-        root = fixed_part(str(spec))
-        images = [path for path in _matches(str(spec)) if _is_image(path)]
-        if not images:
+        found = _sorted_out(path for path in _matches(str(spec)) if path.is_file())
+        if not found.images:
             raise UserError(f"{spec}: got a pattern that no image matches; check the path")
-        return ImageSource(images, root)
+        return ImageSource(found.images, fixed_part(str(spec)), found.told)
 
     from lmk.runtime.sources.medium import find_medium
     from lmk.runtime.sources.video import VideoSource
@@ -45,8 +120,8 @@ def open_source(spec: Path | str, hwaccel: str | None = None) -> Source:
 def expand(specs: Sequence[str]) -> list[str]:
     """The specs for `open_source` that `specs` stand for, in their order, each once.
 
-    The images that a pattern matches stay one spec, the pattern; its videos and folders are one
-    each. A folder that holds videos stands for them too, and for itself only if it has images.
+    The images that a pattern matches stay one spec, the pattern; its films and folders are one
+    each. A folder that holds films stands for them too, and for itself only if it has images.
     Raises UserError for a pattern without a match.
     """
     expanded: dict[str, None] = {}  # a set that keeps the order
@@ -66,25 +141,26 @@ def fixed_part(pattern: str) -> Path:
 
 def _expand_pattern(pattern: str) -> list[str]:
     matches = _matches(pattern)
-    images = [pattern] if any(_is_image(path) for path in matches) else []
-    whole_folders = "**" not in pattern  # it has matched what is in them already
-    others = [str(p) for p in matches if _is_video(p) or (whole_folders and p.is_dir())]
+    found = _sorted_out(path for path in matches if path.is_file())
+    images = [pattern] if found.images else []
+    others = sorted([*found.films, *(path for path in matches if path.is_dir())])
     if not images + others:
         raise UserError(
             f"{pattern}: got a pattern that no image, video or folder matches; check the path"
         )
-    return images + others
+    return images + [str(path) for path in others]
 
 
 def _expand_folder(spec: str) -> list[str]:
-    folder = Path(spec)
-    if not folder.is_dir():
+    if not Path(spec).is_dir():
         return [spec]
-    found = sorted(path for path in folder.rglob("*") if not path.name.startswith("."))
-    videos = [str(path) for path in found if _is_video(path)]
-    # Without either it stays, to be refused when it is opened.
-    has_images = not videos or any(_is_image(path) for path in found)
-    return ([spec] if has_images else []) + videos
+    found = look_into(Path(spec))
+    films = [str(path) for path in found.films]
+    if films and not found.images:
+        for line in found.told:
+            _logger.warning("%s: %s", spec, line)
+        return films
+    return [spec, *films]  # without either it stays, to be refused when it is opened
 
 
 def _is_pattern(spec: str) -> bool:
@@ -93,12 +169,21 @@ def _is_pattern(spec: str) -> bool:
 
 
 def _matches(pattern: str) -> list[Path]:
-    return sorted(Path(match) for match in set(glob.glob(pattern, recursive=True)))
+    """The files that match, and, without `**`, which has matched what is in them, the folders."""
+    root = fixed_part(pattern)
+    rest = Path(pattern).parts[len(root.parts) :]
+    if ".." in rest:  # names relative to `root` would lead out of it, and so would those of results
+        raise UserError(f"{pattern}: got '..' behind a wildcard, expected it in front; change it")
+    if "**" in rest:  # not by glob, which runs around loops of links
+        return sorted(p for p in walk(root) if _fits(p.relative_to(root).parts, rest))
+    return sorted(Path(match) for match in set(glob.glob(pattern)))
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-
-
-def _is_video(path: Path) -> bool:
-    return path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
+def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether the parts of a path match those of a pattern; `**` is any number of them."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        rest = pattern[1:] or ("*",)
+        return any(_fits(parts[n:], rest) for n in range(len(parts)))
+    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])

@@ -57,28 +57,36 @@ def has_picture(packet: Packet) -> bool:
 class Numbering:
     """Numbers frames by the rank of their time stamp among those of the stream's packets.
 
-    So a packet of which no frame could be decoded leaves a gap. What lies before the first key
-    frame cannot be decoded in any file and does not count. A frame without a time stamp is the
-    next.
+    So a packet of which no frame could be decoded leaves a gap. from_key: the stream may have been
+    joined half-way, and what lies before its first key frame does not count. A frame without a time
+    stamp is the next.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, from_key: bool = True) -> None:
         self._pending: list[int] = []  # sorted; of packets whose frames have not come yet
-        self._start: int | None = None  # time stamp of the first key frame
+        self._from_key = from_key
+        self.start: int | None = None  # time stamp of frame 0, once a frame was numbered
         self._next = 0
+
+    @property
+    def pending(self) -> int:
+        """How many packets were added whose frames have not come."""
+        return len(self._pending)
 
     def add(self, packet: Packet) -> None:
         """Take note of a packet that is about to be decoded."""
         if packet.pts is None or not has_picture(packet):
             return
-        if self._start is None and packet.is_keyframe:
-            self._start = packet.pts
+        if self._from_key and self.start is None and packet.is_keyframe:
+            self.start = packet.pts
             del self._pending[: bisect_left(self._pending, packet.pts)]
-        if self._start is None or packet.pts >= self._start:
+        if not self._from_key or self.start is None or packet.pts >= self.start:
             insort(self._pending, packet.pts)
 
     def number(self, pts: int | None) -> int:
         """The number of the next frame that was decoded."""
+        if self.start is None and self._pending:
+            self.start = self._pending[0]
         rank = 0 if pts is None else bisect_left(self._pending, pts)
         index = self._next + rank
         # Its own packet is done with too, if it is there: decoders may make time stamps up.
@@ -88,7 +96,7 @@ class Numbering:
         return index
 
 
-def find_start(packets: Iterator[Packet], index: int) -> int:
+def find_start(packets: Iterator[Packet], index: int, from_key: bool = True) -> int:
     """How many of `packets` need not be decoded for the frames above number `index`.
 
     That is all before the last key frame but one at or before frame `index`: in streams whose key
@@ -103,7 +111,7 @@ def find_start(packets: Iterator[Packet], index: int) -> int:
             return 0  # frames are then counted, and must all be decoded for that
         if packet.is_keyframe:
             keys.append((ordinal, packet.pts))
-        if keys and packet.pts >= keys[0][1]:
+        if not from_key or (keys and packet.pts >= keys[0][1]):
             times.append(packet.pts)
         if len(times) > index + _REORDERED:
             break

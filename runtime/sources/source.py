@@ -12,8 +12,11 @@ from lmk.runtime.detection import Colours, Frame
 from lmk.runtime.errors import UserError
 
 _CONTAINERS = ".mp4 .mov .m4v .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .flv .3gp .ogv .mxf"
-_RAW_STREAMS = ".h264 .264 .h265 .hevc .m2v .mjpeg .y4m .dv"
-VIDEO_SUFFIXES = frozenset(f"{_CONTAINERS} {_RAW_STREAMS}".split())
+_RARER = ".3g2 .asf .divx .insv .nut .vob .f4v .qt .ogm .ivf .rm .rmvb .mod .tod"
+_RAW_STREAMS = ".h264 .264 .h265 .hevc .m1v .m2v .mjpeg .mjpg .y4m .dv"
+# Of files that are films without looking into them; FFmpeg reads others too.
+VIDEO_SUFFIXES = frozenset(f"{_CONTAINERS} {_RARER} {_RAW_STREAMS}".split())
+DEFAULT_RATE = Fraction(25)  # of what says nothing about its rate
 
 
 class Source(Protocol):
@@ -28,6 +31,8 @@ class Source(Protocol):
     size: tuple[int, int] | None  # (height, width) of the first frame; None for images
 
     colours: Colours | None = None  # of frames that are native
+    pixel_aspect: Fraction = Fraction(1)  # width / height of a pixel where it is shown
+    start_s: Fraction | None = None  # time 0 on the clock of a file that may have sound
 
     @property
     def skipped(self) -> list[str]:

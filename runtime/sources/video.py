@@ -17,7 +17,8 @@ from av.stream import Disposition
 
 from lmk.runtime.detection import Frame
 from lmk.runtime.errors import UserError
-from lmk.runtime.sources.medium import Medium, candidates, device_kinds, reason_of
+from lmk.runtime.files import printable
+from lmk.runtime.sources.medium import Medium, candidates, device_kinds, file_medium, reason_of
 from lmk.runtime.sources.packets import Numbering, demux, find_start
 from lmk.runtime.sources.pictures import (
     Converter,
@@ -27,9 +28,11 @@ from lmk.runtime.sources.pictures import (
     is_native,
     orientation,
 )
-from lmk.runtime.sources.source import Source
+from lmk.runtime.sources.source import DEFAULT_RATE, Source
 
-_DEFAULT_RATE = Fraction(25)  # of a stream that says nothing about its rate
+MAX_FRAME_PIXELS = 8192 * 4352  # above 8K a decoder takes gigabytes
+# Broadcasts and raw streams may begin half-way; in all other files each packet has its number.
+_JOINED_HALF_WAY = frozenset({"mpegts", "mpeg", "h264", "hevc", "mpegvideo", "rtsp", "hls"})
 _MAX_THREADS = 4
 _logger = logging.getLogger(__name__)
 
@@ -38,9 +41,10 @@ class VideoSource(Source):
     """The first video stream of a medium, decoded by PyAV.
 
     The display matrix is applied; the aspect ratio of pixels is not, points are in stored pixels.
-    Interlaced frames are deinterlaced. Time is that of presentation, from the first frame. Corrupt
-    packets are skipped and counted. Raises UserError at once when there is no video stream, no
-    frame of it can be decoded, or the device asked for by `hwaccel` cannot do it.
+    Interlaced frames are deinterlaced. Time is that of presentation, from the first frame, whether
+    or not that can be decoded. Corrupt packets are skipped and counted, and the frames lost by
+    them. Raises UserError at once when there is no video stream, its frames are larger than 8K,
+    none can be decoded, or the device asked for by `hwaccel` cannot do it.
     """
 
     def __init__(self, medium: Medium, hwaccel: str | None = None) -> None:
@@ -50,10 +54,20 @@ class VideoSource(Source):
         self._after = -1  # frames up to this number are not wanted
         self._device = self._open_on(candidates(hwaccel, medium.can_reopen))
         first = self._first
+        count = len(self._container.streams.video)
+        if count > 1:
+            log = "%s: the first of %d video streams is read"
+            _logger.warning(log, medium.title, count)
         self.num_frames = None if self.is_live else self._estimate_frames()
         size = (first.frame.height, first.frame.width)
         self.size = size[::-1] if orientation(first.frame)[0] else size
         self.colours = colours_of(first.frame) if is_native(first.frame) else None
+        aspect = self._stream.sample_aspect_ratio
+        self.pixel_aspect = _fraction(aspect) if aspect else Fraction(1)
+        if self.size != size:
+            self.pixel_aspect = 1 / self.pixel_aspect
+        if medium.is_file:
+            self.start_s = (self._start or 0) * self.time_base
         self._unread: Iterator[Decoded] | None = _chain(first, self._decoded)
         del self._first  # else its picture would be kept to the end
 
@@ -67,8 +81,11 @@ class VideoSource(Source):
     @property
     def skipped(self) -> list[str]:
         """See `Source.skipped`."""
-        corrupt = [f"{self._num_corrupt} corrupt packets"] if self._num_corrupt else []
-        return [f"{self._medium.title}: {note}" for note in corrupt + self._notes]
+        notes = list(self._notes)
+        if self._num_corrupt or self._num_lost:
+            lost = max(self._num_corrupt, self._num_lost)
+            notes.insert(0, f"{self._num_corrupt} corrupt packets, {lost} frames lost")
+        return [f"{self._medium.title}: {note}" for note in notes]
 
     def resume_after(self, index: int) -> None:
         """See `Source.resume_after`: from the start, packets are read, but not decoded."""
@@ -81,21 +98,22 @@ class VideoSource(Source):
         self.close()
         with self._medium.open() as container:
             stream = _video_stream(container, self._medium.title)
-            num_passed = find_start(_until_damage(demux(container, stream)), index)
+            packets = _until_damage(demux(container, stream))
+            num_passed = find_start(packets, index, container.format.name in _JOINED_HALF_WAY)
         self._after = index
         self._open(self._device, num_passed)
         self._unread = self._decoded
 
     def __iter__(self) -> Iterator[Frame]:
         decoded, self._unread = self._check_unread(), None
-        label = self.path.name if self._medium.is_file else self.name
+        label = printable(self.path.name) if self._medium.is_file else self.name
         converter = Converter()
         for item in decoded:
             if item.index <= self._after:
                 continue
             try:
                 image = converter.convert(item.frame)
-            except (FFmpegError, OSError):
+            except (FFmpegError, OSError, MemoryError):
                 self._num_corrupt += 1
                 continue
             native = item.frame if is_native(item.frame) else None
@@ -135,7 +153,7 @@ class VideoSource(Source):
         )
 
     def _open_first(self, device: str | None) -> None:
-        self._start: int | None = None  # time stamp of the first frame
+        self._start: int | None = None  # time stamp of frame 0
         self._has_started = False
         self._open(device, 0)
         try:
@@ -160,18 +178,22 @@ class VideoSource(Source):
             # Frame threads where the codec has them. Each holds a frame back: it would come late,
             # and is lost if the stream ends in a corrupt packet.
             stream.thread_type = "SLICE" if self.is_live else "AUTO"
+            # Of a stream whose frames grow half-way, too.
+            stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
             threads = min(_MAX_THREADS, os.cpu_count() or 1)
             stream.thread_count = threads if device is None else 1
         except BaseException:
             self._container.close()
             raise
-        rate = stream.average_rate or stream.guessed_rate or _DEFAULT_RATE
+        rate = stream.average_rate or stream.guessed_rate or DEFAULT_RATE
         self.frame_rate: Fraction = _fraction(rate)
         self.time_base: Fraction = _fraction(stream.time_base or 1 / self.frame_rate)
         self._num_passed, self._num_packets = num_passed, 0
-        self._num_frames = self._num_corrupt = 0
+        self._num_lost = self._num_corrupt = 0
+        self._last = self._after  # number of the last frame that came or is not wanted
         self._notes: list[str] = []
-        self._numbering = Numbering()
+        self._numbering = Numbering(self._container.format.name in _JOINED_HALF_WAY)
+        self._num_bytes = self.path.stat().st_size if self._medium.is_file else 0
         self._decoded = deinterlace(self._decode())
 
     def _decode(self) -> Generator[Decoded]:
@@ -180,22 +202,24 @@ class VideoSource(Source):
                 frames = packet.decode()
             except (FFmpegError, OSError):
                 self._num_corrupt += 1
-                if packet.size == 0:  # while it was flushed: PyAV cannot go on with what follows
-                    sent = self._num_packets - self._num_passed
-                    lost = max(0, sent - self._num_frames - self._num_corrupt)
-                    self._notes.append(f"{lost} frames behind the last corrupt packet are lost")
                 continue
-            self._num_frames += len(frames)
             for frame in frames:
                 yield self._numbered(frame)
+        if self._num_corrupt:  # else what has not come has no picture
+            self._num_lost += self._numbering.pending
         promised = self._stream.frames
         if self._num_packets < promised:
             self._notes.append(f"ends after {self._num_packets} of {promised} packets")
+        elif self._medium.is_file and self.path.stat().st_size < self._num_bytes:
+            self._notes.append("became shorter while it was read")
 
     def _numbered(self, frame: av.VideoFrame) -> Decoded:
         index = self._numbering.number(frame.pts)
+        self._num_lost += max(0, index - self._last - 1)
+        self._last = max(self._last, index)
         if not self._has_started:
-            self._start, self._has_started = frame.pts, True
+            known = [pts for pts in (self._numbering.start, frame.pts) if pts is not None]
+            self._start, self._has_started = min(known, default=None), True
         if frame.pts is None or self._start is None:  # raw streams carry no time stamps
             return Decoded(frame, index, float(index / self.frame_rate))
         return Decoded(frame, index, float((frame.pts - self._start) * self.time_base))
@@ -233,12 +257,29 @@ def _until_damage(packets: Iterator[Packet]) -> Iterator[Packet]:
         yield from packets
 
 
+def holds_video(path: Path) -> bool:
+    """Whether the file at `path` can be opened as a video; nothing of it is decoded."""
+    try:
+        medium = file_medium(path)
+        with medium.open() as container:
+            _video_stream(container, medium.title)
+        return True
+    except (UserError, OSError):
+        return False
+
+
 def _video_stream(container: av.container.InputContainer, title: str) -> av.VideoStream:
-    for stream in container.streams.video:
-        if stream.disposition & Disposition.attached_pic:  # the cover of a music file
-            continue
+    # Those with the flag are the covers of music files.
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    for stream in streams[:1]:
         if stream.codec_context is None:
             raise UserError(f"{title}: got a codec that this PyAV has no decoder for; convert it")
+        height, width = stream.codec_context.height, stream.codec_context.width
+        if width * height > MAX_FRAME_PIXELS:
+            raise UserError(
+                f"{title}: got frames of {width}×{height} pixels, expected at most "
+                f"{MAX_FRAME_PIXELS:,} pixels; shrink it"
+            )
         return stream
     kinds = sorted({str(stream.type) for stream in container.streams}) or ["nothing"]
     raise UserError(f"{title}: got {', '.join(kinds)} only, expected a video stream")

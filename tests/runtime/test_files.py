@@ -1,11 +1,12 @@
 """Files are whole or absent."""
 
 import errno
+import os
 
 import pytest
 
 from lmk.runtime.errors import UserError
-from lmk.runtime.files import atomic_path, check_output, write_bytes
+from lmk.runtime.files import atomic_path, check_output, printable, walk, write_bytes
 
 
 def test_failure_keeps_what_was_there(tmp_path):
@@ -38,3 +39,30 @@ def test_file_in_the_place_of_a_folder(tmp_path, below):
     (tmp_path / "notes").write_text("")
     with pytest.raises(UserError, match="notes: is a file, expected a folder"):
         check_output(tmp_path / "notes" / below, force=True)
+
+
+def test_walk_gives_each_real_file_once_and_ends(tmp_path):
+    folder, beside = tmp_path / "in", tmp_path / "beside"
+    (folder / "deep").mkdir(parents=True)
+    beside.mkdir()
+    for path in (folder / "deep" / "a", folder / ".hidden", beside / "b"):
+        path.write_text("x")
+    (folder / "a-link").symlink_to(folder / "deep" / "a")
+    (folder / "deep" / "up").symlink_to(folder)  # a loop
+    for name in ("linked", "linked-again"):
+        (folder / name).symlink_to(beside)
+    (beside / "back").symlink_to(folder)
+    os.mkfifo(folder / "pipe")
+    assert sorted(walk(folder)) == [folder / "deep" / "a", folder / "linked" / "b"]
+
+
+def test_names_are_escaped_without_loss():
+    assert printable("große Maus ⌘.png") == "große Maus ⌘.png"
+    name = os.fsdecode(b"a\xff\\\x1b[31m\n.png")
+    assert printable(name) == r"a\xff\\\x1b[31m\n.png"
+    assert printable(name).encode().decode("unicode_escape").encode("latin-1") == os.fsencode(name)
+
+
+def test_errors_steer_no_terminal():
+    error = UserError("a\x1b]0;b\x07\udcff.png: got nothing; leave it")
+    assert str(error) == r"a\x1b]0;b\x07\xff.png: got nothing; leave it"

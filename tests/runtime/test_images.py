@@ -1,5 +1,8 @@
 """Every kind of image file is read right or named; crops are exact to a fraction of a pixel."""
 
+import os
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -176,3 +179,117 @@ def test_identity_crop_is_the_image():
 
 def test_square_around_keeps_the_centre():
     assert images.square_around((10, 20, 30, 10), 2.0) == (-5, -5, 60, 60)
+
+
+def test_box_far_larger_than_the_image_takes_little_memory():
+    image = np.full((30, 20, 3), 50, np.uint8)
+    image[:15] = 200
+    for side in (1e4, 1e7, 1e12):
+        crop = images.crop(image, (-side / 2, -side / 2, side, side), 64)
+        assert crop.shape == (64, 64, 3) and crop.min() >= 50 and crop.max() <= 200
+    crop = images.crop(image, (-5e3, -5e3, 1e4, 1e4), 64)
+    assert (crop[:20] == 200).all() and (crop[-20:] == 50).all()
+
+
+def test_a_format_that_was_not_meant_is_not_opened(tmp_path, monkeypatch):
+    """PostScript starts a program; here it must not even come to its plug-in."""
+    from PIL import EpsImagePlugin
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *given: pytest.fail("started"))
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.eps")
+    for name, save in (("photo.png", "EPS"), ("photo.jpg", "TGA")):
+        Image.new("RGB", (8, 8)).save(tmp_path / name, save)
+        with pytest.raises(UnreadableImage, match=f"{name}: cannot be read as an image"):
+            read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", [".avif", ".jp2", ".ppm", ".jfif"])
+def test_rarer_formats(tmp_path, suffix):
+    Image.fromarray(_gradient()).save(tmp_path / f"a{suffix}")
+    assert np.abs(read_image(tmp_path / f"a{suffix}").astype(int) - _gradient()).mean() < 8
+
+
+def test_a_strip_is_refused_by_its_side(tmp_path):
+    Image.new("1", (200_000, 2)).save(tmp_path / "strip.png")
+    with pytest.raises(UnreadableImage, match="got 200000×2 pixels, .*at most 100,000 a side"):
+        read_image(tmp_path / "strip.png")
+
+
+def test_named_pipe_is_no_image(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(UnreadableImage, match="a.png: got no regular file"):
+        read_image(tmp_path / "a.png")
+
+
+def test_memory_that_does_not_suffice_costs_one_image(tmp_path, monkeypatch):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+
+    def fail(*given):
+        raise MemoryError
+
+    monkeypatch.setattr(images, "to_rgb", fail)
+    with pytest.raises(UnreadableImage, match=r"a.png: cannot be read as an image \(MemoryError\)"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png", "a.tif"])
+def test_of_several_pictures_one_has_to_be_asked_for(tmp_path, name):
+    first, *rest = (Image.new("RGB", (8, 6), (60 * n, 0, 0)) for n in range(4))
+    first.save(tmp_path / name, save_all=True, append_images=rest, lossless=True)
+    assert images.num_pages(tmp_path / name) == 4
+    with pytest.raises(UnreadableImage, match=f"{name}: got 4 pictures, expected one"):
+        read_image(tmp_path / name)
+    for page in range(4):
+        red = read_image(tmp_path / name, page=page)[..., 0].astype(int)
+        assert np.abs(red - 60 * page).max() < 3
+
+
+def test_a_thumbnail_is_no_page(tmp_path):
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    small = Image.new("RGB", (4, 3))
+    tags = ImageFileDirectory_v2()
+    tags[254] = 1
+    small.encoderinfo = {"tiffinfo": tags}
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.tif", save_all=True, append_images=[small])
+    assert images.num_pages(tmp_path / "a.tif") == 1
+    assert read_image(tmp_path / "a.tif").shape == (6, 8, 3)
+
+
+def test_white_of_12_bits_is_that_of_the_stack(tmp_path, caplog):
+    images._tell_of.cache_clear()
+    dark, bright = (np.full((4, 4), value, np.uint16) for value in (1000, 4000))
+    pages = [Image.fromarray(page) for page in (dark, bright)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    assert (read_image(tmp_path / "a.tif", page=0) == 1000 * 255 // 4095).all()
+    assert (read_image(tmp_path / "a.tif", page=1) == 4000 * 255 // 4095).all()
+    assert "of 16 bits a pixel 12 are used: 4095 is taken for white" in caplog.text
+
+
+def test_white_that_a_file_names(tmp_path):
+    Image.fromarray(np.full((4, 4), 500, np.uint16)).save(tmp_path / "a.tif", tiffinfo={281: 1023})
+    assert (read_image(tmp_path / "a.tif") == 500 * 255 // 1023).all()
+
+
+def test_pixels_as_stored_only_where_the_annotated_size_is_theirs(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(_gradient(24, 32)).save(tmp_path / "a.png", exif=exif)
+    for annotated in (None, (32, 24), (7, 7)):
+        assert read_image(tmp_path / "a.png", annotated=annotated).shape == (32, 24, 3)
+    assert read_image(tmp_path / "a.png", annotated=(24, 32)).shape == (24, 32, 3)
+
+
+def test_16_bit_photo_is_turned_too(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    values = np.linspace(0, 65535, 6 * 9).astype(np.uint16).reshape(6, 9)
+    Image.fromarray(values).save(tmp_path / "a.png", exif=exif)
+    assert np.abs(read_image(tmp_path / "a.png")[..., 0] - np.rot90(values, -1) / 257).max() <= 1
+
+
+def test_heic_names_what_it_needs(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / "a.HEIC").write_bytes(b"heic")
+    with pytest.raises(UnreadableImage, match=r"without pillow-heif .*pip install .*\[heic\]"):
+        read_image(tmp_path / "a.HEIC")

@@ -138,6 +138,8 @@ def _fill(
             image = sample.read()
         except UnreadableImage as error:
             return str(error)
+        except MemoryError:
+            return f"{sample.name}: does not fit into memory"
         box, scale = object_box(sample, image, *fit)
         square = square_around(box, scale * CONTEXT)
         length = sample.length * size / square[2]

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from lmk.runtime.errors import UserError
+from lmk.runtime.files import walk
 from lmk.runtime.images import IMAGE_SUFFIXES
 from lmk.train.datasets.drawn import drawn
 from lmk.train.datasets.layouts import LAYOUTS, folder, mismatch, table
@@ -44,8 +45,9 @@ def found() -> dict[str, Path]:
 def _holds_data(root: Path) -> bool:
     if root.name.startswith("."):
         return False
-    images = (path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    return layout_of(root) is not folder.LAYOUT or next(images, None) is not None
+    return layout_of(root) is not folder.LAYOUT or any(
+        path.suffix.lower() in IMAGE_SUFFIXES for path in walk(root)
+    )
 
 
 def open_dataset(spec: str, layout: str | None = None) -> Dataset:

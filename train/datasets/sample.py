@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,11 @@ _PAIRS = (
     ("inter-ocular", "l_eye", "r_eye"),
     ("inter-ocular", "left_eye", "right_eye"),
 )
+# Errors of the whole body of a fly are nothing that the distance of its eyes could measure.
+_OF_A_FACE = re.compile(
+    r"((l|r|left|right)_)?(inner_|outer_)?"
+    r"(eye|nose|mouth|ear|brow|eyebrow|lip|chin|jaw|cheek|pupil|forehead|face)(_?\w+)?"
+)
 _IBUG_NORMALISER = Normaliser("inter-ocular", (36, 45))  # outer eye corners
 _IBUG_FLIPS = _ibug_flips()
 
@@ -84,7 +90,8 @@ def scheme_of(names: Sequence[str]) -> Scheme:
     """The scheme of a list of names: 68 are iBUG's, those of CAT are known.
 
     Otherwise the sides are read off names that begin with `l_` and `r_`, or `left_` and `right_`.
-    Errors are divided by the torso (l_shoulder to r_hip), the inter-ocular distance, else the box.
+    Errors are divided by the torso (l_shoulder to r_hip), the inter-ocular distance where all
+    landmarks are of a face, else the box.
     """
     names = tuple(names)
     if not names:
@@ -94,7 +101,8 @@ def scheme_of(names: Sequence[str]) -> Scheme:
     if len(names) == 68:
         return Scheme(names, _IBUG_NORMALISER, _IBUG_FLIPS)
     for label, first, second in _PAIRS:
-        if first in names and second in names:
+        is_fit = label != "inter-ocular" or all(_OF_A_FACE.fullmatch(name) for name in names)
+        if first in names and second in names and is_fit:
             pair = (names.index(first), names.index(second))
             return Scheme(names, Normaliser(label, pair), flips_by_name(names))
     return Scheme(names, BOX, flips_by_name(names))

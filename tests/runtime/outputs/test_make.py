@@ -166,6 +166,8 @@ def test_run_that_broke_off_ends_byte_for_byte_in_every_format(tmp_path, blob_vi
     pytest.importorskip("sleap_io")
     source = SimpleNamespace(
         colours=None,
+        start_s=None,
+        pixel_aspect=Fraction(1),
         path=blob_video[0],
         frame_rate=Fraction(25),
         time_base=Fraction(1, 1000),

@@ -39,6 +39,8 @@ def _video(height=48, width=64, time_base=Fraction(1, 1000)):
         time_base=time_base,
         size=(height, width),
         colours=None,
+        start_s=None,
+        pixel_aspect=Fraction(1),
     )
 
 
@@ -78,6 +80,15 @@ def test_overlay_keeps_variable_times(tmp_path):
     frames = [(_frame(_grey(), n, tick / 1000), _detections()) for n, tick in enumerate(ticks)]
     _, written = _written(tmp_path, frames)
     np.testing.assert_allclose([f.time_s for f in written], np.array(ticks) / 1000, atol=1e-6)
+
+
+def test_overlay_of_a_picture_every_two_seconds_and_wide_pixels(tmp_path):
+    frames = [(_frame(_grey(), n, 2.0 * n), _detections()) for n in range(6)]
+    slow = _video()
+    slow.frame_rate, slow.pixel_aspect = Fraction(1, 2), Fraction(4, 3)
+    source, written = _written(tmp_path, frames, slow)
+    assert [frame.time_s for frame in written] == [0, 2, 4, 6, 8, 10]
+    assert source.pixel_aspect == Fraction(4, 3)
 
 
 def test_overlay_survives_repeated_times_and_a_change_of_size(tmp_path):

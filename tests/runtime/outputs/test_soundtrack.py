@@ -150,7 +150,7 @@ def test_all_sounds_are_kept(write_clip):
 
 
 def test_silent_video_has_no_sound(blob_video):
-    assert Soundtrack(blob_video[0]).codecs == []
+    assert Soundtrack(blob_video[0], Fraction(0)).codecs == []
 
 
 def test_damaged_sound_does_no_harm(write_clip):

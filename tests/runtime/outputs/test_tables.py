@@ -35,6 +35,8 @@ def _video(path=Path("/elsewhere/v.mp4")):
         time_base=Fraction(1, 1000),
         size=(48, 64),
         colours=None,
+        start_s=None,
+        pixel_aspect=Fraction(1),
     )
 
 
@@ -57,6 +59,17 @@ def test_csv_has_a_row_per_object_by_name(tmp_path):
     assert [(row["frame"], row["track"]) for row in rows] == [("0", "0"), ("2", "0"), ("2", "7")]
     assert float(rows[2]["time_s"]) == 0.08 and float(rows[0]["box_h"]) == 48.5
     assert float(rows[1]["nose_x"]) == 1.25 and float(rows[1]["tail_score"]) == 1.0
+
+
+def test_a_name_is_no_formula(tmp_path):
+    sink = CsvSink(tmp_path / "out.csv", NAMES)
+    sink.open(_video())
+    for name in ("=1+1.png", "@x.png", "a=b.png"):
+        sink.write(_frame(_grey(), source=name), [_detection()])
+    sink.close()
+    with open(tmp_path / "out.csv", newline="") as file:
+        sources = [row["source"] for row in csv.DictReader(file)]
+    assert sources == ["'=1+1.png", "'@x.png", "a=b.png"]
 
 
 def test_jsonl_has_a_line_per_frame_with_its_objects(tmp_path):

@@ -293,3 +293,22 @@ def test_frames_from_the_gpu_are_those_of_the_processor(tmp_path, write_video):
         for frame, other in zip(on_gpu, on_processor, strict=True):
             assert (frame.index, frame.time_s) == (other.index, other.time_s)
             assert np.abs(frame.image.astype(int) - other.image).max() <= 2  # NV12, not YUV 4:2:0
+
+
+def test_lists_of_other_files_are_no_films(tmp_path, clips):
+    """Under whatever name, from a file or a pipe."""
+    lists = {
+        "concat.mp4": f"ffconcat version 1.0\nfile {clips / 'v.mkv'}\n",
+        "hls.mp4": f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{clips / 'v.ts'}\n",
+        "sdp.mp4": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nt=0 0\nm=video 9 RTP/AVP 96\n",
+    }
+    for name, text in lists.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(UserError, match=f"{name}: cannot be opened as a video"):
+            open_source(tmp_path / name)
+
+
+def test_a_list_in_a_pipe_reads_nothing(piped, clips):
+    piped(f"ffconcat version 1.0\nfile {clips / 'v.mkv'}\n".encode())
+    with pytest.raises(UserError, match="stdin: cannot be opened"):
+        open_source("-")

@@ -1,5 +1,7 @@
 """Paths -> frames, and one line for every path of which nothing comes."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -62,7 +64,7 @@ def test_single_unreadable_image_is_an_error(tmp_path):
 
 def test_unknown_suffix_lists_the_known(tmp_path):
     (tmp_path / "a.docx").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"got suffix '.docx', expected an image .*\.mp4"):
+    with pytest.raises(UserError, match=r"cannot be opened as a video .*an image \(.*\.png"):
         open_source(tmp_path / "a.docx")
 
 
@@ -140,3 +142,95 @@ def test_expand_pattern_without_a_match(tmp_path):
         expand([str(tmp_path / "*.mp4")])
     with pytest.raises(UserError, match="got a pattern that no"):
         expand([str(tmp_path / "*")])
+
+
+def _pages(path, count=5, **how):
+    first, *rest = (Image.new("RGB", (8, 6), (40 * n, 0, 0)) for n in range(count))
+    path.parent.mkdir(exist_ok=True)
+    first.save(path, save_all=True, append_images=rest, **how)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "step"),
+    [
+        ("a.gif", {"duration": 80}, 0.08),
+        ("a.webp", {"duration": 70, "lossless": True}, 0.07),
+        ("a.png", {"duration": 50}, 0.05),
+        ("a.tif", {}, 0.04),
+    ],
+)
+def test_a_file_of_several_pictures_is_a_film(tmp_path, name, how, step):
+    with open_source(_pages(tmp_path / name, **how)) as source:
+        assert source.num_frames == 5 and source.size == (6, 8) and source.name == "a"
+        assert float(source.frame_rate) == pytest.approx(1 / step)
+        frames = list(source)
+    assert [(f.source, f.index) for f in frames] == [(name, n) for n in range(5)]
+    assert [f.time_s for f in frames] == pytest.approx([n * step for n in range(5)])
+    for number, frame in enumerate(frames):
+        assert np.abs(frame.image[..., 0].astype(int) - 40 * number).max() < 3
+    with open_source(tmp_path / name) as source:
+        source.resume_after(2)
+        assert [f.index for f in source] == [3, 4]
+
+
+def test_a_damaged_page_costs_that_page(tmp_path):
+    path = tmp_path / "a.tif"
+    noise = np.random.default_rng(0).integers(0, 256, (4, 20, 30, 3), np.uint8)
+    first, *rest = map(Image.fromarray, noise)
+    first.save(path, save_all=True, append_images=rest, compression="tiff_adobe_deflate")
+    data = path.read_bytes()
+    places = [i for i in range(len(data)) if data[i : i + 2] == b"\x78\x9c"]
+    path.write_bytes(data[: places[1]] + bytes(60) + data[places[1] + 60 :])
+    with open_source(path) as source:
+        assert [frame.index for frame in source] == [0, 2, 3]
+        assert "picture 2 of" in source.skipped[0]
+
+
+def test_folder_names_what_it_does_not_read(tmp_path, caplog):
+    caplog.set_level("INFO")
+    _save(tmp_path / "a.png", 1)
+    for name in ("b.nef", "c.NEF", "d.xcf", "notes.txt", "readme"):
+        (tmp_path / name).write_bytes(b"x" * 300)
+    with open_source(tmp_path) as source:
+        assert [frame.source for frame in source] == ["a.png"]
+        assert source.skipped == [f"not read: 2 .nef, 1 .xcf, first {tmp_path / 'b.nef'}"]
+    assert "1 .txt, 1 without a suffix" in caplog.text
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(UserError, match=r"without images \(not read: 2 .nef"):
+        open_source(tmp_path)
+
+
+def test_expand_takes_stacks_and_films_of_any_name(tmp_path, write_video):
+    stack = _pages(tmp_path / "stack.tif")
+    film = write_video(tmp_path / "v.mp4", [np.zeros((32, 32, 3), np.uint8)] * 3)
+    film = film.rename(tmp_path / "v.anything")
+    (tmp_path / "x.anything").write_bytes(b"no film")
+    assert expand([str(tmp_path)]) == [str(stack), str(film)]
+    assert expand([str(tmp_path / "*")]) == [str(stack), str(film)]
+    with open_source(film) as source:
+        assert len(list(source)) == 3
+
+
+def test_links_are_followed_once_and_end(tmp_path):
+    _save(tmp_path / "in" / "a.png", 1)
+    _save(tmp_path / "beside" / "b.png", 2)
+    (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "linked").symlink_to(tmp_path / "beside")
+    for spec in (tmp_path / "in", tmp_path / "in" / "**" / "*.png"):
+        with open_source(spec) as source:
+            assert [frame.source for frame in source] == ["a.png", "linked/b.png"]
+
+
+def test_pattern_that_leads_out_is_refused(tmp_path):
+    _save(tmp_path / "a" / "1.png", 1)
+    for pattern in ("*/../a/1.png", "**/../*.png"):
+        with pytest.raises(UserError, match=r"got '\.\.' behind a wildcard"):
+            open_source(tmp_path / pattern)
+
+
+def test_names_that_are_no_text(tmp_path):
+    _save(tmp_path / os.fsdecode(b"a\xff\x1b[2J.png"), 1)
+    _save(tmp_path / "b.png", 1)
+    with open_source(tmp_path) as source:
+        assert [frame.source for frame in source] == [r"a\xff\x1b[2J.png", "b.png"]

@@ -35,3 +35,26 @@ def struct():
         return array
 
     return make
+
+
+@pytest.fixture(scope="session")
+def turned():
+    """Save a black picture with one red spot, turned as an orientation of EXIF says.
+
+    Returns the upright size (width, height), the spot (x, y) in it, and both as stored.
+    """
+
+    def save(path, orientation):
+        exif = Image.Exif()
+        exif[274] = orientation
+        stored = np.zeros((6, 9, 3), np.uint8)
+        stored[1, 2] = 250, 0, 0
+        Image.fromarray(stored).save(path, exif=exif)
+        # What the standard says of row 0 and column 0, written out: (x, y) where (2, 1) is shown.
+        shown = {
+            **{1: (2, 1), 2: (6, 1), 3: (6, 4), 4: (2, 4)},
+            **{5: (1, 2), 6: (4, 2), 7: (4, 6), 8: (1, 6)},
+        }[orientation]
+        return ((9, 6) if orientation < 5 else (6, 9)), shown, (9, 6), (2, 1)
+
+    return save

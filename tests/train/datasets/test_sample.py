@@ -21,6 +21,8 @@ def array(*values):
         (IBUG, "inter-ocular", (36, 45)),
         (("toe", "heel"), "box", None),
         (("l_eye", "nose"), "box", None),
+        (("head", "thorax", "l_wing", "r_wing", "l_eye", "r_eye"), "box", None),  # a fly
+        (("l_eye", "r_eye", "l_ear1", "r_ear1", "mouth_left"), "inter-ocular", (0, 1)),
         (("l_eye", "r_eye", "l_shoulder", "r_hip"), "torso", (2, 3)),
     ],
 )

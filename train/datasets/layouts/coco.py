@@ -7,6 +7,8 @@ in a folder that is called as the end of the file's name: `person_keypoints_trai
 
 Points of COCO are pixel indices, so ours as they are (Detectron2 adds 0.5 to them for edge
 coordinates); its boxes are edge coordinates, as ours. v = 0: missing; hidden points (1) are kept.
+The image is upright, as EXIF has it turned, unless only its stored pixels have the width and height
+that are listed.
 """
 
 from __future__ import annotations
@@ -14,14 +16,14 @@ from __future__ import annotations
 import re
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.images import Box, read_image
-from lmk.train.datasets.layouts.listing import Listing, edges, read_json
+from lmk.train.datasets.layouts.listing import Listing, edges, is_inside, read_json
 from lmk.train.datasets.sample import Dataset, Layout, Sample, scheme_of
 
 _KEYS = ("images", "annotations", "categories")
@@ -60,9 +62,9 @@ def landmark_names(root: Path) -> tuple[str, ...]:
 class _Reader:
     """One file of annotations -> samples of a listing."""
 
-    def __init__(self, listing: Listing, source: Path, images: dict[Any, str]) -> None:
+    def __init__(self, listing: Listing, source: Path, images: dict[Any, _Image]) -> None:
         self._listing = listing
-        self._images = images  # identifier -> name of the file
+        self._images = images  # by identifier
         self._source = source.name
         self._split = _split_of(source.stem)
         end = source.stem.rsplit("_", 1)[-1]
@@ -81,13 +83,13 @@ class _Reader:
             return self._listing.note(f"objects without a visible point ({self._source})", label)
         if listed is None:
             return self._leave_out("annotations of images that are not listed", label)
-        name = self._find(listed)
+        name = self._find(listed.file_name)
         if not name:
-            return self._leave_out("annotated objects whose image is absent", listed)
+            return self._leave_out("annotated objects whose image is absent", listed.file_name)
         key = f"{name} {points.tobytes().hex()}"
         if key in self._listing.samples:
             return self._leave_out("objects that are there twice", label)
-        read = partial(read_image, self._listing.base / name, upright=False)
+        read = partial(read_image, self._listing.base / name, annotated=listed.size)
         self._listing.samples[key] = Sample(name, read, points, self._split, box)
         return None
 
@@ -96,7 +98,7 @@ class _Reader:
 
     def _find(self, name: str) -> str:
         """The name relative to the listing's base, "" if it is in none of the folders."""
-        for candidate in (folder + name for folder in self._folders):
+        for candidate in (folder + name for folder in self._folders if is_inside(name)):
             folder = candidate.rpartition("/")[0]
             if folder not in self._scanned:
                 self._scanned.add(folder)
@@ -148,10 +150,21 @@ def _content(path: Path) -> dict[str, list[Any]]:
     return content
 
 
-def _images(path: Path, content: dict[str, list[Any]]) -> dict[Any, str]:
+class _Image(NamedTuple):
+    file_name: str
+    size: tuple[Any, Any]  # (height, width) of the pixels that points are in
+
+
+def _images(path: Path, content: dict[str, list[Any]]) -> dict[Any, _Image]:
+    """By identifier."""
     try:
-        # Files that were made on Windows may have its separator.
-        return {each["id"]: each["file_name"].replace("\\", "/") for each in content["images"]}
+        return {
+            # Files that were made on Windows may have its separator.
+            each["id"]: _Image(
+                each["file_name"].replace("\\", "/"), (each.get("height"), each.get("width"))
+            )
+            for each in content["images"]
+        }
     except (KeyError, TypeError, AttributeError):
         raise UserError(
             f"{path}: got an image without id or file_name, expected both; get it again"

@@ -1,8 +1,9 @@
-"""Layout `folder`: any images, at any depth, without labels."""
+"""Layout `folder`: any images, at any depth, without labels; pages of stacks are images too."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -10,24 +11,37 @@ from pathlib import Path
 import numpy as np
 
 from lmk.runtime.errors import UserError
-from lmk.runtime.images import IMAGE_SUFFIXES, read_image
+from lmk.runtime.files import printable
+from lmk.runtime.images import IMAGE_SUFFIXES, num_pages, read_image
+from lmk.runtime.sources import look_into
 from lmk.train.datasets.sample import Dataset, Layout, Sample
 
 NO_POINTS = np.zeros((0, 2), np.float32)
 
 
 def open_folder(root: Path) -> Dataset:
-    """All images under `root`, sorted by path; raises UserError when there is none."""
-    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-    if not paths:
+    """All images under `root`, sorted by path; raises UserError when there is none.
+
+    Each real file once, links followed; what is of a kind that is not read is told in `problems`.
+    """
+    found = look_into(root)
+    stacks = [path for path in found.films if path.suffix.lower() in IMAGE_SUFFIXES]
+    samples = []
+    for path in sorted(found.images + stacks):
+        name = printable(str(path.relative_to(root)))
+        if path in stacks:
+            for page in range(num_pages(path)):
+                read = partial(read_image, path, page=page)
+                samples.append(Sample(f"{name}#{page}", read, NO_POINTS))
+        else:
+            samples.append(Sample(name, partial(read_image, path), NO_POINTS))
+    if not samples:
         raise UserError(
-            f"{root}: no image found, expected files ending in {' '.join(sorted(IMAGE_SUFFIXES))}; "
-            "check the folder"
+            f"{root}: no image found, expected files ending in {' '.join(sorted(IMAGE_SUFFIXES))}"
+            f"{''.join(f' ({line})' for line in found.told)}; check the folder"
         )
-    samples = tuple(
-        Sample(str(path.relative_to(root)), partial(read_image, path), NO_POINTS) for path in paths
-    )
-    return Dataset(root.resolve().name, samples, fingerprint(paths))
+    key = fingerprint([*found.images, *stacks])
+    return Dataset(printable(root.resolve().name), tuple(samples), key, problems=tuple(found.told))
 
 
 def fingerprint(paths: Iterable[Path]) -> str:
@@ -36,9 +50,10 @@ def fingerprint(paths: Iterable[Path]) -> str:
     for path in paths:
         try:
             stat = path.stat()
-            sha.update(f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+            line = f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
         except OSError:
-            sha.update(f"{path}\0missing\n".encode())
+            line = f"{path}\0missing\n"
+        sha.update(os.fsencode(line))
     return sha.hexdigest()
 
 

@@ -197,8 +197,12 @@ def told(found: dict[str, tuple[int, str]]) -> tuple[str, ...]:
 
 
 def _walk(
-    base: Path, folder: str, suffixes: frozenset[str], deep: bool
+    base: Path, folder: str, suffixes: frozenset[str], deep: bool, above: tuple[str, ...] = ()
 ) -> Iterable[tuple[str, tuple[int, int]]]:
+    """Names under every path that leads to them, as lists may use any; links run in no circle."""
+    real = os.path.realpath(base / folder)
+    if real in above:
+        return
     with contextlib.suppress(OSError), os.scandir(base / folder) as entries:
         for entry in entries:
             name = f"{folder}/{entry.name}" if folder else entry.name
@@ -206,14 +210,20 @@ def _walk(
                 continue
             if os.path.splitext(entry.name)[1].lower() in suffixes:
                 with contextlib.suppress(OSError):  # a link to nowhere is as good as no file
-                    stat = entry.stat()
-                    yield name, (stat.st_size, stat.st_mtime_ns)
+                    if entry.is_file():
+                        stat = entry.stat()
+                        yield name, (stat.st_size, stat.st_mtime_ns)
             elif deep and entry.is_dir():
-                yield from _walk(base, name, suffixes, deep)
+                yield from _walk(base, name, suffixes, deep, (*above, real))
 
 
 def _read(base: Path, name: str, upright: bool) -> NDArray[np.uint8]:
     return read_image(base / name, upright)
+
+
+def is_inside(name: str) -> bool:
+    """Whether a listed path, relative to a folder, stays in it."""
+    return not os.path.isabs(name) and os.path.normpath(name).split(os.sep)[0] != os.pardir
 
 
 def first_of(root: Path, *candidates: str) -> Path | None:

@@ -1,11 +1,12 @@
 """Layout `csv`: a folder with `annotations.csv`, lmk's own generic format.
 
-One row an image. Columns: `file` (path relative to the folder), optionally `width`, `height`
-(checked nowhere, for people), `split`, `source`; then for every landmark NAME `NAME_x`, `NAME_y` in
-pixels of the image as stored (whatever EXIF says of its rotation), pixel-centre convention, and
-optionally `NAME_v` (0: missing). An empty x or y is a missing point as well. Without any NAME_x
-column the images are unlabelled. Optional, all four: `box_x`, `box_y`, `box_w`, `box_h`, the
-object's box in pixels, edges (the top-left pixel spans 0 to 1); empty for the whole image.
+One row an image. Columns: `file` (path relative to the folder, in which it must stay), optionally
+`width`, `height`, `split`, `source`; then for every landmark NAME `NAME_x`, `NAME_y` in pixels of
+the image, pixel-centre convention, and optionally `NAME_v` (0: missing). The image is upright, as
+EXIF has it turned, unless only its stored pixels have that width and height. An empty x or y is a
+missing point as well. Without any NAME_x column the images are unlabelled. Optional, all four:
+`box_x`, `box_y`, `box_w`, `box_h`, the object's box in pixels, edges (the top-left pixel spans 0 to
+1); empty for the whole image.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from numpy.typing import NDArray
 from lmk.runtime.errors import UserError
 from lmk.runtime.images import Box, read_image
 from lmk.train.datasets.layouts.folder import fingerprint
+from lmk.train.datasets.layouts.listing import is_inside
 from lmk.train.datasets.sample import Dataset, Layout, Sample, scheme_of
 
 FILE_NAME = "annotations.csv"
 BOX = {"box_x", "box_y", "box_w", "box_h"}
-Row = dict[str, str]
-Lines = list[tuple[int, Row]]  # with their numbers in the file
+_Cells = dict[str, str]
+Lines = list[tuple[int, _Cells]]  # with their numbers in the file
 
 
 def open_csv(root: Path) -> Dataset:
@@ -50,11 +52,18 @@ def open_table(table: Path) -> Dataset:
             raise UserError(f"{table}, line {line}: expected {len(columns)} cells, as the header")
         if not row["file"]:
             raise UserError(f"{table}, line {line}: the cell of 'file' is empty; fill it in")
+        if not (root / row["file"]).exists():  # files made on Windows may have its separator
+            row["file"] = row["file"].replace("\\", "/")
+        if not is_inside(row["file"]):
+            raise UserError(
+                f"{table}, line {line}: got '{row['file']}', expected a path that stays in "
+                f"{root}; move the image there"
+            )
     has_box = BOX.issubset(columns)
     samples = tuple(
         Sample(
             row["file"],
-            partial(read_image, root / row["file"], upright=not names),
+            partial(read_image, root / row["file"], annotated=_size(row)),
             _points(table, line, row, names),
             row.get("split") or "",
             _box(table, line, row) if has_box else None,
@@ -63,6 +72,14 @@ def open_table(table: Path) -> Dataset:
     )
     key = fingerprint([table, *(root / sample.name for sample in samples)])
     return Dataset(root.resolve().name, samples, key, scheme_of(names))
+
+
+def _size(row: _Cells) -> tuple[int, int] | None:
+    """(height, width) of the image whose pixels the points are in, where the row says it."""
+    try:
+        return int(row["height"]), int(row["width"])
+    except (KeyError, ValueError):
+        return None
 
 
 def landmark_names(root: Path) -> tuple[str, ...]:
@@ -77,6 +94,8 @@ def _read(table: Path, header_only: bool = False) -> tuple[list[str], Lines]:
             reader = csv.DictReader(file)
             columns = list(reader.fieldnames or ())
             return columns, [] if header_only else [(reader.line_num, row) for row in reader]
+    except FileNotFoundError as error:
+        raise UserError(f"{table}: got no such file; check the path") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{table}: cannot be read ({error}); save it as UTF-8 CSV") from error
 
@@ -105,7 +124,7 @@ def _landmark_names(table: Path, columns: list[str]) -> tuple[str, ...]:
     return names
 
 
-def _points(table: Path, line: int, row: Row, names: tuple[str, ...]) -> NDArray[np.float32]:
+def _points(table: Path, line: int, row: _Cells, names: tuple[str, ...]) -> NDArray[np.float32]:
     points = np.full((len(names), 2), np.nan, np.float32)
     for index, name in enumerate(names):
         x, y = row[f"{name}_x"], row[f"{name}_y"]
@@ -122,7 +141,7 @@ def _points(table: Path, line: int, row: Row, names: tuple[str, ...]) -> NDArray
     return points
 
 
-def _box(table: Path, line: int, row: Row) -> Box | None:
+def _box(table: Path, line: int, row: _Cells) -> Box | None:
     cells = [row[column] for column in ("box_x", "box_y", "box_w", "box_h")]
     if not any(cells):
         return None

@@ -212,3 +212,24 @@ def test_names_are_found_without_reading_everything(write):
     assert landmark_names(write(dict(reversed(values.items())))) == expected
     middle = {"images": values["images"] * 5000, "categories": [CATEGORY], "annotations": many}
     assert landmark_names(write(middle)) == expected
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_points_lie_on_the_picture_however_it_is_stored(write, turned, tmp_path, orientation):
+    upright, at_upright, stored, at_stored = turned(tmp_path / "a.png", orientation)
+    cases = [(None, None, at_upright), (*upright, at_upright)]
+    if upright != stored:
+        cases.append((*stored, at_stored))
+    for width, height, (x, y) in cases:
+        values = content([annotation(1, 0, [x, y, 2] * 3)], ["a.png"])
+        values["images"][0] |= {"width": width, "height": height}
+        (sample,) = open_coco(write(values)).samples
+        assert sample.read()[y, x].tolist() == [250, 0, 0]
+
+
+def test_images_outside_the_folder_are_not_read(write, picture, tmp_path):
+    picture("a.jpg")
+    picture("../b.jpg")
+    found = open_coco(write(content([annotation(1, 0), annotation(2, 1)], ["a.jpg", "../b.jpg"])))
+    assert [sample.name for sample in found.samples] == ["a.jpg"]
+    assert "whose image is absent" in found.problems[0] and "../b.jpg" in found.problems[0]

@@ -54,3 +54,30 @@ def test_fingerprint_follows_the_files(tmp_path):
     path.rename(tmp_path / "c.png")
     prints.append(open_folder(tmp_path).fingerprint)
     assert len(set(prints)) == 4
+
+
+def test_pages_of_a_stack_are_images(tmp_path):
+    first, *rest = (Image.new("L", (6, 5), 50 * page) for page in range(4))
+    first.save(tmp_path / "b.tif", save_all=True, append_images=rest)
+    put(tmp_path / "a.png")
+    data = open_folder(tmp_path)
+    assert [each.name for each in data.samples] == ["a.png", *(f"b.tif#{n}" for n in range(4))]
+    assert [int(each.read()[0, 0, 0]) for each in data.samples[1:]] == [0, 50, 100, 150]
+
+
+def test_what_is_not_read_is_told(tmp_path):
+    put(tmp_path / "a.png")
+    (tmp_path / "b.nef").write_bytes(b"x" * 99)
+    (tmp_path / "notes.txt").write_text("x")
+    assert open_folder(tmp_path).problems == (f"not read: 1 .nef, first {tmp_path / 'b.nef'}",)
+
+
+def test_linked_folders_once_and_names_that_are_no_text(tmp_path):
+    put(tmp_path / "in" / os.fsdecode(b"\xff.png"))
+    put(tmp_path / "beside" / "b.png")
+    for name in ("x", "y"):
+        (tmp_path / "in" / name).symlink_to(tmp_path / "beside")
+    (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
+    data = open_folder(tmp_path / "in")
+    assert [each.name for each in data.samples] == ["x/b.png", r"\xff.png"]
+    assert all(each.read().shape == (5, 6, 3) for each in data.samples)

@@ -121,7 +121,7 @@ def test_another_encoding(write):
 
 
 def test_no_table(tmp_path):
-    fails(tmp_path, "cannot be read")
+    fails(tmp_path, "annotations.csv: got no such file")
 
 
 @pytest.mark.parametrize("row", ["a.png", "a.png,1,2,3,4"])
@@ -153,3 +153,30 @@ def test_fingerprint_follows_table_and_images(write):
     write("file,split\na.png,test\n")
     prints.append(open_csv(root).fingerprint)
     assert len(set(prints)) == 4
+
+
+def test_paths_stay_in_the_folder(write, tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path.parent / "x.png")
+    for name in ("../x.png", "sub/../../x.png", str(tmp_path.parent / "x.png")):
+        fails(write(f"file,a_x,a_y\n{name},1,2\n"), "line 2: got .*expected a path that stays in")
+    assert len(open_csv(write("file,a_x,a_y\nsub/../x.png,1,2\n")).samples) == 1
+
+
+def test_separators_of_windows(write, tmp_path):
+    (tmp_path / "sub").mkdir()
+    Image.new("RGB", (4, 3)).save(tmp_path / "sub" / "x.png")
+    (sample,) = open_csv(write("file,a_x,a_y\nsub\\x.png,1,2\n")).samples
+    assert sample.name == "sub/x.png" and sample.read().shape == (3, 4, 3)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_points_lie_on_the_picture_however_it_is_stored(write, turned, tmp_path, orientation):
+    """In the upright picture by default, in the stored one where the size says so."""
+    upright, at_upright, stored, at_stored = turned(tmp_path / "a.png", orientation)
+    cases = [("", "", at_upright), (*upright, at_upright)]
+    if upright != stored:
+        cases.append((*stored, at_stored))
+    for width, height, (x, y) in cases:
+        root = write(f"file,width,height,spot_x,spot_y\na.png,{width},{height},{x},{y}\n")
+        (sample,) = open_csv(root).samples
+        assert sample.read()[y, x].tolist() == [250, 0, 0]
