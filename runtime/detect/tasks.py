@@ -13,7 +13,7 @@ from typing import Any
 from lmk import __version__
 from lmk.runtime.errors import UserError, as_text
 from lmk.runtime.files import check_output, printable
-from lmk.runtime.images import IMAGE_SUFFIXES
+from lmk.runtime.images import IMAGE_SUFFIXES, num_pages
 from lmk.runtime.landmarker import Landmarker
 from lmk.runtime.model import workspace
 from lmk.runtime.outputs import Sink, Style, make_sinks, output_files
@@ -40,9 +40,16 @@ Spec = str | tuple[str, ...]  # what `open_source` takes, or image files that ar
 
 
 def grouped(specs: Sequence[str]) -> list[Spec]:
-    """The sources of a command line: several image files on it are one, in their place."""
+    """The sources of a command line: several image files on it are one, in their place.
+
+    Files of several pictures are films and stay by themselves.
+    """
     images = tuple(
-        spec for spec in specs if Path(spec).suffix.lower() in IMAGE_SUFFIXES and _is_file(spec)
+        spec
+        for spec in specs
+        if Path(spec).suffix.lower() in IMAGE_SUFFIXES
+        and _is_file(spec)
+        and num_pages(Path(spec)) == 1
     )
     if len(images) < 2:
         return list(specs)

@@ -216,6 +216,14 @@ def test_image_files_on_the_command_line_are_one_source(tmp_path, blob_image, la
     assert [row["source"] for row in _rows(tmp_path / "o")] == ["0/x.png", "1/x.png", "2/x.png"]
 
 
+def test_stacks_stay_by_themselves(tmp_path):
+    first, *rest = (Image.new("RGB", (8, 6), (60 * n, 0, 0)) for n in range(3))
+    for name in ("a.tif", "b.gif"):
+        first.save(tmp_path / name, save_all=True, append_images=rest)
+    specs = [str(tmp_path / name) for name in ("a.tif", "b.gif")]
+    assert grouped(specs) == specs
+
+
 def test_folders_are_told_apart(tmp_path):
     specs = ["a/x.mp4", "b/x.mp4", "rtsp://host:8554/cam"]
     assert folders_of(specs[:1], tmp_path) == [tmp_path]
