@@ -19,7 +19,7 @@ from lmk.export.engine.cache import Built, Cached, cached_engine
 from lmk.export.engine.layers import check_layers, count_layers, inspect_kernels
 from lmk.export.engine.log import PERCENT, failure, log_of, monitor_of
 from lmk.export.engine.options import EngineOptions
-from lmk.export.engine.place import Place, find_place, local_gpu, set_targets
+from lmk.export.engine.place import Site, find_place, local_gpu, set_targets
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import cache_folder, check_output, write_bytes
 from lmk.runtime.model import INPUT, Contract, EngineInfo, Recipe, sha256, write_engine
@@ -82,7 +82,7 @@ def read_onnx(path: Path) -> tuple[bytes, Contract]:
     return data, Contract.from_metadata(metadata, str(path))
 
 
-def make_recipe(place: Place, data: bytes, contract: Contract, options: EngineOptions) -> Recipe:
+def make_recipe(place: Site, data: bytes, contract: Contract, options: EngineOptions) -> Recipe:
     """All that decides what engine comes out of the ONNX file `data` at `place`."""
     return Recipe(
         onnx_sha256=sha256(data),

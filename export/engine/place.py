@@ -21,7 +21,7 @@ _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Gpu:
+class LocalGpu:
     """The GPU that engines are built on."""
 
     name: str
@@ -29,16 +29,16 @@ class Gpu:
 
 
 @dataclass(frozen=True)
-class Place:
+class Site:
     """Where an engine is built."""
 
     trt: Any  # the module tensorrt or tensorrt_rtx
-    gpu: Gpu | None  # of this machine
+    gpu: LocalGpu | None  # of this machine
     targets: tuple[str, ...]  # see `Recipe`
     refittable: bool
 
 
-def find_place(options: EngineOptions, precision: Precision) -> Place:
+def find_place(options: EngineOptions, precision: Precision) -> Site:
     """Where and what for an engine of `options` is built.
 
     Raises UserError for a library or GPU that is missing, and for targets that the library, the GPU
@@ -57,10 +57,10 @@ def find_place(options: EngineOptions, precision: Precision) -> Place:
             "build on a machine with one, or leave --refit out"
         )
     refittable = gpu is not None if options.refittable is None else options.refittable
-    return Place(trt, gpu, targets, refittable)
+    return Site(trt, gpu, targets, refittable)
 
 
-def _only_here(gpu: Gpu | None, options: EngineOptions) -> tuple[str, ...]:
+def _only_here(gpu: LocalGpu | None, options: EngineOptions) -> tuple[str, ...]:
     """The target of TensorRT: its engines are built on, and run on, one kind of GPU."""
     if gpu is None:
         raise UserError(
@@ -89,14 +89,14 @@ def module(library: Library) -> Any:
         raise UserError(f"{library}: cannot be imported ({reason}); {cure}") from error
 
 
-def local_gpu() -> Gpu | None:
+def local_gpu() -> LocalGpu | None:
     """The first GPU of this machine, None without one."""
     try:
         device = open_device()
     except UserError as error:
         _logger.debug("no GPU to build on: %s", error)
         return None
-    return Gpu(device.name, _text(device.compute_capability))
+    return LocalGpu(device.name, _text(device.compute_capability))
 
 
 def check_targets(trt: Any, targets: tuple[str, ...]) -> None:

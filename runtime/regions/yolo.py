@@ -20,7 +20,7 @@ FORMS = (
 
 
 @dataclass(frozen=True)
-class Boxes:
+class Candidates:
     """N boxes that a network found, in pixels of its input."""
 
     edges: NDArray[np.float32]  # (N,4): left, top, right, bottom
@@ -30,8 +30,8 @@ class Boxes:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def __getitem__(self, chosen: NDArray[np.generic]) -> Boxes:
-        return Boxes(self.edges[chosen], self.scores[chosen], self.classes[chosen])
+    def __getitem__(self, chosen: NDArray[np.generic]) -> Candidates:
+        return Candidates(self.edges[chosen], self.scores[chosen], self.classes[chosen])
 
 
 def recognise(
@@ -64,19 +64,19 @@ def recognise(
     )
 
 
-def decode(output: NDArray[np.float32], form: Form) -> Boxes:
+def decode(output: NDArray[np.float32], form: Form) -> Candidates:
     """The boxes of an output (1,·,·) of that form, in its order, not chosen from."""
     table = output[0].T if form == "columns" else output[0]
     if form == "end-to-end":
-        return Boxes(table[:, :4], table[:, 4], table[:, 5].astype(np.int64))
+        return Candidates(table[:, :4], table[:, 4], table[:, 5].astype(np.int64))
     each = table[:, 4:] if form == "columns" else table[:, 4:5] * table[:, 5:]
     classes = each.argmax(axis=1)
     half = table[:, 2:4] / 2
     edges = np.concatenate([table[:, :2] - half, table[:, :2] + half], axis=1)
-    return Boxes(edges, each[np.arange(len(each)), classes], classes)
+    return Candidates(edges, each[np.arange(len(each)), classes], classes)
 
 
-def suppress(boxes: Boxes, most_overlap: float) -> Boxes:
+def suppress(boxes: Candidates, most_overlap: float) -> Candidates:
     """The boxes, best first, that overlap none better of their class by more than that."""
     left = boxes[np.argsort(-boxes.scores, kind="stable")]
     kept = []

@@ -161,7 +161,7 @@ def attack(job: Job, place: Path, rng: np.random.Generator, whole: dict[str, obj
     code = start(job, place, more).wait(SECONDS)
     if code:
         return f"not gone on with: exit {code}"
-    if "Traceback" in said:
+    if any("in main" in each for each in said.split("Traceback")[1:]):  # not of Python's own start
         return "traceback"
     found = files(place)
     if found.keys() != whole.keys():

@@ -14,7 +14,7 @@ from lmk.export.engine import place
 from lmk.export.engine.build import export_engine, read_onnx
 from lmk.export.engine.log import PERCENT
 from lmk.export.engine.options import EngineOptions
-from lmk.export.engine.place import Gpu
+from lmk.export.engine.place import LocalGpu
 from lmk.export.graph.trace import write_onnx
 from lmk.runtime.errors import UserError
 from lmk.runtime.model.engine_file import read_engine, read_info
@@ -169,7 +169,7 @@ def test_ctrl_c_cancels_the_build_and_leaves_nothing(files, tmp_path):
 def test_tensorrt_takes_the_same_path(files, tmp_path, monkeypatch):
     """With the module of RTX in its place: names, targets and the cache of timings are its own."""
     monkeypatch.setattr(place, "module", lambda library: trt)
-    monkeypatch.setattr(place, "local_gpu", lambda: Gpu("NVIDIA L4", "8.9"))
+    monkeypatch.setattr(place, "local_gpu", lambda: LocalGpu("NVIDIA L4", "8.9"))
     options = replace(OPTIONS, library="tensorrt", refittable=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # timings, in RTX

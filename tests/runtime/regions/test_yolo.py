@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lmk.runtime.errors import UserError
-from lmk.runtime.regions.yolo import Boxes, decode, overlaps, recognise, suppress
+from lmk.runtime.regions.yolo import Candidates, decode, overlaps, recognise, suppress
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_tables_are_read():
 
 def test_the_best_of_overlapping_boxes_of_a_class_stays():
     edges = np.float32([[0, 0, 10, 10], [1, 0, 11, 10], [0, 0, 10, 10], [50, 0, 60, 10]])
-    boxes = Boxes(edges, np.float32([0.5, 0.9, 0.4, 0.3]), np.array([0, 0, 1, 0]))
+    boxes = Candidates(edges, np.float32([0.5, 0.9, 0.4, 0.3]), np.array([0, 0, 1, 0]))
     kept = suppress(boxes, 0.5)
     assert kept.scores.tolist() == pytest.approx([0.9, 0.4, 0.3])
     assert kept.classes.tolist() == [0, 1, 0]
