@@ -17,6 +17,8 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+from lmk.runtime.cluster import SETTINGS
+
 # `make test` gives the same answer every time; `make explore` looks for new examples, and what it
 # finds is kept as an @example of the test.
 settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
@@ -91,6 +93,29 @@ def started(monkeypatch):
     gc.collect()
     alive = [thread for thread in threads if thread.is_alive()]
     assert not alive
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A Ray of two CPUs: it takes seconds to start, so there is one for all tests of a file.
+
+    Ray gives up after 30 seconds, which a busy machine may need: it is then started again.
+    """
+    ray = pytest.importorskip("ray")
+    options = {"num_cpus": 2, "object_store_memory": 80_000_000, "include_dashboard": False}
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in SETTINGS.items():
+            patched.setenv(name, value)
+        for left in (2, 1, 0):
+            try:
+                ray.init("local", log_to_driver=False, logging_level="ERROR", **options)
+                break
+            except Exception as error:
+                ray.shutdown()
+                if left == 0 or "timed out during startup" not in str(error):
+                    raise
+        yield
+        ray.shutdown()
 
 
 @pytest.fixture(scope="session", autouse=True)

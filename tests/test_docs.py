@@ -237,6 +237,14 @@ def test_modules_exist():
             assert importlib.util.find_spec(name), f"{page.name}: python -m {name}"
 
 
+def test_files_exist():
+    """Those that are named from the root of the repository; NAME stands for one to be written."""
+    folders = "runtime|train|export|benchmarks|tests|docs|examples|zoo"
+    for page in PAGES:
+        for name in re.findall(rf"`((?:{folders})/[\w./-]*)`", page.read_text()):
+            assert "NAME" in name or (ROOT / name).exists(), f"{page.name}: {name}"
+
+
 @pytest.fixture(scope="module")
 def here(tmp_path_factory):
     """A folder with what the pages name: a photograph, videos, a pack's model once composed."""

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from lmk.cli import main
-from lmk.runtime.cluster import SETTINGS, here
+from lmk.runtime.cluster import here
 from lmk.runtime.detect.on_ray import detect_on_ray
 from lmk.runtime.detect.on_ray_part import TRIES, Done, Model, Part, Worker
 from lmk.runtime.detect.tasks import Wanted, folders_of, opener
@@ -25,24 +25,6 @@ from lmk.runtime.regions.choose import RegionMaker, Where
 ray = pytest.importorskip("ray")
 parquet = pytest.importorskip("pyarrow.parquet")
 WANTED = Wanted(formats=("parquet",))
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    """Starting it takes seconds: once for all tests."""
-    with pytest.MonkeyPatch.context() as patched:
-        for name, value in SETTINGS.items():
-            patched.setenv(name, value)
-        ray.init(
-            address="local",
-            num_cpus=2,
-            object_store_memory=80_000_000,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
-        yield
-        ray.shutdown()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from lmk.runtime.cluster import SETTINGS, joined_ray, share_out
+from lmk.runtime.cluster import joined_ray, share_out
 from lmk.runtime.errors import UserError
 from lmk.runtime.model.weights import read_header
 from lmk.train.adapting import many
@@ -26,22 +26,7 @@ from lmk.train.loop.run import STATE_NAME, training_set
 ray = pytest.importorskip("ray")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cluster(tmp_path_factory):
-    """Starting it takes seconds: once for all tests."""
-    with pytest.MonkeyPatch.context() as patched:
-        for name, value in SETTINGS.items():
-            patched.setenv(name, value)
-        ray.init(
-            address="local",
-            num_cpus=2,
-            object_store_memory=80_000_000,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
-        yield
-        ray.shutdown()
+pytestmark = pytest.mark.usefixtures("cluster")
 
 
 @pytest.fixture
