@@ -7,13 +7,13 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import click
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import check_output, write_bytes
-from lmk.runtime.model import workspace
+from lmk.runtime.model import check_kind, read_header, workspace
 from lmk.runtime.terminal import FILE_PATH, console
 from lmk.train.config import (
     EVALUATE_PRESETS,
@@ -23,12 +23,17 @@ from lmk.train.config import (
     EvaluateConfig,
     RunConfig,
 )
-from lmk.train.datasets import LAYOUTS, CropMode
+from lmk.train.datasets import (
+    CROP_MARGIN,
+    LAYOUTS,
+    CropMode,
+    DecodedSet,
+    Specs,
+    category_name,
+    first_pose_set,
+    load_decoded,
+)
 from lmk.train.options import Command, config_options, make_config
-
-if TYPE_CHECKING:
-    from lmk.train.datasets import DecodedSet, Specs
-    from lmk.train.network import LandmarkNetwork
 
 CROP = click.Choice(get_args(CropMode))
 
@@ -63,7 +68,6 @@ def train_core_command(
 ) -> None:
     """Train a core on labelled images of one category."""
     from lmk.train.core import train_core
-    from lmk.train.datasets import first_pose_set
 
     config = make_config(CoreConfig, o)
     if not config.resume:
@@ -125,17 +129,17 @@ def adapt_command(
 
 def _adapt_config(data: str, o: dict[str, Any], preset: dict[str, Any], force: bool) -> AdaptConfig:
     """The configuration of the run for `data`, whose output can be written."""
-    from lmk.train.datasets import category_name
-    from lmk.train.network import load_core
-
     output = workspace.RUNS / f"{category_name(data)}.safetensors"
     config = make_config(AdaptConfig, o, **{"output": output, **preset})
     if not config.resume:
         check_output(config.output, force)
     if Path(data).is_dir() and Path(data).resolve() in config.output.resolve().parents:
         raise UserError(f"{config.output}: lies inside the data {data}; give another --output")
-    size = load_core(config.core)[0].config.input_size if config.core else config.input_size
-    return replace(config, input_size=size)
+    if config.core is None:
+        return config
+    header = read_header(config.core)
+    check_kind(config.core, header, "core")
+    return replace(config, input_size=header["network"]["input_size"])
 
 
 def _run_many(
@@ -146,18 +150,17 @@ def _run_many(
     jobs: int | None,
 ) -> None:
     """Adapt to all, print the packs; exit code 1 when one has failed."""
-    from lmk.train.adapting import Category, adapt_many, print_outcomes
+    from lmk.train.adapting import Request, adapt_many, print_ends
 
     pairs = zip(data, configs, strict=True)
-    categories = [Category(spec, config, layout, crop) for spec, config in pairs]
-    outcomes = adapt_many(categories, jobs)
-    print_outcomes(outcomes)
-    for outcome in outcomes:
-        if outcome.pack:
-            click.echo(outcome.pack)
-    if any(outcome.state in ("stopped", "not begun") for outcome in outcomes):
+    ends = adapt_many([Request(spec, config, layout, crop) for spec, config in pairs], jobs)
+    print_ends(ends)
+    for end in ends:
+        if end.pack:
+            click.echo(end.pack)
+    if any(end.state in ("stopped", "not begun") for end in ends):
         raise KeyboardInterrupt
-    if any(outcome.state == "failed" for outcome in outcomes):
+    if any(end.state == "failed" for end in ends):
         click.get_current_context().exit(1)
 
 
@@ -202,9 +205,8 @@ def evaluate_command(
     box that the data gives apart from it, else whole images. The JSON of one pack is its report,
     of several a list.
     """
-    from lmk.train.datasets import load_decoded
     from lmk.train.device import pick_device
-    from lmk.train.judge import print_evaluation
+    from lmk.train.judge import evaluate, print_evaluation
     from lmk.train.network import load_pack
 
     config = make_config(EvaluateConfig, o, **EVALUATE_PRESETS[o["preset"]])
@@ -219,39 +221,26 @@ def evaluate_command(
         check_output(output, force)
     pick_device(config.device)  # told before images are decoded
     reports, load = [], functools.cache(load_decoded)  # once for all packs
-    for pack in [workspace.pick(pack, "pack") for pack in packs or (None,)]:
-        model, header = load_pack(pack, core or workspace.core_of(pack))
-        workspace.warn_unfinished(pack, header)
-        click.echo(f"measuring {pack}", err=True)
-        report = _evaluate_pack(model, header["config"]["seed"], config, o, load)
-        reports.append({"pack": pack.name, "pack_sha256": header["sha256"], **report})
-    if output:
-        result = reports if len(packs) > 1 else reports[0]
-        write_bytes(output, json.dumps(result, indent=1, allow_nan=False).encode())
-    print_evaluation(reports)
 
-
-def _evaluate_pack(
-    model: LandmarkNetwork,
-    seed: int,
-    config: EvaluateConfig,
-    o: dict[str, Any],
-    load: Callable[..., DecodedSet],
-) -> dict[str, Any]:
-    """The report of one pack, with that of its leak-free variant if the crop is not one."""
-    from lmk.train.datasets import CROP_MARGIN
-    from lmk.train.judge import evaluate
-
-    def measure(crop: CropMode) -> dict[str, Any]:
+    def measure(model: Any, seed: int, crop: CropMode) -> dict[str, Any]:
         size, margin = model.config.input_size, config.crop_margin or CROP_MARGIN
         data = load(o["data"], o["layout"], size, crop, margin)
         fit_on = load(o["fit_data"], None, size, crop, margin) if o["fit_data"] else None
         return evaluate(model, data, config, seed, fit_on, crop)
 
-    report = measure(o["crop"])
-    if not report["leak_free"]:
-        report["leak_free_variant"] = measure("object")
-    return report
+    for pack in [workspace.pick(pack, "pack") for pack in packs or (None,)]:
+        model, header = load_pack(pack, core or workspace.core_of(pack))
+        workspace.warn_unfinished(pack, header)
+        click.echo(f"measuring {pack}", err=True)
+        seed = header["config"]["seed"]
+        report = measure(model, seed, o["crop"])
+        if not report["leak_free"]:
+            report["leak_free_variant"] = measure(model, seed, "object")
+        reports.append({"pack": pack.name, "pack_sha256": header["sha256"], **report})
+    if output:
+        result = reports if len(packs) > 1 else reports[0]
+        write_bytes(output, json.dumps(result, indent=1, allow_nan=False).encode())
+    print_evaluation(reports)
 
 
 @click.command("report")
@@ -275,7 +264,6 @@ def report_command(
     threads: int | None,
 ) -> None:
     """Write a page that says which landmarks to trust, without labels."""
-    from lmk.train.datasets import load_decoded
     from lmk.train.judge import write_report
     from lmk.train.network import load_pack
 

@@ -9,18 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.terminal import console
 from lmk.train import augment, distributed
 from lmk.train.config import UNBOUNDED, CoreConfig, for_device
-from lmk.train.datasets import DecodedSet
+from lmk.train.datasets import DecodedSet, PointArray
 from lmk.train.device import autocast, on_device, pick_device, pick_dtype, send, to_float
 from lmk.train.draws import batch_indices, generator
 from lmk.train.judge import pck
-from lmk.train.loop import Descent, Losses, Models, Optimizers, Run, compiled, warmup_cosine
+from lmk.train.loop import Descent, Losses, Models, Optimizers, TrainingRun, compiled, warmup_cosine
 from lmk.train.network import (
     BETA,
     WIDTHS,
@@ -30,7 +29,7 @@ from lmk.train.network import (
     gaussian_maps,
     local_argmax,
 )
-from lmk.train.split import split_for_training
+from lmk.train.split import Indices, split_for_training
 
 
 def train_core(config: CoreConfig, data: DecodedSet) -> Path:
@@ -56,7 +55,7 @@ def train_core(config: CoreConfig, data: DecodedSet) -> Path:
             f"--keep: got {max(config.keep)}, expected at most the {steps // epoch} epochs of the "
             "run; lower it or raise --epochs"
         )
-    run = Run(config.output.with_suffix(""), config, steps, config.minutes, console())
+    run = TrainingRun(config.output.with_suffix(""), config, steps, config.minutes, console())
     run.train(Supervision(config, data, train, val, device, run), config.resume)
     return config.output
 
@@ -68,10 +67,10 @@ class Supervision:
         self,
         config: CoreConfig,
         data: DecodedSet,
-        train: NDArray[np.intp],
-        val: NDArray[np.intp],
+        train: Indices,
+        val: Indices,
         device: torch.device,
-        run: Run,
+        run: TrainingRun,
     ) -> None:
         self.config, self.data, self.val, self.device, self.run = config, data, val, device, run
         self.dtype = pick_dtype(config.dtype, device)
@@ -127,7 +126,7 @@ class Supervision:
         self.run.save(self.models, self.optimizers)
 
 
-def _header(config: CoreConfig, run: Run, data: DecodedSet) -> dict[str, Any]:
+def _header(config: CoreConfig, run: TrainingRun, data: DecodedSet) -> dict[str, Any]:
     return {
         "data": data.name,
         "landmark_names": data.landmark_names,
@@ -144,7 +143,7 @@ class Batches:
     """step -> images (B,3,H,W) in [0, 1] and points (B,K,2) in cells, NaN where missing."""
 
     def __init__(
-        self, data: DecodedSet, indices: NDArray[np.intp], config: CoreConfig, device: torch.device
+        self, data: DecodedSet, indices: Indices, config: CoreConfig, device: torch.device
     ) -> None:
         self.images = on_device(data.images, device)
         self.points = torch.from_numpy(data.points).to(device)
@@ -197,10 +196,10 @@ def heatmap_loss(heatmaps: Tensor, points: Tensor, config: CoreConfig) -> Tensor
 
 @torch.no_grad()
 def validate(
-    run: Run,
+    run: TrainingRun,
     model: LandmarkNetwork,
     data: DecodedSet,
-    indices: NDArray[np.intp],
+    indices: Indices,
     dtype: torch.dtype,
 ) -> None:
     """Record PCK@0.2 on the images of `indices`, in pixels of their crops."""
@@ -220,10 +219,10 @@ def validate(
 def find_points(
     model: LandmarkNetwork,
     data: DecodedSet,
-    indices: NDArray[np.intp],
+    indices: Indices,
     dtype: torch.dtype = torch.float32,
     batch: int = 64,
-) -> NDArray[np.float32]:
+) -> PointArray:
     """Points (N,K,2) in pixels of the central crops, by local arg-max of the maps."""
     model.eval()
     device = next(model.parameters()).device

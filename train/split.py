@@ -7,12 +7,13 @@ from numpy.typing import NDArray
 
 from lmk.runtime.errors import UserError
 
+Indices = NDArray[np.intp]
 HELD_OUT = ("val", "valid", "validation", "test")  # names of splits that are never learnt from
 
 
 def split_indices(
     splits: tuple[str, ...], seed: int, fraction: float = 0.1
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+) -> tuple[Indices, Indices]:
     """Indices of training and validation images.
 
     Images of the splits val, valid, validation or test are validation; without any, a seeded
@@ -25,9 +26,7 @@ def split_indices(
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
-def split_for_training(
-    name: str, splits: tuple[str, ...], seed: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def split_for_training(name: str, splits: tuple[str, ...], seed: int) -> tuple[Indices, Indices]:
     """As `split_indices`; a lone image is both. Raises UserError if nothing is left to train on."""
     train, held_out = split_indices(splits, seed)
     if not len(train):
@@ -38,7 +37,7 @@ def split_for_training(
     return train, held_out if len(held_out) else train
 
 
-def subset(indices: NDArray[np.intp], count: int | None, seed: int) -> NDArray[np.intp]:
+def subset(indices: Indices, count: int | None, seed: int) -> Indices:
     """A seeded random `count` of `indices`; all of them for None. A larger set holds a smaller one.
 
     Raises UserError if there are not so many.

@@ -26,11 +26,11 @@ from lmk.runtime.errors import UserError
 from lmk.runtime.model import workspace
 from lmk.runtime.terminal import FILE_PATH
 from lmk.train.config import EvaluateConfig
-from lmk.train.datasets import DecodedSet, load_decoded
+from lmk.train.datasets import DecodedSet, PointArray, load_decoded
 from lmk.train.judge import (
     RIDGES,
-    Annotated,
     LinearRegressor,
+    NamedCrops,
     check_informative,
     errors_percent,
     find_landmarks,
@@ -39,10 +39,8 @@ from lmk.train.judge import (
     prepared,
 )
 from lmk.train.network import load_pack
-from lmk.train.split import split_indices
+from lmk.train.split import Indices, split_indices
 
-Points = NDArray[np.float32]
-Indices = NDArray[np.intp]
 ROWS = ("named", "mean_shape", "full_ridge", "left_out", "alike", "alike_mean_shape")
 _ALIKE = 500
 
@@ -102,7 +100,7 @@ class _Measured:
     """Images to measure on: what is found in them, and what is true."""
 
     def __init__(
-        self, data: DecodedSet, found: Mapping[int, Points], indices: Indices, size: int
+        self, data: DecodedSet, found: Mapping[int, PointArray], indices: Indices, size: int
     ) -> None:
         self.truth, self.size = data.crop_points(indices, size), size
         self.lengths = data.scheme.normaliser.lengths(self.truth, data.lengths[indices])
@@ -115,7 +113,7 @@ class _Measured:
 
 def measure(
     data: DecodedSet,
-    found: Mapping[int, Points],
+    found: Mapping[int, PointArray],
     draws: Sequence[Indices],
     test: _Measured,
     alike: _Measured,
@@ -130,7 +128,7 @@ def measure(
     for chosen in draws:
         x = np.stack([found[int(index)] for index in chosen])
         y = data.crop_points(chosen, test.size)
-        report = judge(x, Annotated(data.scheme, data.images[chosen, middle, middle], y))
+        report = judge(x, NamedCrops(data.scheme, data.images[chosen, middle, middle], y))
         try:
             check_informative(report, "")
         except UserError:

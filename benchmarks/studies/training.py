@@ -34,7 +34,7 @@ from lmk.train.config import AdaptConfig, CoreConfig, Width, for_device
 from lmk.train.core import Supervision
 from lmk.train.datasets import decode, open_dataset
 from lmk.train.device import pick_device, pick_dtype
-from lmk.train.loop import Choice, Compiled, Run
+from lmk.train.loop import Choice, Compiled, TrainingRun
 from lmk.train.network import WIDTHS, HourglassConfig, LandmarkNetwork
 from lmk.train.split import split_indices
 
@@ -209,9 +209,9 @@ def _network(width: Width, input_size: int, landmarks: int) -> LandmarkNetwork:
     return LandmarkNetwork(HourglassConfig(landmarks, WIDTHS[width], input_size))
 
 
-def _unwatched(config: AdaptConfig | CoreConfig) -> Run:
+def _unwatched(config: AdaptConfig | CoreConfig) -> TrainingRun:
     # Never entered, so that nothing is written.
-    return Run(Path(tempfile.gettempdir()), config, 10**6, None, console())
+    return TrainingRun(Path(tempfile.gettempdir()), config, 10**6, None, console())
 
 
 def breakdown(turn: Callable[[], None], steps: int, device: torch.device) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from lmk.runtime.model.composition import compose_file
 from lmk.runtime.model.contract import default_names
 from lmk.runtime.model.probe import probe_crops
 from lmk.train.datasets import find
-from lmk.train.loop.run import Run
+from lmk.train.loop.run import TrainingRun
 from lmk.train.network import hourglass
 from lmk.train.network.category import new_category, save_pack
 from lmk.train.network.checkpoint import load_core, save_core
@@ -75,7 +75,7 @@ def made(tmp_path_factory, cache):
 @pytest.fixture
 def press_ctrl_c(monkeypatch):
     """Return a function after whose call a SIGINT reaches the process in that step of any run."""
-    log = Run.log
+    log = TrainingRun.log
 
     def at(step: int) -> None:
         def interrupting(self, *values):
@@ -83,7 +83,7 @@ def press_ctrl_c(monkeypatch):
             if self.step == step:
                 signal.raise_signal(signal.SIGINT)
 
-        monkeypatch.setattr(Run, "log", interrupting)
+        monkeypatch.setattr(TrainingRun, "log", interrupting)
 
     return at
 

@@ -16,7 +16,7 @@ from lmk.train.config import AdaptConfig, CoreConfig
 from lmk.train.datasets.decoded import DecodedSet, decode
 from lmk.train.datasets.drawn.drawn import builtin
 from lmk.train.datasets.sample import scheme_of
-from lmk.train.loop.run import Run
+from lmk.train.loop.run import TrainingRun
 from lmk.train.network import hourglass
 from lmk.train.network.bottleneck import BETA
 from lmk.train.network.checkpoint import save_core
@@ -111,7 +111,7 @@ def _common(output: Path) -> dict[str, object]:
 @pytest.fixture
 def press_ctrl_c(monkeypatch):
     """Return a function after whose call a SIGINT reaches the process during that step."""
-    log = Run.log
+    log = TrainingRun.log
 
     def at(step: int) -> None:
         def interrupting(self, batch, values):
@@ -119,7 +119,7 @@ def press_ctrl_c(monkeypatch):
             if self.step == step:
                 signal.raise_signal(signal.SIGINT)
 
-        monkeypatch.setattr(Run, "log", interrupting)
+        monkeypatch.setattr(TrainingRun, "log", interrupting)
 
     return at
 

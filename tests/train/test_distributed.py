@@ -36,12 +36,12 @@ from lmk.train.datasets.drawn import builtin
 kind, category, crop, stop = (options.pop(n) for n in ("kind", "category", "crop", "stop"))
 options = {n: Path(v) if n in ("output", "core") and v else v for n, v in options.items()}
 if stop and int(os.environ["RANK"]) == 1:
-    log = run.Run.log
+    log = run.TrainingRun.log
     def interrupting(self, images, values):
         log(self, images, values)
         if self.step == stop:
             signal.raise_signal(signal.SIGINT)
-    run.Run.log = interrupting
+    run.TrainingRun.log = interrupting
 with distributed.joined(torch.device("cpu")):
     with distributed.leader_first():
         data = decode(builtin(category, 40), 64, crop, Path(sys.argv[2]))

@@ -82,8 +82,8 @@ def test_several_are_handed_over_and_a_failure_is_the_exit_code(tmp_path, monkey
         assert jobs == 3
         first, second = categories
         return [
-            many.Outcome(first.name, "done", "All good.", first.config.output, 7, 1.0),
-            many.Outcome(second.name, second_state, "no image found"),
+            many.Ended(first.name, "done", "All good.", first.config.output, 7, 1.0),
+            many.Ended(second.name, second_state, "no image found"),
         ]
 
     monkeypatch.setattr(many, "adapt_many", adapt_many)

@@ -26,7 +26,7 @@ from lmk.train.loop import (
     Losses,
     Models,
     Optimizers,
-    Run,
+    TrainingRun,
     compiled,
     follow,
     step_decay,
@@ -68,7 +68,7 @@ def adapt(config: AdaptConfig, data: DecodedSet) -> Path:
     width = next((name for name, w in WIDTHS.items() if w == core.config.width), config.width)
     config = replace(config, input_size=core.config.input_size, width=width)
     phase = finetune_phase(config) if config.method == "projection+finetune" else config
-    run = Run(
+    run = TrainingRun(
         folder=config.output.with_suffix(""),
         config=config,
         steps=phase.steps or UNBOUNDED,
@@ -89,7 +89,7 @@ class Adaptation:
         core: LandmarkNetwork,
         data: DecodedSet,
         device: torch.device,
-        run: Run,
+        run: TrainingRun,
     ) -> None:
         self.config, self.data, self.device, self.run = config, data, device, run
         self.dtype = pick_dtype(config.dtype, device)

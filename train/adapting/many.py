@@ -24,7 +24,7 @@ from lmk.train.config import AdaptConfig
 from lmk.train.datasets import CropMode
 from lmk.train.loop import on_sigint, training_set
 
-State = Literal["done", "done before", "stopped", "not begun", "failed"]
+Ending = Literal["done", "done before", "stopped", "not begun", "failed"]
 _POLL = 0.5  # seconds between two looks at whether Ctrl-C was pressed
 # What a pack was made with, but for where, how fast and how much of it was shown.
 _FREE = {"output", "core", "vgg", "device", "threads", "resume", "preview_every", "report"}
@@ -32,7 +32,7 @@ _FREE |= {"compile"}
 
 
 @dataclass(frozen=True)
-class Category:
+class Request:
     """What to adapt to, as the user calls it, and how."""
 
     data: str
@@ -51,73 +51,75 @@ class Category:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of a category; `says` is the verdict on its landmarks, or what went wrong."""
+class Ended:
+    """How a request ended; `says` is the verdict on its landmarks, or what went wrong."""
 
     name: str
-    state: State
+    state: Ending
     says: str = ""
     pack: Path | None = None  # if this has made one, whole or as far as it got
     steps: int | None = None
     seconds: float | None = None  # of training, those before a resume included
 
 
-def adapt_many(categories: Sequence[Category], jobs: int | None = None) -> list[Outcome]:
-    """Adapt to every category, `jobs` at once; the outcomes in the order of `categories`.
+def adapt_many(requests: Sequence[Request], jobs: int | None = None) -> list[Ended]:
+    """Carry out all requests, `jobs` at once; how they ended, in their order.
 
     Each writes its pack, and what it has to say to its log. One that fails does not stop the rest.
     Of those to be resumed finished ones are left alone, and the others go on or begin. After
     Ctrl-C all stop, with everything saved; after a second one KeyboardInterrupt is raised at once.
     Raises UserError for two of one name, for one GPU named, and as `joined_ray`.
     """
-    _check(categories)
-    outcomes = {c.name: _outcome(c, "done before") for c in categories if _is_made(c)}
-    todo = [_resumable(c) for c in categories if c.name not in outcomes]
+    _check(requests)
+    ends = {one.name: _end(one, "done before") for one in requests if _is_made(one)}
+    todo = [_resumable(one) for one in requests if one.name not in ends]
     if todo:
         config = todo[0].config
         with joined_ray() as ray:
             nodes, use_gpus = machines(ray), config.device != "cpu"
             share = share_out(nodes, len(todo), jobs, config.threads, use_gpus)
-            for outcome in _run(ray, todo, share):
-                outcomes[outcome.name] = outcome
-                console().print(_line(outcome))
-    return [outcomes[category.name] for category in categories]
+            for end in _run(ray, todo, share):
+                ends[end.name] = end
+                took = "" if end.steps is None else f" after {end.steps} steps, {end.seconds:.0f} s"
+                says = f"; {end.says}" if end.says else ""
+                console().print(f"{end.name}: {end.state}{took}{says}")
+    return [ends[request.name] for request in requests]
 
 
-def print_outcomes(outcomes: Sequence[Outcome]) -> None:
-    """A table of what became of every category, on standard error."""
+def print_ends(ends: Sequence[Ended]) -> None:
+    """A table of how every request ended, on standard error."""
     table = Table()
     table.add_column("category")
     table.add_column("")
     table.add_column("steps", justify="right")
     table.add_column("seconds", justify="right")
     table.add_column("", overflow="fold")
-    for one in outcomes:
+    for one in ends:
         numbers = ("-" if value is None else f"{value:.0f}" for value in (one.steps, one.seconds))
         table.add_row(Text(one.name), one.state, *numbers, Text(one.says))
     console().print(table, soft_wrap=False)
 
 
-def _check(categories: Sequence[Category]) -> None:
+def _check(requests: Sequence[Request]) -> None:
     data_of: dict[str, str] = {}
-    for category in categories:
-        name, data = category.name, category.data
+    for request in requests:
+        name, data = request.name, request.data
         if name in data_of:
             raise UserError(
                 f"--data: got {data_of[name]} and {data}, both called {name}, expected a name "
                 "each; rename one"
             )
         data_of[name] = data
-        if category.config.device.startswith("cuda:"):
+        if request.config.device.startswith("cuda:"):
             raise UserError(
-                f"--device: got {category.config.device} for several --data, expected auto, cpu "
+                f"--device: got {request.config.device} for several --data, expected auto, cpu "
                 "or cuda; choose GPUs by CUDA_VISIBLE_DEVICES"
             )
 
 
-def _is_made(category: Category) -> bool:
+def _is_made(request: Request) -> bool:
     """Whether a resume has nothing to do: the pack is finished and was made as is asked for."""
-    config = category.config
+    config = request.config
     if not (config.resume and is_finished(config.output)):
         return False
     header = read_header(config.output)
@@ -128,24 +130,24 @@ def _is_made(category: Category) -> bool:
     return header["core_sha256"] == core and asked == made
 
 
-def _resumable(category: Category) -> Category:
+def _resumable(request: Request) -> Request:
     """The same, begun anew if it is to be resumed and there is nothing to go on from."""
-    config = category.config
+    config = request.config
     resume = config.resume and (has_begun(config.output) or config.output.exists())
-    return replace(category, config=replace(config, resume=resume))
+    return replace(request, config=replace(config, resume=resume))
 
 
-def _run(ray: Any, todo: Sequence[Category], share: Share) -> Iterator[Outcome]:
-    """Keep `share.jobs` tasks running until all are done or Ctrl-C; the outcomes as they come."""
+def _run(ray: Any, todo: Sequence[Request], share: Share) -> Iterator[Ended]:
+    """Keep `share.jobs` tasks running until all are done or Ctrl-C; how they ended, as they do."""
     task = ray.remote(max_retries=0)(work).options(num_cpus=share.cpus, num_gpus=share.gpus)
     place, waiting = here(), deque(todo)
-    running, stop = dict[Any, Category](), _Stop()
+    running, stop = dict[Any, Request](), _Stop()
     with on_sigint(stop):
         while running or (waiting and not stop.asked):
             while waiting and len(running) < share.jobs and not stop.asked:
-                category = waiting.popleft()
-                console().print(f"{category.name}: begun, see {category.log}")
-                running[task.remote(category, place, share)] = category
+                request = waiting.popleft()
+                console().print(f"{request.name}: begun, see {request.log}")
+                running[task.remote(request, place, share)] = request
             if stop.asked and not stop.passed_on:
                 stop.passed_on = True
                 console().print("stopping: what was learnt is being saved; once more to kill")
@@ -153,7 +155,7 @@ def _run(ray: Any, todo: Sequence[Category], share: Share) -> Iterator[Outcome]:
                     ray.cancel(one)  # comes as Ctrl-C in the task
             for one in ray.wait(list(running), timeout=_POLL)[0] if running else []:
                 yield _result(ray, one, running.pop(one))
-    yield from (Outcome(category.name, "not begun") for category in waiting)
+    yield from (Ended(request.name, "not begun") for request in waiting)
 
 
 class _Stop:
@@ -167,34 +169,35 @@ class _Stop:
         self.asked = True  # no printing here: the signal may have come amid another print
 
 
-def _result(ray: Any, reference: Any, category: Category) -> Outcome:
+def _result(ray: Any, reference: Any, request: Request) -> Ended:
     """What a task that has ended gave, or how it died."""
     try:
         return ray.get(reference)
     except ray.exceptions.TaskCancelledError:  # before it had begun
-        return Outcome(category.name, "stopped")
+        return Ended(request.name, "stopped")
     except ray.exceptions.RayError as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        return Outcome(category.name, "failed", f"its process died: {reason}")
+        return Ended(request.name, "failed", f"its process died: {reason}")
 
 
-def work(category: Category, place: Place, share: Share) -> Outcome:
+def work(request: Request, place: Place, share: Share) -> Ended:
     """What a task does: decode and train, with its words in the log; it raises nothing."""
-    config = category.config
+    config = request.config
     if not share.gpus:
         config = replace(config, threads=config.threads or share.cpus)
     try:
-        with at(place), _told_to(category.log):
+        with at(place), _told_to(request.log):
             try:
-                adapt(config, training_set(category.data, category.layout, category.crop, config))
+                adapt(config, training_set(request.data, request.layout, request.crop, config))
             except KeyboardInterrupt:
-                return _outcome(category, "stopped")
-            return _outcome(category, "done", _last_line(category.log))
+                return _end(request, "stopped")
+            # The verdict, if a page was written: a run ends with it.
+            return _end(request, "done", request.log.read_text().rstrip().rpartition("\n")[2])
     except KeyboardInterrupt:
-        return Outcome(category.name, "stopped")
+        return Ended(request.name, "stopped")
     except Exception as error:
         line, _ = explain(error)
-        return Outcome(category.name, "failed", line or f"internal error: {error!r}")
+        return Ended(request.name, "failed", line or f"internal error: {error!r}")
 
 
 @contextlib.contextmanager
@@ -214,21 +217,10 @@ def _told_to(log: Path) -> Iterator[None]:
             raise
 
 
-def _last_line(log: Path) -> str:
-    """The verdict, if a page was written: a run ends with it."""
-    return log.read_text().rstrip().rpartition("\n")[2]
-
-
-def _outcome(category: Category, state: State, says: str = "") -> Outcome:
-    """The outcome with what the header of the pack tells."""
-    path = category.config.output
+def _end(request: Request, state: Ending, says: str = "") -> Ended:
+    """How it ended, with what the header of the pack tells."""
+    path = request.config.output
     header = read_header(path) if path.exists() else {"finished": True}
     if header["finished"] and state == "stopped":  # none yet, or that of an earlier run
-        return Outcome(category.name, state, says)
-    return Outcome(category.name, state, says, path, header["step"], header["seconds"])
-
-
-def _line(outcome: Outcome) -> str:
-    """One line on the terminal for the end of a category."""
-    took = "" if outcome.steps is None else f" after {outcome.steps} steps, {outcome.seconds:.0f} s"
-    return f"{outcome.name}: {outcome.state}{took}" + f"; {outcome.says}" * bool(outcome.says)
+        return Ended(request.name, state, says)
+    return Ended(request.name, state, says, path, header["step"], header["seconds"])

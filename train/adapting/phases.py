@@ -13,8 +13,6 @@ from lmk.train.config import AdaptConfig
 from lmk.train.loop import STATE_NAME
 from lmk.train.network import checkpoint, load_pack, plain_state
 
-State = dict[str, Tensor]
-
 
 def projection_phase(config: AdaptConfig) -> AdaptConfig:
     """The first half of the budget, as a run of its own inside the folder of the whole one."""
@@ -51,7 +49,7 @@ def has_begun(output: Path) -> bool:
     return _has_state(output) or _has_state(_first(output))
 
 
-def handed_on(pack: Path, core: Path | None) -> dict[str, State]:
+def handed_on(pack: Path, core: Path | None) -> dict[str, dict[str, Tensor]]:
     """Detector, its W·theta as plain weights, and generator of a finished projection."""
     tensors, _ = checkpoint.load(pack.with_suffix("") / STATE_NAME, "run")
     prefix = "model.generator."

@@ -2,8 +2,8 @@
 
 from lmk.train.judge.consistency import Views, find_landmarks, prepared, views
 from lmk.train.judge.evaluation import COLLAPSED_SPREAD, REFERENCE, evaluate, spread_over
-from lmk.train.judge.named_pack import Annotated, check_informative, judge, name_pack
-from lmk.train.judge.naming_fit import RIDGES, fit
+from lmk.train.judge.naming import NamedCrops, check_informative, judge, name_pack
+from lmk.train.judge.point_fit import RIDGES, fit
 from lmk.train.judge.regression import LinearRegressor, errors_percent, pck
 from lmk.train.judge.report import write_report
 from lmk.train.judge.table import print_evaluation, print_naming

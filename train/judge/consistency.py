@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from lmk.runtime.errors import UserError
 from lmk.train import augment
 from lmk.train.config import EvaluateConfig
-from lmk.train.datasets import DecodedSet
+from lmk.train.datasets import DecodedSet, PointArray
 from lmk.train.device import pick_device, to_float
 from lmk.train.draws import generator
 from lmk.train.network import LandmarkNetwork, find
+from lmk.train.split import Indices
 
-Points = NDArray[np.float32]
 _STREAM = 3  # of the random numbers: training has its own
 
 
@@ -28,11 +28,11 @@ class Views:
     """The same N images under V transforms, of which the first changes nothing."""
 
     images: NDArray[np.uint8]  # (V,N,S,S,3) RGB
-    found: Points  # (V,N,K,2) landmarks in pixels of the view
-    expected: Points  # (V,N,K,2) where those of view 0 have gone, in pixels of the view
+    found: PointArray  # (V,N,K,2) landmarks in pixels of the view
+    expected: PointArray  # (V,N,K,2) where those of view 0 have gone, in pixels of the view
 
     @property
-    def errors(self) -> Points:
+    def errors(self) -> PointArray:
         """Distances (V,N,K) in pixels from found to expected; NaN where that is out of sight."""
         return consistency_errors(self.found, self.expected, self.images.shape[2])
 
@@ -40,7 +40,7 @@ class Views:
 def views(
     model: LandmarkNetwork,
     data: DecodedSet,
-    indices: NDArray[np.intp],
+    indices: Indices,
     config: EvaluateConfig,
     views: int = 1,
 ) -> Views:
@@ -76,9 +76,7 @@ def prepared(model: LandmarkNetwork, config: EvaluateConfig) -> LandmarkNetwork:
     return ready
 
 
-def transforms(
-    indices: NDArray[np.intp], size: int, config: EvaluateConfig, view: int = 1
-) -> Tensor | None:
+def transforms(indices: Indices, size: int, config: EvaluateConfig, view: int = 1) -> Tensor | None:
     """Random similarities (N,3,3) of the crops of images `indices`, as `augment` has them.
 
     None for view 0, which is the image as it is.
@@ -97,7 +95,7 @@ def transforms(
     )
 
 
-def moved(points: Points, moves: Tensor | None) -> Points:
+def moved(points: PointArray, moves: Tensor | None) -> PointArray:
     """Points (N,K,2) in pixels of crops -> where they are in the views that `moves` give."""
     if moves is None:
         return points
@@ -108,11 +106,11 @@ def moved(points: Points, moves: Tensor | None) -> Points:
 def find_landmarks(
     model: LandmarkNetwork,
     data: DecodedSet,
-    indices: NDArray[np.intp],
+    indices: Indices,
     batch: int = 32,
     moves: Tensor | None = None,
     into: NDArray[np.uint8] | None = None,
-) -> Points:
+) -> PointArray:
     """Landmarks (N,K,2) in pixels of the central crops, seen through `moves` (N,3,3) if given.
 
     The model is taken as it is: `prepared` sets device and batch-norm. `into` (N,S,S,3) receives
@@ -135,7 +133,7 @@ def find_landmarks(
 
 
 def _crops(
-    model: LandmarkNetwork, data: DecodedSet, indices: NDArray[np.intp], moves: Tensor | None
+    model: LandmarkNetwork, data: DecodedSet, indices: Indices, moves: Tensor | None
 ) -> Tensor:
     """What the network sees of some images: float (B,3,S,S) in [0, 1]."""
     device = next(model.parameters()).device
@@ -149,7 +147,7 @@ def _crops(
     return crops.contiguous(memory_format=torch.channels_last)  # sampling has undone it
 
 
-def consistency_errors(found: Points, expected: Points, size: int) -> Points:
+def consistency_errors(found: PointArray, expected: PointArray, size: int) -> PointArray:
     """Distances (…,K) in pixels from found (…,K,2) to expected points.
 
     NaN where the expected point is not in the crop of `size` pixels, hence cannot be found.
@@ -158,7 +156,7 @@ def consistency_errors(found: Points, expected: Points, size: int) -> Points:
     return np.where(inside, np.linalg.norm(found - expected, axis=-1), np.nan).astype(np.float32)
 
 
-def following(still: Points, found: Points, expected: Points) -> float | None:
+def following(still: PointArray, found: PointArray, expected: PointArray) -> float | None:
     """How far landmarks (N,K,2) move in proportion to how far the image has moved them.
 
     1 for a perfect detector, 0 for one that says the same whatever it is shown: the slope of the

@@ -7,18 +7,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from lmk.runtime.errors import UserError
 from lmk.train.config import EvaluateConfig
-from lmk.train.datasets import CropMode, DecodedSet
+from lmk.train.datasets import CropMode, DecodedSet, PointArray
 from lmk.train.judge import consistency
 from lmk.train.judge.regression import regress
 from lmk.train.network import LandmarkNetwork
-from lmk.train.split import split_indices
+from lmk.train.split import Indices, split_indices
 
-Points = NDArray[np.float32]
-Indices = NDArray[np.intp]
 REFERENCE = 128  # pixels; networks of another input are compared at this one
 COLLAPSED_SPREAD = 6.0  # pixels: under it the landmarks sit on one blob and mean nothing
 COLLAPSED_FOLLOWING = 0.2  # under it they stay where they are, whatever the image shows
@@ -66,8 +63,8 @@ def evaluate(
         **_steadiness(found, again, consistency.moved(found, moves), size),
     }
     if data.landmark_names:
-        source = _Annotated(fit_on or data, spread_over(train, config.regressor_images), size)
-        target = _Annotated(data, test, size)
+        source = _Truth(fit_on or data, spread_over(train, config.regressor_images), size)
+        target = _Truth(data, test, size)
         report |= _regressions(ready, source, target, found, config)
     return report
 
@@ -103,7 +100,9 @@ def _named(landmarks: tuple[str, ...]) -> str:
     return f"{len(landmarks)} ({', '.join(landmarks[:5])}{more})"
 
 
-def _steadiness(found: Points, again: Points, expected: Points, size: int) -> dict[str, Any]:
+def _steadiness(
+    found: PointArray, again: PointArray, expected: PointArray, size: int
+) -> dict[str, Any]:
     """Consistency, spread and collapse, of points (N,K,2) in pixels of crops of `size`."""
     scale = REFERENCE / size
     errors = consistency.consistency_errors(again, expected, size)
@@ -133,7 +132,7 @@ def _steadiness(found: Points, again: Points, expected: Points, size: int) -> di
 
 
 @dataclass
-class _Annotated:
+class _Truth:
     """The images of a set whose points are all there, in pixels of the network's crop."""
 
     data: DecodedSet
@@ -149,9 +148,9 @@ class _Annotated:
 
 def _regressions(
     model: LandmarkNetwork,
-    source: _Annotated,
-    target: _Annotated,
-    found: Points,
+    source: _Truth,
+    target: _Truth,
+    found: PointArray,
     config: EvaluateConfig,
 ) -> dict[str, Any]:
     """Forward and backward, fitted to the images of `source`; `found` are those of `target`."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lmk.runtime.errors import UserError
 from lmk.train.config import EvaluateConfig
 from lmk.train.datasets import PointArray
+from lmk.train.split import Indices
 
-Points = NDArray[np.float32]
 SIZES = (1, 5, 10, 100, 500, 1000, 5000)  # numbers of training images (paper, table 2)
 THRESHOLDS = tuple(float(percent) for percent in range(51))  # of the cumulative curves
 
@@ -24,7 +23,7 @@ class LinearRegressor:
     Raises UserError for fewer than `images_needed` images.
     """
 
-    def __init__(self, x: Points, y: Points, ridge: float, bias: bool = True) -> None:
+    def __init__(self, x: PointArray, y: PointArray, ridge: float, bias: bool = True) -> None:
         needed = images_needed(x.shape[1], ridge, bias)
         if len(x) < needed:
             raise UserError(
@@ -43,7 +42,7 @@ class LinearRegressor:
         else:  # points that never move, or always together, make X'X singular
             self.weight = np.linalg.lstsq(a, b, rcond=None)[0]
 
-    def __call__(self, x: Points) -> Points:
+    def __call__(self, x: PointArray) -> PointArray:
         flat = (x - self.x_mean).reshape(len(x), -1) @ self.weight
         return (flat.reshape(len(x), *self.shape) + self.y_mean).astype(np.float32)
 
@@ -53,16 +52,16 @@ def images_needed(points: int, ridge: float, bias: bool = True) -> int:
     return 1 if ridge > 0 else 2 * points + bias
 
 
-def errors_percent(predicted: Points, truth: Points, lengths: Points) -> Points:
+def errors_percent(predicted: PointArray, truth: PointArray, lengths: PointArray) -> PointArray:
     """Mean distance of points (N,Q,2) in % of `lengths` (N,): an error (N,) for each image."""
     return np.linalg.norm(predicted - truth, axis=2).mean(axis=1) / lengths * 100
 
 
 def regress(
     name: str,
-    train: tuple[Points, Points],
-    test: tuple[Points, Points],
-    lengths: Points,
+    train: tuple[PointArray, PointArray],
+    test: tuple[PointArray, PointArray],
+    lengths: PointArray,
     config: EvaluateConfig,
 ) -> dict[str, Any]:
     """Errors of regressors x -> y fitted to `train` and measured on `test`, pairs of (N,P,2).
@@ -87,21 +86,21 @@ def regress(
     }
 
 
-def cumulative(errors: Points) -> list[float]:
+def cumulative(errors: PointArray) -> list[float]:
     """Share of images whose error is at most each of THRESHOLDS."""
     return (errors[:, None] <= np.array(THRESHOLDS)).mean(axis=0).tolist()
 
 
-def subsets(count: int, size: int, config: EvaluateConfig) -> list[NDArray[np.intp]]:
+def subsets(count: int, size: int, config: EvaluateConfig) -> list[Indices]:
     """Seeded random choices of `size` out of `count` training images, the same for every model."""
     draws = (np.random.default_rng((config.seed, size, i)) for i in range(config.repeats))
     return [draw.permutation(count)[:size] for draw in draws]
 
 
 def _by_images(
-    train: tuple[Points, Points],
-    test: tuple[Points, Points],
-    lengths: Points,
+    train: tuple[PointArray, PointArray],
+    test: tuple[PointArray, PointArray],
+    lengths: PointArray,
     config: EvaluateConfig,
 ) -> list[dict[str, Any]]:
     """Mean and spread of the error for each number of images that exists and can be solved."""
@@ -127,7 +126,7 @@ def _by_images(
     return rows
 
 
-def _mean_shape(points: Points) -> Points:
+def _mean_shape(points: PointArray) -> PointArray:
     """What one says without looking: (1,Q,2)."""
     return points.mean(axis=0, keepdims=True)
 

@@ -19,24 +19,23 @@ from PIL import Image
 from lmk.runtime.files import write_bytes
 from lmk.runtime.outputs import colour
 from lmk.train.config import EvaluateConfig
-from lmk.train.datasets import DecodedSet
+from lmk.train.datasets import DecodedSet, PointArray
 from lmk.train.device import to_float
 from lmk.train.judge import steadiness
 from lmk.train.judge.consistency import Views, prepared, views
 from lmk.train.judge.evaluation import spread_over
 from lmk.train.judge.steadiness import Landmark, Steadiness
 from lmk.train.network import LandmarkNetwork, find, versions
-from lmk.train.split import split_indices
+from lmk.train.split import Indices, split_indices
 
 GALLERY = 8  # images of each third: the best, the middling, the worst
 _JPEG_QUALITY = 85
 _BLUR = 0.016  # of the crop's side: standard deviation of the dots that the maps are made of
 _Pixels = NDArray[np.uint8]
-_Points = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Picture:
+class MarkedPicture:
     """A picture with landmarks over it, in pixels of the crop, edges (as SVG has them)."""
 
     uri: str
@@ -99,9 +98,7 @@ def _template(size: int) -> jinja2.Template:
     return environment.get_template("report.html.jinja")
 
 
-def _choose(
-    data: DecodedSet, header: Mapping[str, Any], most: int | None
-) -> tuple[NDArray[np.intp], str]:
+def _choose(data: DecodedSet, header: Mapping[str, Any], most: int | None) -> tuple[Indices, str]:
     """Indices of images that the pack was not adapted to, if there are, and what these are."""
     everything = np.arange(len(data.names))
     if data.name != header["data"]:
@@ -113,7 +110,7 @@ def _choose(
 
 
 @torch.inference_mode()
-def _scores(model: LandmarkNetwork, images: _Pixels, config: EvaluateConfig) -> _Points:
+def _scores(model: LandmarkNetwork, images: _Pixels, config: EvaluateConfig) -> PointArray:
     """Scores (N,K) of the landmarks in crops (N,S,S,3)."""
     ready = prepared(model, config)
     device, pixels = next(ready.parameters()).device, torch.from_numpy(images)
@@ -130,25 +127,25 @@ def _uri(image: _Pixels) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def _over(points: _Points) -> tuple[tuple[float, float], ...]:
+def _over(points: PointArray) -> tuple[tuple[float, float], ...]:
     """Pixel centres (K,2) -> edges, as SVG has them."""
     return tuple((round(float(x) + 0.5, 2), round(float(y) + 0.5, 2)) for x, y in points)
 
 
-def _ranked(judged: Steadiness) -> NDArray[np.intp]:
+def _ranked(judged: Steadiness) -> Indices:
     """Images from best to worst; those in which nothing could be measured are last."""
     return np.argsort(judged.errors_px, kind="stable")
 
 
-def _key(seen: Views, judged: Steadiness) -> Picture:
+def _key(seen: Views, judged: Steadiness) -> MarkedPicture:
     """The best image, on which the landmarks are named."""
     best = _ranked(judged)[0]
     names = ", ".join(landmark.name for landmark in judged.landmarks)
     alt = f"The image they are found in best, with the landmarks {names}"
-    return Picture(_uri(seen.images[0, best]), alt, found=_over(seen.found[0, best]))
+    return MarkedPicture(_uri(seen.images[0, best]), alt, found=_over(seen.found[0, best]))
 
 
-def _maps(seen: Views, judged: Steadiness) -> list[Picture]:
+def _maps(seen: Views, judged: Steadiness) -> list[MarkedPicture]:
     """For each landmark where it lands: in its colour over the pale mean of all crops."""
     mean = seen.images[0].mean(axis=(0, 3))[..., None]  # grey: the colour is the map
     mean = 40 + 130 * (mean - mean.min()) / max(float(np.ptp(mean)), 1)
@@ -161,21 +158,21 @@ def _maps(seen: Views, judged: Steadiness) -> list[Picture]:
         share = (density / max(density.max(), 1e-12))[..., None]
         blend = mean * (1 - share) + np.array(colour(landmark.index)) * share
         alt = f"Where {landmark.name} lands, over the mean of {judged.images} images"
-        pictures.append(Picture(_uri(blend.round().astype(np.uint8)), alt))
+        pictures.append(MarkedPicture(_uri(blend.round().astype(np.uint8)), alt))
     return pictures
 
 
-def _transformed(seen: Views, judged: Steadiness, names: list[str]) -> list[list[Picture]]:
+def _transformed(seen: Views, judged: Steadiness, names: list[str]) -> list[list[MarkedPicture]]:
     """The best, the median and the worst image, each as it is and transformed."""
     order = _ranked(judged)
     kinds = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
     errors = seen.errors
-    rows: dict[int, list[Picture]] = {}
+    rows: dict[int, list[MarkedPicture]] = {}
     for kind, image in kinds.items():
         if image in rows:  # there are fewer than three
             continue
         rows[image] = [
-            Picture(
+            MarkedPicture(
                 uri=_uri(seen.images[view, image]),
                 alt=f"{names[image]}, {f'transform {view}' if view else 'as it is'}",
                 caption=f"off by {_px(_mean(errors[view, image]))}" if view else f"{kind} image",
@@ -187,7 +184,7 @@ def _transformed(seen: Views, judged: Steadiness, names: list[str]) -> list[list
     return list(rows.values())
 
 
-def _gallery(seen: Views, judged: Steadiness, names: list[str]) -> dict[str, list[Picture]]:
+def _gallery(seen: Views, judged: Steadiness, names: list[str]) -> dict[str, list[MarkedPicture]]:
     """Images with their landmarks, from best to worst: all, or some of each third."""
     order = _ranked(judged)
     total, middle = len(order), (len(order) - GALLERY) // 2
@@ -197,7 +194,7 @@ def _gallery(seen: Views, judged: Steadiness, names: list[str]) -> dict[str, lis
         parts = {f"All {total}, from best to worst": slice(total)}
     return {
         title: [
-            Picture(
+            MarkedPicture(
                 uri=_uri(seen.images[0, image]),
                 alt=f"{names[image]} with its landmarks",
                 caption=f"{rank + 1}: {_px(judged.errors_px[image])}",
@@ -209,7 +206,7 @@ def _gallery(seen: Views, judged: Steadiness, names: list[str]) -> dict[str, lis
     }
 
 
-def _mean(errors: _Points) -> float:
+def _mean(errors: PointArray) -> float:
     seen = errors[np.isfinite(errors)]
     return float(seen.mean()) if len(seen) else math.nan
 

@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lmk.runtime.model import STRIDE
+from lmk.train.datasets import PointArray
 from lmk.train.judge.consistency import Views, following
 from lmk.train.judge.evaluation import COLLAPSED_SPREAD, REFERENCE
-
-Verdict = Literal["steady", "wobbly", "stuck"]
 
 # Under the transforms of `evaluate` a landmark that sees nothing is off by 4 % of the crop (median;
 # measured on an untrained network). Steady is, typically, half of that,
@@ -39,7 +37,7 @@ class Landmark:
 
     index: int
     name: str
-    verdict: Verdict
+    verdict: Literal["steady", "wobbly", "stuck"]
     median_px: float  # distance from where a transform should have put it
     p90_px: float  # the distance that one view in ten exceeds
     still_px: float  # the median if it never moved
@@ -69,7 +67,7 @@ class Steadiness:
     size: int  # side of the crop in pixels
     images: int  # N
     views: int  # transforms of each image
-    errors_px: NDArray[np.float32]  # (N,) mean over landmarks and views; NaN: none in sight
+    errors_px: PointArray  # (N,) mean over landmarks and views; NaN: none in sight
     spread_px: float  # rms distance of an image's landmarks from their centre
     collapsed: bool  # that is so small that nothing else counts
 
@@ -79,7 +77,7 @@ class Steadiness:
         each = [landmark.still_px for landmark in self.landmarks]
         return float(np.mean([px for px in each if math.isfinite(px)] or [math.nan]))
 
-    def having(self, verdict: Verdict) -> list[Landmark]:
+    def having(self, verdict: str) -> list[Landmark]:
         """The landmarks of that verdict, in order."""
         return [landmark for landmark in self.landmarks if landmark.verdict == verdict]
 
@@ -108,7 +106,7 @@ class Steadiness:
         return f"{counts[0][1]} of {total} landmarks are steady, {parts[0]}, {parts[1]}."
 
 
-def measure(views: Views, scores: NDArray[np.float32], names: tuple[str, ...]) -> Steadiness:
+def measure(views: Views, scores: PointArray, names: tuple[str, ...]) -> Steadiness:
     """Judge the K landmarks `names` by two or more `views`; scores (N,K) are those of view 0.
 
     Raises ValueError when there is nothing but view 0, or numbers that do not match.
@@ -162,22 +160,20 @@ def _motion(views: Views, k: int) -> tuple[float, float, float]:
         return math.nan, math.nan, math.nan
     expected, found = views.expected[1:, :, k][seen], views.found[1:, :, k][seen]
     start = np.broadcast_to(views.found[0, :, k], (*seen.shape, 2))[seen]
-    should, does = (float(np.median(_lengths(ends - start))) for ends in (expected, found))
+    should, does = (
+        float(np.median(np.linalg.norm(ends - start, axis=-1))) for ends in (expected, found)
+    )
     slope = following(start[:, None], found[:, None], expected[:, None])
     return should, does, math.nan if slope is None else slope
 
 
-def _lengths(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.linalg.norm(vectors, axis=-1)
-
-
-def _percentiles(errors: NDArray[np.float32], percent: float) -> list[float]:
+def _percentiles(errors: PointArray, percent: float) -> list[float]:
     """Of the errors (V,N,K) of each landmark, NaN where it was never in sight."""
     columns = (column[np.isfinite(column)] for column in errors.reshape(-1, errors.shape[2]).T)
     return [float(np.percentile(each, percent)) if len(each) else math.nan for each in columns]
 
 
-def _mean_of_each_image(errors: NDArray[np.float32]) -> NDArray[np.float32]:
+def _mean_of_each_image(errors: PointArray) -> PointArray:
     """Errors (V,N,K) -> (N,); NaN of what is out of sight does not count."""
     seen = np.isfinite(errors)
     total = np.where(seen, errors, 0).sum(axis=(0, 2), dtype=np.float32)
@@ -185,18 +181,14 @@ def _mean_of_each_image(errors: NDArray[np.float32]) -> NDArray[np.float32]:
         return total / seen.sum(axis=(0, 2), dtype=np.float32)
 
 
-def _same(still: NDArray[np.float32], p90s: list[float]) -> list[int | None]:
+def _same(still: PointArray, p90s: list[float]) -> list[int | None]:
     """For each landmark of `still` (N,K,2) the steadier one that it typically sits on, if any."""
     order = sorted(range(len(p90s)), key=lambda k: math.inf if math.isnan(p90s[k]) else p90s[k])
     same: list[int | None] = [None] * len(order)
     kept: list[int] = []
     for k in order:
-        near = (j for j in kept if _apart(still[:, j], still[:, k]) < SAME_PX)
-        same[k] = next(near, None)
+        apart = (np.median(np.linalg.norm(still[:, j] - still[:, k], axis=-1)) for j in kept)
+        same[k] = next((j for j, px in zip(kept, apart, strict=True) if px < SAME_PX), None)
         if same[k] is None:
             kept.append(k)
     return same
-
-
-def _apart(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    return float(np.median(_lengths(a - b)))

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from lmk.runtime.errors import UserError
 from lmk.train import distributed
-from lmk.train.loop.descend import Batch, Losses, out_of_memory
-from lmk.train.loop.run import Run
+from lmk.train.loop.descend import Losses, out_of_memory
+from lmk.train.loop.run import TrainingRun
 from lmk.train.loop.state import Models
 
 Choice = Literal["auto", "on", "graphs", "off"]
@@ -26,10 +27,10 @@ WORTH_STEPS, WORTH_MINUTES = 2000, 10.0
 
 def compiled(
     losses_of: LossesOf,
-    batches: Callable[[int], Batch],
+    batches: Callable[[int], tuple[Tensor, ...]],
     models: Models,
     choice: Choice,
-    run: Run,
+    run: TrainingRun,
 ) -> LossesOf:
     """`losses_of`, compiled for batches like `batches(0)` if `choice` says so (see `--compile`).
 
@@ -64,7 +65,7 @@ def _check(choice: Choice, device: torch.device) -> None:
         )
 
 
-def _pays(device: torch.device, run: Run) -> bool:
+def _pays(device: torch.device, run: TrainingRun) -> bool:
     if device.type != "cuda" or distributed.size() > 1:
         return False
     return run.steps >= WORTH_STEPS and (run.minutes is None or run.minutes >= WORTH_MINUTES)
@@ -93,12 +94,12 @@ class Compiled:
         # which it stops compiling without a word.
         torch.compiler.reset()
 
-    def __call__(self, *batch: torch.Tensor) -> Losses:
+    def __call__(self, *batch: Tensor) -> Losses:
         """What `losses_of` gives for `batch`, up to rounding."""
         self.prepare(batch)
         return self._sizes.get(len(batch[0]), self.losses_of)(*batch)
 
-    def prepare(self, batch: Batch) -> None:
+    def prepare(self, batch: tuple[Tensor, ...]) -> None:
         """Compile for the size of `batch`, unless that was done, by a rehearsal of the step.
 
         Raises what PyTorch raises when it is out of memory.
@@ -130,7 +131,7 @@ class Compiled:
         self.seconds += seconds
         self.say(f"compiled the step for {size} images in {seconds:.0f} s")
 
-    def _rehearse(self, losses_of: LossesOf, batch: Batch) -> None:
+    def _rehearse(self, losses_of: LossesOf, batch: tuple[Tensor, ...]) -> None:
         """Forward and backward, as dynamo compiles either when it is first run."""
         parameters = [
             parameter

@@ -13,7 +13,6 @@ from lmk.runtime.errors import UserError
 from lmk.train import distributed
 
 Losses = dict[str, Tensor]
-Batch = tuple[Tensor, ...]
 
 
 class Descent:
@@ -33,7 +32,9 @@ class Descent:
         self.models, self.optimizers, self.clip, self.say = models, optimizers, clip, say
         self.parts = 1
 
-    def __call__(self, batch: Batch, losses_of: Callable[..., Losses], lr: float) -> Losses:
+    def __call__(
+        self, batch: tuple[Tensor, ...], losses_of: Callable[..., Losses], lr: float
+    ) -> Losses:
         """The losses of `batch`, by name, before the step. Raises UserError if not even two
         images fit into memory."""
         while True:
@@ -55,7 +56,7 @@ class Descent:
             optimizer.step()
         return losses
 
-    def _accumulate(self, batch: Batch, losses_of: Callable[..., Losses]) -> Losses:
+    def _accumulate(self, batch: tuple[Tensor, ...], losses_of: Callable[..., Losses]) -> Losses:
         """Gradients of the mean over all images, a part at a time."""
         whole, totals = len(batch[0]), Losses()
         for part in zip(*(tensor.tensor_split(self.parts) for tensor in batch), strict=True):

@@ -43,7 +43,7 @@ class Diverged(UserError):
         self.what = what
 
 
-class Job(Protocol):
+class Trainee(Protocol):
     """What a run repeats."""
 
     models: Models
@@ -60,7 +60,7 @@ class Job(Protocol):
         """The same at the end, whether the budget was spent or the run stopped."""
 
 
-class Run:
+class TrainingRun:
     """One training run in `folder`: used as a context manager around the loop.
 
     The budget is a number of steps, cut short when `minutes` are over. `progress` goes 0 -> 1 and
@@ -111,31 +111,33 @@ class Run:
         """Whether the budget was spent, rather than the run stopped."""
         return not self.interrupted and self.progress >= 1
 
-    def train(self, job: Job, resume: bool) -> None:
-        """Repeat the steps of `job` until the budget is spent; exactly as before after a resume.
+    def train(self, trainee: Trainee, resume: bool) -> None:
+        """Repeat the steps until the budget is spent; exactly as before after a resume.
 
         A run that diverges goes back to its last checkpoint and takes half the rate. Raises
         UserError after MAX_RETREATS of these, KeyboardInterrupt after Ctrl-C; all is kept.
         """
         if resume:
-            self.resume(job.models, job.optimizers)
+            self.resume(trainee.models, trainee.optimizers)
         with self:
             if not resume:
-                self.save(job.models, job.optimizers)  # so that there is a state to go back to
+                self.save(
+                    trainee.models, trainee.optimizers
+                )  # so that there is a state to go back to
             while True:
                 try:
                     for step in self:
-                        self.log(job.images, job.step(step))
-                        job.after_step()
-                    job.finish()
+                        self.log(trainee.images, trainee.step(step))
+                        trainee.after_step()
+                    trainee.finish()
                     break
                 except Diverged as error:
-                    self._go_back(error, job)
+                    self._go_back(error, trainee)
         distributed.wait()
         if self.interrupted:
             raise KeyboardInterrupt
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> TrainingRun:
         if distributed.leads():
             plain = json.dumps(asdict(self.config), indent=2, default=str)
             write_bytes(self.folder / "config.json", plain.encode())
@@ -204,12 +206,12 @@ class Run:
             cure = f"go on from the checkpoint in {self.folder} with --resume and a lower --lr"
         return Diverged(f"step {self.step}: {what}", cure)
 
-    def _go_back(self, error: Diverged, job: Job) -> None:
+    def _go_back(self, error: Diverged, trainee: Trainee) -> None:
         """Load the last good state; the rate will be lower."""
         if self.retreats == MAX_RETREATS:
             self.monitor.say(f"diverged {MAX_RETREATS + 1} times, at ever lower rates: given up")
             raise error
-        header = load_state(self.folder / STATE_NAME, job.models, job.optimizers)
+        header = load_state(self.folder / STATE_NAME, trainee.models, trainee.optimizers)
         self.step, self.history = header["step"], header["history"]
         self.retreats += 1
         self.monitor.say(

@@ -3,7 +3,7 @@
 from lmk.train.network import checkpoint, perceptual
 from lmk.train.network.bottleneck import (
     BETA,
-    Naming,
+    NamingLayer,
     find,
     gaussian_maps,
     local_argmax,

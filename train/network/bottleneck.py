@@ -68,9 +68,8 @@ def local_argmax(heatmaps: Tensor) -> Tensor:
     return expectation(weights / weights.sum(dim=(2, 3), keepdim=True))
 
 
-class Naming(nn.Module):
+class NamingLayer(nn.Module):
     """K landmarks -> M points: weighted sums, and offsets in crop pixels.
-
 
     A network carries it as `naming`, and a pack as `naming.weight` (M,K) and `naming.offset` (M,2).
     """

@@ -15,7 +15,7 @@ from lmk.runtime.errors import UserError
 from lmk.runtime.model import check_core, probe_crops, record
 from lmk.train.config import Method, Scope
 from lmk.train.network import checkpoint
-from lmk.train.network.bottleneck import Naming, find
+from lmk.train.network.bottleneck import NamingLayer, find
 from lmk.train.network.hourglass import HourglassConfig, LandmarkNetwork
 from lmk.train.network.projection import category_state, load_category_state, project, with_head
 
@@ -120,7 +120,7 @@ def _rebuild(
     )
     if "naming" in header:
         points, landmarks = len(header["landmark_names"]), network.num_landmarks
-        model.naming = Naming(torch.empty(points, landmarks), torch.empty(points, 2))
+        model.naming = NamingLayer(torch.empty(points, landmarks), torch.empty(points, 2))
     try:
         load_category_state(model, {n: v.to(torch.float32) for n, v in state.items()})
     except KeyError as error:

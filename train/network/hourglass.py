@@ -34,11 +34,6 @@ class HourglassConfig:
                 f"input_size: got {self.input_size}, expected a multiple of {SIZE_MULTIPLE}"
             )
 
-    @property
-    def heatmap_size(self) -> int:
-        """Side of the square heat-maps in cells."""
-        return self.input_size // STRIDE
-
 
 WIDTHS: dict[Width, int] = {"full": 256, "medium": 128, "small": 64}
 
@@ -106,7 +101,7 @@ class LandmarkNetwork(nn.Module):
         self.conv_last = nn.Conv2d(width, width, 1)
         self.bn_last = nn.BatchNorm2d(width)
         self.head = nn.Conv2d(width, config.num_landmarks, 1)
-        self.naming: nn.Module | None = None  # what names its points, see `naming.py`
+        self.naming: nn.Module | None = None  # what names its points: a `NamingLayer`
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Stem features at strides 2, 4 and 4: what `perceptual.py` compares on."""

@@ -18,7 +18,7 @@ from lmk.runtime.model import workspace
 from lmk.runtime.model.probe import LIMITS_PX, check
 from lmk.runtime.model.template import compose, stamp
 from lmk.runtime.model.weights import read_header, read_weights
-from lmk.train.judge.named_pack import name_pack
+from lmk.train.judge.naming import name_pack
 from lmk.train.network.category import halve_pack, load_pack
 
 SIZE, SCALE = 64, 1.25  # the crop_scale of `pack_path`

@@ -214,7 +214,7 @@ def test_nan_between_two_looks_at_the_loss_keeps_the_pack(adapt_config, butterfl
     config = adapt_config(steps=4)
     adapt(config, butterflies)
     kept = config.output.read_bytes(), state(config).read_bytes()
-    monkeypatch.setattr("lmk.train.loop.run.Run.log", lambda *_: None)
+    monkeypatch.setattr("lmk.train.loop.run.TrainingRun.log", lambda *_: None)
     monkeypatch.setattr(
         "lmk.train.adapting.objective.separation", lambda points: points.mean() * math.nan
     )
@@ -257,7 +257,9 @@ def test_the_loss_falls(adapt_config, butterflies):
     config = adapt_config(steps=50, batch=8, lr=5e-3, **gentle)
     with pytest.MonkeyPatch.context() as patch:
         seen = []
-        patch.setattr("lmk.train.loop.run.Run.log", lambda run, batch, values: seen.append(values))
+        patch.setattr(
+            "lmk.train.loop.run.TrainingRun.log", lambda run, batch, values: seen.append(values)
+        )
         adapt(config, butterflies)
     assert set(seen[0]) == {"pixel", "perceptual", "equivariance", "separation"}
     for name, share in {"pixel": 0.7, "equivariance": 0.9, "separation": 0.6}.items():
@@ -269,7 +271,9 @@ def test_terms_follow_the_weights(adapt_config, butterflies):
     config = adapt_config(steps=1, perceptual="none", equivariance=0.0, separation=0.0)
     with pytest.MonkeyPatch.context() as patch:
         seen = []
-        patch.setattr("lmk.train.loop.run.Run.log", lambda run, batch, values: seen.append(values))
+        patch.setattr(
+            "lmk.train.loop.run.TrainingRun.log", lambda run, batch, values: seen.append(values)
+        )
         adapt(config, butterflies)
     assert set(seen[0]) == {"pixel"}
 
@@ -315,7 +319,7 @@ def test_terms_grow_with_ramp(adapt_config, butterflies, monkeypatch):
         seen = []
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
-                "lmk.train.loop.run.Run.log", lambda run, batch, values: seen.append(values)
+                "lmk.train.loop.run.TrainingRun.log", lambda run, batch, values: seen.append(values)
             )
             adapt(adapt_config(steps=2, ramp=ramp, lr=1e-9), butterflies)
         return seen

@@ -18,7 +18,7 @@ from lmk.runtime.errors import UserError
 from lmk.runtime.model.weights import read_header
 from lmk.train.adapting import many
 from lmk.train.adapting.adaptation import adapt
-from lmk.train.adapting.many import Category, adapt_many, print_outcomes
+from lmk.train.adapting.many import Request, adapt_many, print_ends
 from lmk.train.config import AdaptConfig
 from lmk.train.datasets.drawn.drawn import builtin
 from lmk.train.loop.run import STATE_NAME, training_set
@@ -45,7 +45,7 @@ def here(tmp_path, monkeypatch):
 def category(here, core_path):
     """Return a function: name and what differs -> a tiny adaptation to that folder."""
 
-    def make(name, **options) -> Category:
+    def make(name, **options) -> Request:
         config = AdaptConfig(
             output=here / "runs" / f"{name}.safetensors",
             core=core_path,
@@ -55,7 +55,7 @@ def category(here, core_path):
             threads=1,
             **{"batch": 4, "steps": 3, "report": False, "dtype": "fp32", "device": "cpu"} | options,
         )
-        return Category(name, config)
+        return Request(name, config)
 
     return make
 
@@ -97,7 +97,7 @@ def test_each_is_as_alone_and_one_that_fails_stops_nobody(category, here, capsys
     assert [outcome.state for outcome in outcomes] == ["done before", "done", "done before"]
     assert categories[0].config.output.stat().st_mtime_ns == before
     assert "wings: begun" not in capsys.readouterr().err
-    print_outcomes(outcomes)
+    print_ends(outcomes)
     assert "done before" in capsys.readouterr().err
 
 

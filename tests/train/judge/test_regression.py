@@ -1,4 +1,4 @@
-"""Linear regressors between sets of points, and the protocol around them."""
+"""Linear regressors between sets of points, the protocol around them, and PCK."""
 
 import hypothesis.strategies as st
 import numpy as np
@@ -14,10 +14,12 @@ from lmk.train.judge.regression import (
     cumulative,
     errors_percent,
     images_needed,
+    pck,
     regress,
     subsets,
 )
 
+NAN = float("nan")
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -164,3 +166,22 @@ def test_subsets_are_seeded_and_as_large_as_said():
         assert all(np.array_equal(a, b) for a, b in zip(chosen, again, strict=True))
         assert not all(np.array_equal(a, b) for a, b in zip(chosen, other, strict=False))
     assert len(subsets(600, 5, EvaluateConfig())) == 10
+
+
+def array(*values):
+    return np.array(values, np.float32)
+
+
+def test_pck():
+    truth = array([[0, 0], [10, 0]], [[0, 0], [NAN, NAN]], [[5, 5], [6, 6]])
+    found = array([[1.9, 0], [12.1, 0]], [[0, 3], [1, 1]], [[5, 5], [6, 6]])
+    overall, each = pck(found, truth, array(10, 10, NAN))
+    # Known: first image (right, wrong), second (wrong, missing), third has no length.
+    assert overall == pytest.approx(1 / 3)
+    np.testing.assert_allclose(each, [0.5, 0.0])
+    assert pck(found, truth, array(20, 20, 20))[0] == 1.0
+
+
+def test_pck_of_nothing():
+    nothing = np.full((2, 3, 2), NAN, np.float32)
+    assert pck(nothing, nothing, array(1, 1))[0] == 0.0

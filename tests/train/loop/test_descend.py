@@ -1,11 +1,13 @@
-"""A step in parts is the step of the whole batch, and is taken when memory runs out."""
+"""A step in parts is that of the whole batch; what follows it; the rate over the budget."""
+
+import copy
 
 import pytest
 import torch
 from torch import nn
 
 from lmk.runtime.errors import UserError
-from lmk.train.loop.descend import Descent
+from lmk.train.loop.descend import Descent, follow, step_decay, warmup_cosine
 
 
 def make(clip=None, said=None):
@@ -96,3 +98,32 @@ def test_other_errors_are_not_swallowed():
 
     with pytest.raises(RuntimeError, match="shape mismatch"):
         step(batch(), broken, 0.1)
+
+
+def test_every_float_moves_by_its_share_and_the_rest_is_copied():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3))
+    average = copy.deepcopy(model)
+    before = copy.deepcopy(average.state_dict())
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            tensor.add_(1)
+    follow(average, model, 0.75)
+    for name, tensor in average.state_dict().items():
+        step = 0.25 if tensor.is_floating_point() else 1
+        torch.testing.assert_close(tensor, before[name] + step)
+
+
+def test_warmup_then_half_a_cosine():
+    factors = [warmup_cosine(i / 1000) for i in range(1001)]
+    peak = factors.index(max(factors))
+    assert factors[0] < 0.05 and factors[peak] == pytest.approx(1, abs=1e-3)
+    assert peak == 30 and factors[-1] == pytest.approx(0.01)
+    assert factors[:peak] == sorted(factors[:peak])
+    assert factors[peak:] == sorted(factors[peak:], reverse=True)
+    assert max(abs(a - b) for a, b in zip(factors, factors[1:], strict=False)) < 0.04
+
+
+def test_the_authors_decay():
+    decay = [step_decay(epoch / 80) for epoch in (0, 29, 30.1, 59, 60.1, 80)]
+    assert decay == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])

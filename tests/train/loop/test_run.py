@@ -16,7 +16,7 @@ from lmk.runtime.errors import UserError
 from lmk.train.config import CoreConfig
 from lmk.train.draws import generator
 from lmk.train.loop import run as module
-from lmk.train.loop.run import LOG_EVERY, STATE_NAME, Run
+from lmk.train.loop.run import LOG_EVERY, STATE_NAME, TrainingRun
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def start(tmp_path):
     def make(steps=10, minutes=None, origin="", **options):
         config = CoreConfig(output=tmp_path / "core.safetensors", **options)
         console = Console(file=io.StringIO(), soft_wrap=True)
-        return Run(tmp_path / "core", config, steps, minutes, console, origin)
+        return TrainingRun(tmp_path / "core", config, steps, minutes, console, origin)
 
     return make
 

@@ -13,7 +13,7 @@ from lmk.runtime.errors import UserError
 from lmk.train.adapting import adaptation as adaptation
 from lmk.train.adapting.adaptation import Adaptation, adapt
 from lmk.train.core import train_core
-from lmk.train.loop.run import MAX_RETREATS, STATE_NAME, Run
+from lmk.train.loop.run import MAX_RETREATS, STATE_NAME, TrainingRun
 from lmk.train.network.checkpoint import load
 
 
@@ -129,14 +129,14 @@ def test_gives_up_after_three_and_keeps_everything(adapt_config, butterflies, mo
 
 def test_a_loss_that_explodes_goes_back(core_config, puppets, monkeypatch, capsys):
     monkeypatch.setattr("lmk.train.loop.run.LOG_EVERY", 1)
-    log, seen = Run.log, []
+    log, seen = TrainingRun.log, []
 
     def exploding(self, images, values):
         seen.append(self.step)
         scale = 1e6 if len(seen) == 5 else 1.0
         log(self, images, {name: value * scale for name, value in values.items()})
 
-    monkeypatch.setattr(Run, "log", exploding)
+    monkeypatch.setattr(TrainingRun, "log", exploding)
     train_core(core_config(), puppets)
     assert "back to step 0 with 0.5 of the rate" in capsys.readouterr().err
     assert seen == [1, 2, 3, 4, 5, *range(1, 9)]

@@ -1,4 +1,4 @@
-"""named_pack: what is read of a table, what is reported, and what is refused and why."""
+"""naming: what is read of a table, what is reported, and what is refused and why."""
 
 import json
 
@@ -9,7 +9,7 @@ from PIL import Image
 from lmk.runtime.errors import UserError
 from lmk.runtime.images import crop, square_around, to_frame
 from lmk.train.datasets.sample import scheme_of
-from lmk.train.judge.named_pack import Annotated, check_informative, judge, read_annotated
+from lmk.train.judge.naming import NamedCrops, check_informative, judge, read_annotated
 
 NAMES = ("l_eye", "r_eye", "nose")
 SIZE = 64
@@ -21,7 +21,7 @@ def landmarks(seed, images=10, count=5):
 
 def annotated(points, names=NAMES):
     crops = np.zeros((len(points), SIZE, SIZE, 3), np.uint8)
-    return Annotated(scheme_of(names), crops, points.astype(np.float32))
+    return NamedCrops(scheme_of(names), crops, points.astype(np.float32))
 
 
 def attached(found):

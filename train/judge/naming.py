@@ -17,10 +17,10 @@ from lmk.runtime.errors import UserError
 from lmk.runtime.files import check_output
 from lmk.runtime.images import Box, crop, square_around, to_crop, whole
 from lmk.runtime.model import read_header
-from lmk.train.datasets import Dataset, Sample, Scheme
+from lmk.train.datasets import Dataset, PointArray, Sample, Scheme
 from lmk.train.datasets.layouts import open_table
-from lmk.train.judge.naming_fit import fit, leave_one_out, mean_shape
-from lmk.train.network import LandmarkNetwork, Naming, find, load_pack, save_pack
+from lmk.train.judge.point_fit import fit, leave_one_out, mean_shape
+from lmk.train.network import LandmarkNetwork, NamingLayer, find, load_pack, save_pack
 
 FEWEST = 5  # images, and of each point: with 4 no test can tell the fit from chance
 # Of shuffled and of random annotations of faces 0.3 % pass both with 5 images, none with 10; of
@@ -31,16 +31,15 @@ _BATCH = 16
 _NAME = re.compile(r"[\w.\-]([\w.\- ]*[\w.\-])?")
 _MADE_ANEW = ("sha256", "versions", "probe")
 _MARGIN = 0.5  # of an image's longer side: how far outside it a point may lie
-Points = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
-class Annotated:
+class NamedCrops:
     """Images with named points, as detection will see them."""
 
     scheme: Scheme  # of the points
     crops: NDArray[np.uint8]  # (N,S,S,3) RGB
-    points: NDArray[np.float32]  # (N,M,2) in crop pixels, NaN where missing
+    points: PointArray  # (N,M,2) in crop pixels, NaN where missing
 
 
 def name_pack(
@@ -50,11 +49,11 @@ def name_pack(
     output: Path,
     ridge: float | None = None,
     force: bool = False,
-) -> tuple[dict[str, Any], Annotated]:
+) -> tuple[dict[str, Any], NamedCrops]:
     """Write to `output` the pack that finds the points of `table` instead of its landmarks.
 
     table: a CSV of the layout `csv`, of 5 images or more; `read_annotated` says how they are
-    cropped. ridge: see `naming_fit.fit`. Returns what `judge` reports, which the new pack keeps as
+    cropped. ridge: see `point_fit.fit`. Returns what `judge` reports, which the new pack keeps as
     `naming` in its header, with `from_sha256`, that of `pack`; and what was read. Raises UserError,
     and writes nothing, when the landmarks carry no information about the points, for too few
     images, for a table or pack that is wrong, or an output that exists (unless `force`).
@@ -72,7 +71,7 @@ def name_pack(
     report = judge(found, seen, header["crop_scale"], ridge)
     check_informative(report, str(table))
     fitted = fit(found, seen.points, ridge)
-    model.naming = Naming(torch.from_numpy(fitted.weight), torch.from_numpy(fitted.offset))
+    model.naming = NamingLayer(torch.from_numpy(fitted.weight), torch.from_numpy(fitted.offset))
     report = {
         "from_sha256": header["sha256"],
         "annotations": table.name,
@@ -84,7 +83,7 @@ def name_pack(
     return report, seen
 
 
-def read_annotated(table: Path, size: int, crop_scale: float) -> Annotated:
+def read_annotated(table: Path, size: int, crop_scale: float) -> NamedCrops:
     """Read the images of `table` and crop each to `size` as detection will.
 
     That is about the box in its columns box_x, box_y, box_w, box_h, else the whole image, times
@@ -102,10 +101,10 @@ def read_annotated(table: Path, size: int, crop_scale: float) -> Annotated:
         square = square_around(sample.box or whole(image), crop_scale)
         crops.append(crop(image, square, size))
         points.append(to_crop(sample.points, square, size))
-    return Annotated(data.scheme, np.stack(crops), np.stack(points))
+    return NamedCrops(data.scheme, np.stack(crops), np.stack(points))
 
 
-def find_all(model: LandmarkNetwork, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+def find_all(model: LandmarkNetwork, crops: NDArray[np.uint8]) -> PointArray:
     """The landmarks (N,K,2) that `model` finds in crops (N,S,S,3), in their pixels."""
     with torch.inference_mode():
         parts = torch.from_numpy(crops).permute(0, 3, 1, 2).split(_BATCH)
@@ -113,7 +112,7 @@ def find_all(model: LandmarkNetwork, crops: NDArray[np.uint8]) -> NDArray[np.flo
 
 
 def judge(
-    found: Points, seen: Annotated, crop_scale: float = 1.0, ridge: float | None = None
+    found: PointArray, seen: NamedCrops, crop_scale: float = 1.0, ridge: float | None = None
 ) -> dict[str, Any]:
     """How far the points fitted to all images but one are off in that one, ready for JSON.
 
@@ -171,7 +170,7 @@ def check_informative(report: Mapping[str, Any], source: str) -> None:
     )
 
 
-def _mean(errors: Points) -> float | None:
+def _mean(errors: NDArray[np.floating]) -> float | None:
     seen = errors[np.isfinite(errors)]
     return float(seen.mean()) if seen.size else None
 

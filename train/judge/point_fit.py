@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Points = NDArray[np.floating]
-Array = NDArray[np.float64]
+from lmk.train.datasets import PointArray
+from lmk.train.split import Indices
+
+Doubles = NDArray[np.float64]
 # Strengths to choose from, strong ones first: they win ties. In units of the largest entry of X'X,
 # as in `regression.py`, so that the size of images and crops does not matter.
 RIDGES = tuple(float(10.0**power) for power in np.arange(1, -3.5, -0.5))
@@ -25,16 +27,16 @@ _TINY = 1e-12  # against 0/0 where no landmark moves
 class Fit:
     """How M points follow from K landmarks: `weight` (M,K), rows summing to 1, `offset` (M,2)."""
 
-    weight: Array
-    offset: Array
+    weight: Doubles
+    offset: Doubles
     ridge: float
 
-    def __call__(self, found: Points) -> Array:
+    def __call__(self, found: PointArray) -> Doubles:
         """Landmarks (N,K,2) -> points (N,M,2), in the same pixels."""
         return np.einsum("mk,nka->nma", self.weight, found) + self.offset
 
 
-def fit(found: Points, points: Points, ridge: float | None = None) -> Fit:
+def fit(found: PointArray, points: PointArray, ridge: float | None = None) -> Fit:
     """Fit landmarks `found` (N,K,2) to `points` (N,M,2), NaN where missing; N is 2 or more.
 
     ridge: the strength, over 0; None for the one of RIDGES whose error, images left out one at a
@@ -52,7 +54,7 @@ def fit(found: Points, points: Points, ridge: float | None = None) -> Fit:
     return Fit(weight, offset, ridge)
 
 
-def leave_one_out(found: Points, points: Points, ridge: float | None = None) -> Array:
+def leave_one_out(found: PointArray, points: PointArray, ridge: float | None = None) -> Doubles:
     """Points (N,M,2) of each image by the fit to the others, which choose their own ridge."""
     others = ~np.eye(len(found), dtype=bool)
     each = [
@@ -61,14 +63,14 @@ def leave_one_out(found: Points, points: Points, ridge: float | None = None) -> 
     return np.concatenate(each)
 
 
-def mean_shape(points: Points) -> Array:
+def mean_shape(points: PointArray) -> Doubles:
     """Points (N,M,2) of each image as the mean of the others': what one says without looking."""
     present = np.isfinite(points)
     total = np.where(present, points, 0.0).sum(axis=0)
     return (total - np.where(present, points, 0.0)) / np.maximum(present.sum(axis=0) - present, 1)
 
 
-def _alike(points: Points) -> list[NDArray[np.intp]]:
+def _alike(points: PointArray) -> list[Indices]:
     """Groups of points that are missing in the same images."""
     masks = np.isfinite(points).all(axis=2)
     _, kinds = np.unique(masks, axis=1, return_inverse=True)
@@ -78,7 +80,7 @@ def _alike(points: Points) -> list[NDArray[np.intp]]:
 class _Group:
     """The points `columns`, on the images that have them; x and y are rows of their own."""
 
-    def __init__(self, found: Points, points: Points, columns: NDArray[np.intp]) -> None:
+    def __init__(self, found: PointArray, points: PointArray, columns: Indices) -> None:
         self.columns = columns
         present = np.isfinite(points[:, columns[0]]).all(axis=1)
         self.found, self.points = found[present].astype(np.float64), points[present][:, columns]
@@ -91,14 +93,14 @@ class _Group:
         self.u, self.s, self.vt = np.linalg.svd(a, full_matrices=False)
         self.largest = float(np.abs(a.T @ a).max())
 
-    def solve(self, ridge: float) -> tuple[Array, Array]:
+    def solve(self, ridge: float) -> tuple[Doubles, Doubles]:
         """Weights (M,K) and offsets (M,2)."""
         gain = self.s / np.maximum(self.s**2 + ridge * self.largest, _TINY)
         weight = 1 / self.landmarks + ((self.vt.T * gain) @ (self.u.T @ self.b)).T
         rest = self.points - np.einsum("mk,nka->nma", weight, self.found)
         return weight, rest.mean(axis=0)
 
-    def left_out(self, ridges: Array) -> Array:
+    def left_out(self, ridges: Doubles) -> Doubles:
         """Errors (R, images times M) in pixels of what each image's fit without it would say.
 
         No fit is repeated: the residual of a left-out image is (I - H)^-1 times that of the whole

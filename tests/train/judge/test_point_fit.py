@@ -1,11 +1,11 @@
-"""naming_fit: what it recovers, and that what it says of left-out images is true."""
+"""point_fit: what it recovers, and that what it says of left-out images is true."""
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from lmk.train.judge.naming_fit import RIDGES, _Group, fit, leave_one_out, mean_shape
+from lmk.train.judge.point_fit import RIDGES, _Group, fit, leave_one_out, mean_shape
 
 seeds = st.integers(0, 2**32 - 1)
 
