@@ -55,8 +55,10 @@ def train_core(config: CoreConfig, data: DecodedSet) -> Path:
             f"--keep: got {max(config.keep)}, expected at most the {steps // epoch} epochs of the "
             "run; lower it or raise --epochs"
         )
-    run = TrainingRun(config.output.with_suffix(""), config, steps, config.minutes, console())
-    run.train(Supervision(config, data, train, val, device, run), config.resume)
+    folder, identity = config.output.with_suffix(""), data.identity
+    with distributed.owned(config.output):
+        run = TrainingRun(folder, config, steps, config.minutes, console(), data=identity)
+        run.train(Supervision(config, data, train, val, device, run), config.resume)
     return config.output
 
 

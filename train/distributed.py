@@ -7,9 +7,10 @@ processes take the steps that one would take with the same batch, up to rounding
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -17,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lmk.runtime.errors import UserError
+from lmk.runtime.owner import Owned
 
 
 def size() -> int:
@@ -34,7 +36,7 @@ def local_rank() -> int | None:
     return int(os.environ["LOCAL_RANK"]) if "LOCAL_RANK" in os.environ else None
 
 
-@contextmanager
+@contextlib.contextmanager
 def joined(device: torch.device) -> Iterator[None]:
     """Join the other processes that torchrun started, if it did, for the time of the block.
 
@@ -53,7 +55,7 @@ def joined(device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-@contextmanager
+@contextlib.contextmanager
 def leader_first() -> Iterator[None]:
     """The leader runs the block before the others do: what it caches they find."""
     if not leads():
@@ -61,6 +63,11 @@ def leader_first() -> Iterator[None]:
     yield
     if leads():
         wait()
+
+
+def owned(path: Path) -> contextlib.AbstractContextManager[object]:
+    """The output `path` for this run alone, which its leader sees to; see `Owned`."""
+    return Owned(path) if leads() else contextlib.nullcontext()
 
 
 def share(batch: int) -> slice:

@@ -77,16 +77,16 @@ def test_several_are_handed_over_and_a_failure_is_the_exit_code(tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     seen = []
 
-    def adapt_many(categories, jobs):
-        seen.extend(categories)
+    def adapt_many(requests, jobs):
+        seen.extend(requests)
         assert jobs == 3
-        first, second = categories
+        first, second = requests
         return [
             many.Ended(first.name, "done", "All good.", first.config.output, 7, 1.0),
             many.Ended(second.name, second_state, "no image found"),
         ]
 
-    monkeypatch.setattr(many, "adapt_many", adapt_many)
+    monkeypatch.setattr("lmk.train.adapting.adapt_many", adapt_many)  # the face that is used
     more = ["--jobs", "3", "--steps", "7", "--crop", "center", "--preset", "paper"]
     second_state = "failed"
     result = run("adapt", "--data", "a", "--data", "b/cups", *more)

@@ -75,8 +75,10 @@ def adapt(config: AdaptConfig, data: DecodedSet) -> Path:
         minutes=phase.minutes,
         console=console(),
         origin=core_sha256,
+        data=data.identity,
     )
-    run.train(Adaptation(config, core, data, device, run), phase.resume)
+    with distributed.owned(config.output):
+        run.train(Adaptation(config, core, data, device, run), phase.resume)
     return config.output
 
 

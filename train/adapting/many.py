@@ -22,7 +22,7 @@ from lmk.train.adapting.adaptation import adapt
 from lmk.train.adapting.phases import has_begun, is_finished
 from lmk.train.config import AdaptConfig
 from lmk.train.datasets import CropMode
-from lmk.train.loop import on_sigint, training_set
+from lmk.train.loop import on_stop, training_set
 
 Ending = Literal["done", "done before", "stopped", "not begun", "failed"]
 _POLL = 0.5  # seconds between two looks at whether Ctrl-C was pressed
@@ -142,7 +142,7 @@ def _run(ray: Any, todo: Sequence[Request], share: Share) -> Iterator[Ended]:
     task = ray.remote(max_retries=0)(work).options(num_cpus=share.cpus, num_gpus=share.gpus)
     place, waiting = here(), deque(todo)
     running, stop = dict[Any, Request](), _Stop()
-    with on_sigint(stop):
+    with on_stop(stop):
         while running or (waiting and not stop.asked):
             while waiting and len(running) < share.jobs and not stop.asked:
                 request = waiting.popleft()

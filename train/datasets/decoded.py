@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import json
 import logging
 import os
 import shutil
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +27,7 @@ from lmk.train.datasets.sample import Dataset, Sample, Scheme
 CONTEXT = 1.25  # cached side / crop side: room for rotation and shift without inventing pixels
 CROP_MARGIN = 1.5  # crop side / longer side of the box of the annotated points
 CropMode = Literal["image", "center", "object", "annotation"]
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 log = logging.getLogger(__name__)
 
 
@@ -42,11 +44,30 @@ class DecodedSet:
     lengths: NDArray[np.float32]  # (N,) given with the images, pixels of `images`; else NaN
     skipped: tuple[str, ...]  # reasons, one an unreadable image
     crop_scale: float  # crop side / longer side of the object box, for the runtime
+    crop: CropMode = "image"  # what the crops are fitted to
 
     @property
     def landmark_names(self) -> tuple[str, ...]:
         """Of `points`; () for unlabelled data."""
         return self.scheme.names
+
+    @functools.cached_property
+    def sums(self) -> list[int]:
+        """CRC-32 of each image's pixels, points and length."""
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return list(pool.map(_sum, self.images, self.points, self.lengths))
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells this set from another, ready for JSON; see `owner.check_same`.
+
+        Of each image, by its name, split and sum; one that holds several objects has them all.
+        """
+        images: dict[str, list[Any]] = {}
+        for name, split, crc in zip(self.names, self.splits, self.sums, strict=True):
+            images.setdefault(name, []).extend((split, crc))
+        return {"data": self.name, "crop": self.crop, "images": images}
 
     def crop_points(self, indices: NDArray[np.intp], input_size: int) -> NDArray[np.float32]:
         """Annotated points (N,P,2) of `indices` in pixels of the central crop of `input_size`."""
@@ -91,36 +112,65 @@ def decode(
 ) -> DecodedSet:
     """Return the decoded crops of `dataset` for networks of `input_size`, from `cache` if there.
 
-    Unreadable images are left out, counted in a warning and listed in `skipped`. Raises UserError
-    when no image is readable or the disk is full.
+    What is damaged there is said, and decoded again. Unreadable images are left out, counted in a
+    warning and listed in `skipped`. Raises UserError when no image is readable or the disk is full.
     """
     size = round(input_size * CONTEXT / 2) * 2
     key = f"{LAYOUT_VERSION} {dataset.fingerprint} {size} {mode} {margin}"
     folder = cache / hashlib.sha256(key.encode()).hexdigest()[:20]
-    if not (folder / "index.json").exists():
+    decoded = None
+    if (folder / "index.json").exists():
+        try:
+            decoded = _load(dataset, folder, size, (mode, margin))
+        except (OSError, ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+            log.warning("%s: damaged (%s); its images are decoded again", folder, error)
+    if decoded is None:
         try:
             _fill(dataset, size, (mode, margin), folder, progress)
         except UserError as error:
             raise UserError(f"decoded images: {error}; LMK_CACHE names another folder") from error
-    index = json.loads((folder / "index.json").read_text())
-    kept, skipped = index["kept"], tuple(index["skipped"])
+        decoded = _load(dataset, folder, size, (mode, margin))
+    skipped = decoded.skipped
     if skipped:
         log.warning(
             "%s: %d unreadable images skipped, first: %s", dataset.name, len(skipped), skipped[0]
         )
-    if not kept:
+    if not decoded.names:
         raise UserError(f"{dataset.name}: none of {len(skipped)} images can be read; {skipped[0]}")
-    return DecodedSet(
+    return decoded
+
+
+def _load(dataset: Dataset, folder: Path, size: int, fit: tuple[CropMode, float]) -> DecodedSet:
+    """What `_fill` has left in `folder`; raises ValueError, and others, for what it never leaves.
+
+    All pixels are read once: a byte that has changed on the disk would be learnt from.
+    """
+    index = json.loads((folder / "index.json").read_text())
+    kept = [dataset.samples[i] for i in index["kept"]]
+    mode, margin = fit
+    decoded = DecodedSet(
         name=dataset.name,
         images=np.load(folder / "images.npy", mmap_mode="c")[: len(kept)],
         points=np.load(folder / "points.npy"),
-        names=tuple(dataset.samples[i].name for i in kept),
-        splits=tuple(dataset.samples[i].split for i in kept),
+        names=tuple(sample.name for sample in kept),
+        splits=tuple(sample.split for sample in kept),
         scheme=dataset.scheme,
         lengths=np.load(folder / "lengths.npy"),
-        skipped=skipped,
+        skipped=tuple(index["skipped"]),
         crop_scale=margin if mode == "annotation" and dataset.landmark_names else 1.0,
+        crop=mode,
     )
+    points = (len(kept), len(dataset.landmark_names), 2)
+    for name, array, dtype, shape in (
+        ("images", decoded.images, np.uint8, (len(kept), size, size, 3)),
+        ("points", decoded.points, np.float32, points),
+        ("lengths", decoded.lengths, np.float32, points[:1]),
+    ):
+        if array.dtype != dtype or array.shape != shape:
+            raise ValueError(f"{name} are {array.dtype} {array.shape}, not {dtype} {shape}")
+    if len(kept) + len(decoded.skipped) != len(dataset.samples) or decoded.sums != index["sums"]:
+        raise ValueError("not the images that were written")
+    return decoded
 
 
 def _fill(
@@ -133,7 +183,7 @@ def _fill(
     """Decode everything into `folder`; index.json comes last and marks it complete."""
     total = len(dataset.samples)
 
-    def one(sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.float32], float] | str:
+    def one(sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.float32], np.float32] | str:
         try:
             image = sample.read()
         except UnreadableImage as error:
@@ -142,12 +192,13 @@ def _fill(
             return f"{sample.name}: does not fit into memory"
         box, scale = object_box(sample, image, *fit)
         square = square_around(box, scale * CONTEXT)
-        length = sample.length * size / square[2]
+        length = np.float32(sample.length * size / square[2])
         return crop(image, square, size), to_crop(sample.points, square, size), length
 
     kept: list[int] = []
+    sums: list[int] = []
     points: list[NDArray[np.float32]] = []
-    lengths: list[float] = []
+    lengths: list[np.float32] = []
     skipped: list[str] = []
     with (
         atomic_path(folder / "images.npy") as temporary,
@@ -155,22 +206,29 @@ def _fill(
     ):
         _check_space(folder, total * size * size * 3)
         images = np.lib.format.open_memmap(temporary, "w+", np.uint8, (total, size, size, 3))
-        for index, result in enumerate(pool.map(one, dataset.samples)):
+        for done, result in enumerate(pool.map(one, dataset.samples)):
             if isinstance(result, str):
                 skipped.append(result)
             else:
                 images[len(kept)], found, length = result
-                kept.append(index)
+                kept.append(done)
                 points.append(found)
                 lengths.append(length)
-            progress(index + 1, total)
+                sums.append(_sum(images[len(kept) - 1], found, length))
+            progress(done + 1, total)
         images.flush()
     with atomic_path(folder / "points.npy") as temporary:
         count = len(dataset.landmark_names)
         np.save(temporary, np.array(points, np.float32).reshape(len(kept), count, 2))
     with atomic_path(folder / "lengths.npy") as temporary:
         np.save(temporary, np.array(lengths, np.float32))
-    write_bytes(folder / "index.json", json.dumps({"kept": kept, "skipped": skipped}).encode())
+    index = {"kept": kept, "skipped": skipped, "sums": sums}
+    write_bytes(folder / "index.json", json.dumps(index).encode())
+
+
+def _sum(image: NDArray[np.uint8], points: NDArray[np.float32], length: np.float32) -> int:
+    crc = zlib.crc32(np.ascontiguousarray(points, np.float32).data, zlib.crc32(image.data))
+    return zlib.crc32(length.tobytes(), crc)
 
 
 def _check_space(folder: Path, needed: int) -> None:

@@ -17,6 +17,7 @@ from lmk.runtime.errors import UserError
 from lmk.runtime.files import check_output
 from lmk.runtime.images import Box, crop, square_around, to_crop, whole
 from lmk.runtime.model import read_header
+from lmk.runtime.owner import Owned
 from lmk.train.datasets import Dataset, PointArray, Sample, Scheme
 from lmk.train.datasets.layouts import open_table
 from lmk.train.judge.point_fit import fit, leave_one_out, mean_shape
@@ -56,30 +57,32 @@ def name_pack(
     cropped. ridge: see `point_fit.fit`. Returns what `judge` reports, which the new pack keeps as
     `naming` in its header, with `from_sha256`, that of `pack`; and what was read. Raises UserError,
     and writes nothing, when the landmarks carry no information about the points, for too few
-    images, for a table or pack that is wrong, or an output that exists (unless `force`).
+    images, for a table or pack that is wrong, or an output that exists (unless `force`) or that
+    another run is writing.
     """
-    check_output(output, force)
-    header = read_header(pack)
-    if "naming" in header:
-        raise UserError(
-            f"{pack}: got a pack whose points are named already, expected the one it was made "
-            "from; name that one"
-        )
-    model, header = load_pack(pack, core)
-    seen = read_annotated(table, model.config.input_size, header["crop_scale"])
-    found = find_all(model, seen.crops)
-    report = judge(found, seen, header["crop_scale"], ridge)
-    check_informative(report, str(table))
-    fitted = fit(found, seen.points, ridge)
-    model.naming = NamingLayer(torch.from_numpy(fitted.weight), torch.from_numpy(fitted.offset))
-    report = {
-        "from_sha256": header["sha256"],
-        "annotations": table.name,
-        "ridge": fitted.ridge,
-        **report,
-    }
-    kept = {name: value for name, value in header.items() if name not in _MADE_ANEW}
-    save_pack(output, model, kept | {"landmark_names": seen.scheme.names, "naming": report})
+    with Owned(output):
+        check_output(output, force)
+        header = read_header(pack)
+        if "naming" in header:
+            raise UserError(
+                f"{pack}: got a pack whose points are named already, expected the one it was made "
+                "from; name that one"
+            )
+        model, header = load_pack(pack, core)
+        seen = read_annotated(table, model.config.input_size, header["crop_scale"])
+        found = find_all(model, seen.crops)
+        report = judge(found, seen, header["crop_scale"], ridge)
+        check_informative(report, str(table))
+        fitted = fit(found, seen.points, ridge)
+        model.naming = NamingLayer(torch.from_numpy(fitted.weight), torch.from_numpy(fitted.offset))
+        report = {
+            "from_sha256": header["sha256"],
+            "annotations": table.name,
+            "ridge": fitted.ridge,
+            **report,
+        }
+        kept = {name: value for name, value in header.items() if name not in _MADE_ANEW}
+        save_pack(output, model, kept | {"landmark_names": seen.scheme.names, "naming": report})
     return report, seen
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import signal
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 from rich.console import Console
@@ -21,6 +22,7 @@ from torch import Tensor
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import write_bytes
 from lmk.runtime.model import read_header
+from lmk.runtime.owner import check_same
 from lmk.train import distributed
 from lmk.train.config import RunConfig
 from lmk.train.datasets import CropMode, DecodedSet, Specs, load_decoded
@@ -29,6 +31,7 @@ from lmk.train.loop.monitor import Monitor
 from lmk.train.loop.state import Models, Optimizers, load_state, save_state
 
 STATE_NAME = "state.safetensors"
+DATA_NAME = "data.json"  # what is learnt from: too long for the state, which is written often
 LOG_EVERY = 20  # steps between two lines, events and checks for NaN: each costs a GPU sync
 SAVE_SECONDS = 60.0  # at least this long between two checkpoints within an epoch
 MAX_RETREATS = 3  # a run that diverges once more is given up
@@ -64,8 +67,9 @@ class TrainingRun:
     """One training run in `folder`: used as a context manager around the loop.
 
     The budget is a number of steps, cut short when `minutes` are over. `progress` goes 0 -> 1 and
-    drives the schedules. Ctrl-C ends the loop after the step under way; a second one kills it.
-    `origin` is the sha256 of the weights the run starts from, which a resume must start from too.
+    drives the schedules. Ctrl-C, SIGTERM or SIGHUP ends the loop after the step under way; a second
+    one at once. `origin` is the sha256 of the weights the run starts from and `data` the identity
+    of what it learns from: a resume must have the same.
     """
 
     def __init__(
@@ -76,8 +80,10 @@ class TrainingRun:
         minutes: float | None,
         console: Console,
         origin: str = "",
+        data: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder, self.config, self.origin = folder, config, origin
+        self.data = json.dumps(data, sort_keys=True)
         self.steps, self.minutes = steps, minutes
         self.monitor = Monitor(folder, console if distributed.leads() else Console(quiet=True))
         self.step = 0  # steps taken, the one under way included
@@ -143,8 +149,9 @@ class TrainingRun:
             write_bytes(self.folder / "config.json", plain.encode())
             if not self.step:  # not resumed: what an earlier run left is not this one's state
                 (self.folder / STATE_NAME).unlink(missing_ok=True)
+                write_bytes(self.folder / DATA_NAME, self.data.encode())
         self.monitor.start()
-        self._handler = on_sigint(self._interrupt)
+        self._handler = on_stop(self._interrupt)
         self._started = self._saved = time.monotonic()
         self._first_step, self._first_progress = self.step, self.progress
         return self
@@ -246,6 +253,7 @@ class TrainingRun:
             "history": self.history,
             "config": asdict(self.config),
             "origin": self.origin,
+            "data": _sha256(self.data),
         }
         save_state(self.folder / STATE_NAME, models, optimizers, header)
         self._saved = time.monotonic()
@@ -260,7 +268,8 @@ class TrainingRun:
     def resume(self, models: Models, optimizers: Optimizers) -> None:
         """Load what `save` wrote: the run goes on as if it had never stopped (bit-equal on a CPU).
 
-        Raises UserError if there is no state or it belongs to another configuration.
+        Raises UserError if there is no state, it is damaged, or the options, the core or the data
+        differ: the first difference is named.
         """
         path = self.folder / STATE_NAME
         if not path.exists():
@@ -272,11 +281,25 @@ class TrainingRun:
                 f"--resume: got a core with sha256 {self.origin}, the run in {self.folder} is from "
                 f"{header.get('origin')}; give that core or start anew with --force"
             )
-        load_state(path, models, optimizers)
+        if header.get("data") != _sha256(self.data):
+            self._tell_other_data(header.get("data"))
+        header = load_state(path, models, optimizers)
         self.retreats = header.get("retreats", 0)
         self.step, self._elapsed_before = header["step"], header["elapsed"]
         self.history = header["history"]
         self.monitor.say(f"going on after step {self.step}")
+
+    def _tell_other_data(self, sha256: str | None) -> NoReturn:
+        """Raise UserError that names what differs from the data, of `sha256`, of the run before."""
+        path = self.folder / DATA_NAME
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            was = path.read_text(encoding="utf-8")
+            if _sha256(was) == sha256:
+                check_same(self.folder, json.loads(was), json.loads(self.data))
+        raise UserError(
+            f"{path}: missing or changed, expected what the run has learnt from; start anew with "
+            "--force"
+        )
 
     def _check_same_config(self, saved: dict[str, Any]) -> None:
         """The budget, the rate, the place and the machine may change; nothing else may."""
@@ -291,17 +314,25 @@ class TrainingRun:
                 )
 
 
-def on_sigint(action: Any) -> contextlib.ExitStack:
-    """Call `action` on Ctrl-C until closed; does nothing outside the main thread."""
+def on_stop(action: Any) -> contextlib.ExitStack:
+    """Call `action` on Ctrl-C, SIGTERM and SIGHUP until closed; but for those that are ignored.
+
+    Does nothing outside the main thread, which alone may say so.
+    """
     stack = contextlib.ExitStack()
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        action()
+
     if threading.current_thread() is threading.main_thread():
-
-        def handler(number: int, frame: FrameType | None) -> None:
-            action()
-
-        previous = signal.signal(signal.SIGINT, handler)
-        stack.callback(signal.signal, signal.SIGINT, previous)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup means it
+                stack.callback(signal.signal, number, signal.signal(number, handler))
     return stack
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def training_set(data: Specs, layout: str | None, crop: CropMode, config: RunConfig) -> DecodedSet:

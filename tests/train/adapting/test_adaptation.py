@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from lmk.runtime.errors import UserError
+from lmk.runtime.owner import Owned
 from lmk.train.adapting.adaptation import Pairs, adapt
 from lmk.train.datasets.decoded import decode
 from lmk.train.datasets.drawn.drawn import builtin
@@ -138,6 +139,21 @@ def test_the_seed_decides(adapt_config, butterflies, straight, tmp_path):
     config = adapt_config(steps=10, preview_every=5)
     other = adapt(replace(config, seed=1, output=tmp_path / "b.safetensors"), butterflies)
     assert read_header(other)["sha256"] != read_header(straight(config))["sha256"]
+
+
+def test_an_output_that_another_run_writes_is_left_alone(adapt_config, butterflies):
+    config = adapt_config()
+    with Owned(config.output), pytest.raises(UserError, match="is being written by process"):
+        adapt(config, butterflies)
+    assert not config.output.exists() and not config.output.with_suffix("").exists()
+
+
+def test_resume_on_a_finished_pack_with_other_images(adapt_config, butterflies):
+    adapt(config := adapt_config(), butterflies)
+    others = replace(butterflies, images=butterflies.images.copy())
+    others.images[3] += 1
+    with pytest.raises(UserError, match=f"images: {others.names[3]} was changed"):
+        adapt(replace(config, resume=True), others)
 
 
 def test_resume_with_another_core_names_both(adapt_config, butterflies, tmp_path, core_path):

@@ -150,6 +150,45 @@ def test_what_is_cached_cannot_be_spoilt(images):
     np.testing.assert_array_equal(again.images, kept)
 
 
+def flipped(path):
+    """Change one byte in the middle of what the file holds."""
+    whole = bytearray(path.read_bytes())
+    whole[-len(whole) // 3] ^= 1
+    path.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("images.npy", flipped),
+        ("points.npy", flipped),
+        ("lengths.npy", lambda path: path.write_bytes(path.read_bytes()[:-2])),
+        ("images.npy", lambda path: path.write_bytes(path.read_bytes()[:9000])),
+        ("images.npy", lambda path: np.save(path, np.zeros((1, 2), np.int64))),
+        ("points.npy", lambda path: path.unlink()),
+        ("index.json", lambda path: path.write_bytes(b"\xff{")),
+        ("index.json", lambda path: path.write_text("[" * 100_000)),
+        ("index.json", lambda path: path.write_text('{"kept": [7], "skipped": [], "sums": [1]}')),
+        ("index.json", lambda path: path.write_text('{"kept": 3}')),
+    ],
+)
+def test_what_is_damaged_is_said_and_decoded_again(tmp_path, caplog, name, damage):
+    data = builtin("puppet", 3)
+    first = decode(data, SIZE, "annotation", tmp_path)
+    images = first.images.copy()  # the damage is done to the file that is mapped
+    (path,) = tmp_path.glob(f"*/{name}")
+    damage(path)
+    with caplog.at_level(logging.WARNING, logger="lmk"):
+        again = decode(data, SIZE, "annotation", tmp_path)
+    assert "damaged" in caplog.text and "decoded again" in caplog.text
+    caplog.clear()
+    for found in (again, decode(data, SIZE, "annotation", tmp_path)):
+        assert found.identity == first.identity
+        np.testing.assert_array_equal(found.images, images)
+        np.testing.assert_array_equal(found.points, first.points)
+    assert not caplog.text
+
+
 @pytest.mark.parametrize("change", ["file", "size", "mode"])
 def test_decoded_again_when_something_changes(images, change):
     folder, cache = images

@@ -16,17 +16,17 @@ from lmk.runtime.errors import UserError
 from lmk.train.config import CoreConfig
 from lmk.train.draws import generator
 from lmk.train.loop import run as module
-from lmk.train.loop.run import LOG_EVERY, STATE_NAME, TrainingRun
+from lmk.train.loop.run import DATA_NAME, LOG_EVERY, STATE_NAME, TrainingRun
 
 
 @pytest.fixture
 def start(tmp_path):
     """Return a function that makes a run; its console writes to `run.monitor.console.file`."""
 
-    def make(steps=10, minutes=None, origin="", **options):
+    def make(steps=10, minutes=None, origin="", data=None, **options):
         config = CoreConfig(output=tmp_path / "core.safetensors", **options)
         console = Console(file=io.StringIO(), soft_wrap=True)
-        return TrainingRun(tmp_path / "core", config, steps, minutes, console, origin)
+        return TrainingRun(tmp_path / "core", config, steps, minutes, console, origin, data)
 
     return make
 
@@ -185,6 +185,41 @@ def test_resume_of_another_configuration(start, change):
         start(**change).resume({}, {})
 
 
+DATA = {"data": "shoes", "crop": "image", "images": {"a.png": ["", 1], "b.png": ["", 2]}}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"crop": "center"}, "crop: got center, expected image"),
+        ({"images": {"a.png": ["", 1], "b.png": ["", 3]}}, "images: b.png was changed"),
+        ({"images": {"a.png": ["", 1]}}, "images: b.png is gone"),
+    ],
+)
+def test_resume_with_other_data_names_what_differs(start, change, told):
+    with start(data=DATA) as run:
+        run.save({}, {})
+    start(data=DATA).resume({}, {})
+    with pytest.raises(UserError, match=f"{run.folder}: {told}"):
+        start(data=DATA | change).resume({}, {})
+    (run.folder / DATA_NAME).write_text("{}")
+    with pytest.raises(UserError, match=rf"{DATA_NAME}: missing or changed"):
+        start(data=DATA | change).resume({}, {})
+
+
+def test_a_state_that_was_changed_is_refused(start):
+    net, adam = network()
+    with start() as run:
+        run.save({"net": net}, {"net": adam})
+    whole = state(run).read_bytes()
+    for place in (-20, whole.index(b'\\"elapsed\\": ') + 15):
+        damaged = bytearray(whole)
+        damaged[place] = ord("7") if damaged[place] != ord("7") else ord("6")
+        state(run).write_bytes(damaged)
+        with pytest.raises(UserError, match="damaged.*--force"):
+            start().resume({"net": net}, {"net": adam})
+
+
 @pytest.mark.parametrize("change", [{"epochs": 3}, {"lr": 1e-4}, {"threads": 2}, {"resume": True}])
 def test_what_may_change_on_resuming(start, change):
     with start() as run:
@@ -260,26 +295,38 @@ def test_a_disk_that_is_full_keeps_the_last_state(start, monkeypatch):
     assert not [path for path in run.folder.iterdir() if path.name.startswith(".")]
 
 
-def test_ctrl_c_ends_after_the_step_under_way(start):
-    before = signal.getsignal(signal.SIGINT)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_run_after_the_step_under_way(start, number):
+    before = signal.getsignal(number)
     run = start()
     after = []
     with run:
         for step in run:
             if step == 2:
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(number)
             after.append(step)
     assert after == [0, 1, 2] and run.interrupted and run.step == 3
     assert "stopped after step 3" in run.monitor.console.file.getvalue()
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(number) is before
 
 
-def test_a_second_ctrl_c_ends_at_once(start):
+def test_what_nohup_ignores_ends_nothing(start):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with start(steps=3) as run:
+            for _ in run:
+                signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert run.step == 3 and run.finished
+
+
+def test_a_second_signal_ends_at_once(start):
     before = signal.getsignal(signal.SIGINT)
     run = start()
     with pytest.raises(KeyboardInterrupt), run:
         for _ in run:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGINT)
             pytest.fail("went on")
     assert signal.getsignal(signal.SIGINT) is before
