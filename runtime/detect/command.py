@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lmk.runtime.errors import UserError
-from lmk.runtime.model import workspace
+from lmk.runtime.model import Contract, workspace
 from lmk.runtime.outputs import FORMATS
 from lmk.runtime.terminal import FILE_PATH, CommaList
 
@@ -111,7 +111,7 @@ def _with_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @_with_options
 def detect_command(sources: tuple[str, ...], **options: Any) -> int:
     """Parse, detect, print; exit code 3 if something had to be left out."""
-    from lmk.runtime.detect.tasks import folders_of, grouped, is_finished
+    from lmk.runtime.detect.tasks import folders_of, grouped
     from lmk.runtime.landmarker import load
     from lmk.runtime.sources import expand
 
@@ -123,21 +123,32 @@ def detect_command(sources: tuple[str, ...], **options: Any) -> int:
     specs = grouped(expand(sources))
     folders = folders_of(specs, options["output"])
     model = workspace.pick(options["model"], "onnx")
-    todo = list(zip(specs, folders, strict=True))
+    pairs = list(zip(specs, folders, strict=True))
     _check_live(specs, options)
-    if wanted.resume:
-        todo = [(spec, folder) for spec, folder in todo if not is_finished(folder, wanted)]
-        if len(todo) < len(specs):
-            click.echo(f"finished already: {len(specs) - len(todo)} of {len(specs)}", err=True)
     if options["cluster"]:
-        return _detect_on_ray(todo, model, wanted, options)
+        return _detect_on_ray(pairs, model, wanted, options)
     side_by_side = wanted.batch > 1 and wanted.where.roi != "track" and not options["live"]
     with load(
         model, options["device"], options["threads"], options["engine"], side_by_side
     ) as landmarker:
+        todo = _unfinished(pairs, wanted, landmarker.contract)
         if len(specs) > 1:
             return _detect_many(todo, landmarker, wanted, options["streams"])
         return _detect_one(*todo[0], landmarker, wanted, options["live"]) if todo else 0
+
+
+def _unfinished(
+    pairs: Sequence[tuple[Spec, Path]], wanted: Wanted, contract: Contract
+) -> Sequence[tuple[Spec, Path]]:
+    """Those that --resume has something to do for; says how many others there are."""
+    from lmk.runtime.detect.tasks import is_finished
+
+    if not wanted.resume:
+        return pairs
+    todo = [each for each in pairs if not is_finished(*each, wanted, contract)]
+    if len(todo) < len(pairs):
+        click.echo(f"finished already: {len(pairs) - len(todo)} of {len(pairs)}", err=True)
+    return todo
 
 
 def _check_live(specs: Sequence[Spec], options: dict[str, Any]) -> None:
@@ -228,9 +239,9 @@ def _detect_many(
 
 
 def _detect_on_ray(
-    todo: Sequence[tuple[Spec, Path]], model: Path, wanted: Wanted, options: dict[str, Any]
+    pairs: Sequence[tuple[Spec, Path]], model: Path, wanted: Wanted, options: dict[str, Any]
 ) -> int:
-    from lmk.runtime.detect.on_ray import detect_on_ray
+    from lmk.runtime.detect.on_ray import contract_of_model, detect_on_ray
     from lmk.runtime.detect.on_ray_part import Model
     from lmk.runtime.detect.report import print_outcome
     from lmk.runtime.terminal import progress
@@ -239,6 +250,7 @@ def _detect_on_ray(
         raise UserError("--live: got it with --on ray, expected one of them; leave the other out")
     engine = str(options["engine"]) if options["engine"] else None
     loaded = Model(str(model), options["device"], options["threads"], engine)
+    todo = _unfinished(pairs, wanted, contract_of_model(loaded)) if wanted.resume else pairs
     outcomes = []
     started = time.perf_counter()
     try:

@@ -4,26 +4,39 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lmk import __version__
 from lmk.runtime.cluster import Share, here, joined_ray, machines, share_out
 from lmk.runtime.detect.on_ray_part import Done, Model, Part, Worker, remove_unfinished
-from lmk.runtime.detect.tasks import Spec, Wanted, journal_place, label
+from lmk.runtime.detect.tasks import (
+    Spec,
+    Wanted,
+    journal_place,
+    label,
+    made_of,
+    open_journal,
+)
 from lmk.runtime.errors import UserError
-from lmk.runtime.model import model_file, pick
+from lmk.runtime.model import (
+    Contract,
+    contract_of,
+    model_file,
+    pack_file,
+    read_header,
+    read_info,
+    read_metadata,
+)
 from lmk.runtime.outputs import Sink, join_parquet, make_sinks
+from lmk.runtime.owner import Owned
 from lmk.runtime.pipeline import CHUNK, Journal, Outcome, Summary, total
 from lmk.runtime.sources import ImageSource, open_source
-
-Report = Callable[[int, int | None], None]  # parts done, parts in all
+from lmk.runtime.terminal import Report
 
 
 def detect_on_ray(
@@ -47,31 +60,32 @@ def detect_on_ray(
             raise UserError(
                 f"{spec}: got standard input, expected what all machines can read; leave --on out"
             )
-    files = _files(model)  # composed once, here, and not by every worker
-    jobs, early = [], []
-    for spec, folder in pairs:
-        try:
-            identity = {"model": files, "device": model.device, "images of a part": part_images}
-            jobs.append(_plan(spec, folder, identity, wanted, part_images))
-        except UserError as error:
-            early.append(Outcome(label(spec), None, error))
-    yield from early
-    yield from (job.end() for job in jobs if not job.parts)
-    parts = [part for job in jobs for part in job.parts]
-    if not parts:
-        return
+    contract = contract_of_model(model)  # composed once, here, and not by every worker
+    jobs: list[_Planned] = []
+    early = []
     # Else it warns of every actor that Ray Data makes, and has made to be restarted.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
-        with joined_ray("--on ray", "leave --on out") as ray:
-            yield from _run(ray, jobs, model, wanted, report or (lambda done, of: None))
+        for spec, folder in pairs:
+            try:
+                jobs.append(_plan(spec, folder, model, contract, wanted, part_images))
+            except UserError as error:
+                early.append(Outcome(label(spec), None, error))
+        yield from early
+        yield from (job.end() for job in jobs if not job.parts)
+        if any(job.parts for job in jobs):
+            with joined_ray("--on ray", "leave --on out") as ray:
+                yield from _run(ray, jobs, model, wanted, report or (lambda done, of: None))
     finally:
-        for part in parts:
-            _clear(part)
+        for job in jobs:
+            for part in job.parts:
+                _clear(part)
+            if job.split:
+                job.split.owned.close()
 
 
 @dataclass
-class _Job:
+class _Planned:
     """One source: the parts that are to be done, and what has become of them."""
 
     name: str
@@ -112,6 +126,7 @@ class _Split:
     sinks: list[Sink]
     target: Path
     files: list[Path]
+    owned: Owned
 
     def join(self, summary: Summary) -> None:
         """The files of all parts -> the file of the source. Raises UserError."""
@@ -124,32 +139,42 @@ class _Split:
         join_parquet(self.files, self.target)
         for sink in self.sinks[1:]:  # it removes what earlier results had besides
             sink.close()
-        self.journal.remove()
+        self.journal.finish()
 
 
 def _plan(
-    spec: Spec, folder: Path, made_by: dict[str, Any], wanted: Wanted, part_images: int
-) -> _Job:
+    spec: Spec,
+    folder: Path,
+    model: Model,
+    contract: Contract,
+    wanted: Wanted,
+    part_images: int,
+) -> _Planned:
     source = _splittable(spec, wanted)
     if source is None or len(source.paths) <= part_images:
         part = Part(spec, str(folder))
         _clear(part)
-        return _Job(label(spec), [part])
-    again = wanted.force or wanted.resume
-    sinks, [target] = make_sinks(source, folder, (), wanted.formats, again)
-    identity = made_by | _identity(source, wanted)
-    journal = Journal(journal_place(folder, again), identity, wanted.resume)
+        return _Planned(label(spec), [part])
+    again, owned = wanted.force or wanted.resume, Owned(folder)
+    try:
+        sinks, [target] = make_sinks(source, folder, (), wanted.formats, again)
+        place, made = journal_place(folder, again), made_of(source, wanted, contract)
+        by = {"device": model.device, "images of a part": part_images}
+        journal = open_journal(place, folder, made, by, wanted)
+    except BaseException:
+        owned.close()
+        raise
     journal.commit(-1, None, [])  # from here it can be resumed
     paths, work, root = [str(path) for path in source.paths], str(journal.work), str(source.path)
     parts = [
         Part(spec, work, root, tuple(paths[first : first + part_images]), first)
         for first in range(0, len(paths), part_images)
     ]
-    split = _Split(source, journal, list(sinks), target, [part.file for part in parts])
+    split = _Split(source, journal, list(sinks), target, [part.file for part in parts], owned)
     todo = [part for part in parts if not part.file.exists()]
     for part in todo:
         _clear(part)
-    return _Job(label(spec), todo, split)
+    return _Planned(label(spec), todo, split)
 
 
 def _splittable(spec: Spec, wanted: Wanted) -> ImageSource | None:
@@ -170,31 +195,19 @@ def _clear(part: Part) -> None:
     remove_unfinished(part)
 
 
-def _identity(source: ImageSource, wanted: Wanted) -> dict[str, Any]:
-    """What the files of parts depend on: with another value of any they would not fit together."""
-    options = {name: str(value) for name, value in asdict(wanted).items()}
-    del options["force"], options["resume"]
-    listing = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in source.paths]
-    return {
-        "source": str(source.path.resolve()),
-        "its images": hashlib.sha256(repr(listing).encode()).hexdigest(),
-        "lmk": __version__,
-        **options,
-    }
-
-
-def _files(model: Model) -> list[str]:
-    """The sha256 of all that a worker loads, which is made if it is not there."""
-    path = model_file(model.path) if model.engine is None else pick(Path(model.path), "pack")
-    files = [path, *([Path(model.engine)] if model.engine else [])]
-    try:
-        return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
-    except OSError as error:
-        raise UserError(f"{error.filename}: cannot be read ({error.strerror}); check it") from error
+def contract_of_model(model: Model) -> Contract:
+    """What a worker will find loaded, which is made if it is not there. Raises UserError."""
+    if model.engine is not None:
+        header = read_header(pack_file(model.path))
+        return contract_of(header, read_info(Path(model.engine)).contract.precision, {})
+    path = model_file(model.path)
+    if path.suffix == ".engine":
+        return read_info(path).contract
+    return Contract.from_metadata(read_metadata(path), str(path))
 
 
 def _run(
-    ray: Any, jobs: Sequence[_Job], model: Model, wanted: Wanted, report: Report
+    ray: Any, jobs: Sequence[_Planned], model: Model, wanted: Wanted, report: Report
 ) -> Iterator[Outcome]:
     """Do the parts of all jobs; the outcomes as the jobs end."""
     parts = [(job, part) for job in jobs for part in job.parts]

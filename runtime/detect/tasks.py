@@ -15,9 +15,10 @@ from lmk.runtime.errors import UserError, as_text
 from lmk.runtime.files import check_output, printable
 from lmk.runtime.images import IMAGE_SUFFIXES, num_pages
 from lmk.runtime.landmarker import Landmarker
-from lmk.runtime.model import workspace
+from lmk.runtime.model import Contract, workspace
 from lmk.runtime.outputs import Sink, Style, make_sinks, output_files
-from lmk.runtime.pipeline import Journal, Smoother, Task
+from lmk.runtime.owner import Owned, check_same, listing
+from lmk.runtime.pipeline import RECORD, Journal, Smoother, Task, read_record
 from lmk.runtime.regions import RegionMaker, Where
 from lmk.runtime.sources import ImageSource, Source, open_source
 
@@ -111,12 +112,20 @@ def _is_file(spec: str) -> bool:
     return Path(spec).is_file()
 
 
-def is_finished(folder: Path, wanted: Wanted) -> bool:
-    """Whether an earlier run has written all that is wanted there, to the end."""
+def is_finished(spec: Source | Spec, folder: Path, wanted: Wanted, contract: Contract) -> bool:
+    """Whether an earlier run has written all that is wanted there, to the end.
+
+    Raises UserError, which names the difference, when its results are of something else: another
+    model, source or option, or files that have changed since.
+    """
     files = output_files(folder, wanted.formats)
-    return not _journal_folder(folder).exists() and all(
-        any(path.exists() for path in either) for either in files
-    )
+    if _journal_folder(folder).exists():
+        return False
+    if not all(any(path.exists() for path in either) for either in files):
+        return False
+    was = read_record(folder)  # first: a stream has none, and need not be opened
+    check_same(folder, was, made_of(spec, wanted, contract))
+    return True
 
 
 def opener(
@@ -125,11 +134,7 @@ def opener(
     """What opens the source `spec` and everything its results in `folder` need, when called."""
 
     def open_task() -> Task:
-        if isinstance(spec, tuple):
-            paths = [Path(path).resolve() for path in spec]
-            source: Source = ImageSource(paths, _common(spec))
-        else:
-            source = open_source(spec, wanted.hwaccel)
+        source = _opened(spec, wanted)
         try:
             return make_task(source, folder, landmarker, wanted, regions)
         except BaseException:
@@ -139,18 +144,25 @@ def opener(
     return open_task
 
 
+def _opened(spec: Spec, wanted: Wanted) -> Source:
+    if isinstance(spec, tuple):
+        return ImageSource([Path(path).resolve() for path in spec], _common(spec))
+    return open_source(spec, wanted.hwaccel)
+
+
 def make_task(
     source: Source, folder: Path, landmarker: Landmarker, wanted: Wanted, regions: RegionMaker
 ) -> Task:
-    """The task of one open source.
+    """The task of one open source, which owns `folder` until it is closed.
 
-    Raises UserError when results or an interrupted run are there already and neither `force` nor
-    `resume` says what is to become of them.
+    Raises UserError when another run has the folder, and when results or an interrupted run are
+    there already and neither `force` nor `resume` says what is to become of them.
     """
     region = regions()
     smoother = Smoother(*wanted.smooth) if wanted.smooth else None
     journal = None
     force = wanted.force or wanted.resume
+    contract = landmarker.contract
 
     def sinks(work: Path | None) -> tuple[list[Sink], list[Path]]:
         return make_sinks(
@@ -161,16 +173,32 @@ def make_task(
             force,
             work,
             wanted.style,
-            category=landmarker.contract.category,
+            category=contract.category,
         )
 
-    if not source.is_live and source.path.exists():
-        place = journal_place(folder, force)
-        sinks(None)  # before an earlier run's journal is replaced: tells what is in the way
-        journal = Journal(place, _identity(source, landmarker, wanted), wanted.resume)
-        _sweep(folder)
-    made, files = sinks(journal.work if journal else None)
-    return Task(source, region, made, smoother, journal, files)
+    owned = Owned(folder)
+    try:
+        if not source.is_live and source.path.exists():
+            place = journal_place(folder, force)
+            sinks(None)  # before an earlier run's journal is replaced: tells what is in the way
+            runner = {"runner": landmarker.runner.name}
+            journal = open_journal(place, folder, made_of(source, wanted, contract), runner, wanted)
+            _sweep(folder)
+        made, files = sinks(journal.work if journal else None)
+        if journal is None:
+            (folder / RECORD).unlink(missing_ok=True)  # of results that these replace
+    except BaseException:
+        owned.close()
+        raise
+    return Task(source, region, made, smoother, journal, files, owned)
+
+
+def open_journal(
+    place: Path, folder: Path, made: dict[str, Any], by: dict[str, Any], wanted: Wanted
+) -> Journal:
+    """The journal in `place` of results in `folder`, `made` of that and `by` that."""
+    by = {**by, "lmk": __version__, "--batch": wanted.batch, "--write": ",".join(wanted.formats)}
+    return Journal(place, made, wanted.resume, by, folder / RECORD)
 
 
 def journal_place(folder: Path, force: bool) -> Path:
@@ -195,19 +223,31 @@ def _sweep(folder: Path) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _identity(source: Source, landmarker: Landmarker, wanted: Wanted) -> dict[str, Any]:
-    """What results depend on: with another value of any of it they would not fit together."""
-    contract = landmarker.contract
+def made_of(spec: Source | Spec, wanted: Wanted, contract: Contract) -> dict[str, Any]:
+    """What finished results depend on: with another value of any of it they would be others.
+
+    JSON values: the files of the source and those that options name, with sizes and times, the
+    model and the options. spec: a source, or what opens one; a video is not opened for it.
+    """
+    if isinstance(spec, str) and not Path(spec).is_file():
+        spec = _opened(spec, wanted)
+    if isinstance(spec, tuple):
+        root, paths = _common(spec), [Path(path).resolve() for path in spec]
+    elif isinstance(spec, str):
+        root, paths = Path(spec), [Path(spec)]
+    else:
+        root, paths = spec.path, spec.paths if isinstance(spec, ImageSource) else [spec.path]
     options = asdict(wanted)
-    del options["force"], options["resume"]
+    for name in ("force", "resume", "batch", "formats"):
+        del options[name]
     options |= options.pop("where") | options.pop("style")
-    options["write"] = ",".join(options.pop("formats"))
-    status = os.stat(source.path)
+    for name, value in options.items():
+        named = isinstance(value, str | Path) and Path(value).is_file()
+        options[name] = listing([Path(value)]) if named else str(value)
     return {
-        "source": str(source.path.resolve()),
-        "size and time of the source": [status.st_size, status.st_mtime_ns, source.num_frames],
+        "source": str(root.resolve()),
+        "its files": listing(paths, root if root.is_dir() else root.parent),
         "model": [contract.pack_sha256, contract.core_sha256, contract.precision],
-        "runner": landmarker.runner.name,
-        "lmk": __version__,
-        **{f"--{name.replace('_', '-')}": str(value) for name, value in options.items()},
+        "its crops": contract.crop_scale,
+        **{f"--{name.replace('_', '-')}": value for name, value in options.items()},
     }

@@ -1,14 +1,16 @@
 """What a run has found so far, on disk: an interrupted one goes on, and ends as if it had not been.
 
-A hidden folder beside the results: `journal.json` says how far it reaches, one file a chunk holds
-what was found, and `work` is for the sinks of pictures. It goes when the results are complete.
+A hidden folder beside the results: `identity.json` says what they are made of, `journal.json` how
+far they reach, one file a chunk holds what was found, and `work` is for the sinks of pictures. It
+goes when the results are complete; what they were made of stays with them, in RECORD.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,68 +19,90 @@ import numpy as np
 from lmk.runtime.detection import Detection, Frame
 from lmk.runtime.errors import UserError, write_error
 from lmk.runtime.files import write_bytes
+from lmk.runtime.owner import check_same
 
-_STATE = "journal.json"
+RECORD = ".lmk.json"  # in a folder of results: what they were made of
+_IDENTITY, _STATE = "identity.json", "journal.json"
+_MOST_PX = 1 << 20  # no frame is so wide or high
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError)
 
 
 class Journal:
     """The journal of one run over one source, in `folder`.
 
-    identity: everything the results depend on, as JSON values. resume: go on with the journal that
-    is there, if any; else it is replaced. Raises UserError when it is of a run with another
-    identity, or damaged.
+    made_of: everything that finished results depend on, as JSON values; it is written into the file
+    `record` when they are. made_by: what else has to stay the same while they are being made.
+    resume: go on with the journal that is there, if any; else it is replaced. Raises UserError when
+    it is of a run that differs in any of that, which is named, or damaged.
     """
 
-    def __init__(self, folder: Path, identity: dict[str, Any], resume: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        made_of: Mapping[str, Any],
+        resume: bool = False,
+        made_by: Mapping[str, Any] | None = None,
+        record: Path | None = None,
+    ) -> None:
         self.folder, self.work = folder, folder / "work"
-        self._identity = json.loads(json.dumps(identity))
+        self._made_of = json.loads(json.dumps(made_of))
+        self._record = record
         self._lines: list[str] = []
         self._chunks: list[int] = []  # number of frames of each
         self.last_index = -1  # number of the last frame that is done
         self.state: Any = None  # see Found.before
         self.skipped: list[str] = []  # by the runs before this one
+        identity = json.loads(json.dumps({**made_of, **(made_by or {})}))
         try:
             if resume and (folder / _STATE).exists():
-                self._open()
+                self._open(identity)
             else:
                 shutil.rmtree(folder, ignore_errors=True)
             self.work.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise write_error(folder, error) from error
+        if self.last_index < 0:
+            write_bytes(folder / _IDENTITY, json.dumps(identity).encode())
 
-    def _open(self) -> None:
+    def _open(self, identity: dict[str, Any]) -> None:
         path = self.folder / _STATE
         try:
+            was = json.loads((self.folder / _IDENTITY).read_text())
             saved = json.loads(path.read_text())
-            identity = saved.pop("identity")
-            self._chunks, self.last_index = saved["chunks"], saved["last_index"]
-            self.state, self.skipped = saved["state"], saved["skipped"]
-        except (ValueError, KeyError, TypeError) as error:
+            chunks, last, skipped = saved["chunks"], saved["last_index"], saved["skipped"]
+            _check(isinstance(was, dict), "its identity")
+            _check(_are_counts(chunks), "the lengths of its chunks")
+            _check(type(last) is int and last >= -1, "the number of its last frame")
+            _check(_are(str, skipped), "what was skipped")
+            _check(isinstance(saved["state"], dict | None), "what was remembered")
+        except _DAMAGE as error:
             raise UserError(
-                f"{path}: got a damaged journal ({error}), expected that of the interrupted run; "
+                f"{path}: got a damaged journal ({error!r}), expected that of the interrupted run; "
                 "start anew with --force"
             ) from error
-        for name in sorted({*identity, *self._identity}):
-            was, now = identity.get(name), self._identity.get(name)
-            if was != now:
-                raise UserError(
-                    f"{name}: got {now}, expected {was} as in the interrupted run; resume it with "
-                    "the same source, model and options, or start anew with --force"
-                )
+        check_same(self.folder, was, identity)
+        self._chunks, self.last_index, self.skipped = chunks, last, skipped
+        self.state = saved["state"]
 
     def done(self) -> Iterator[list[tuple[Frame, list[Detection]]]]:
-        """What the interrupted run had found, a list a chunk; the images have no content."""
+        """What the interrupted run had found, a list a chunk; the images have no content.
+
+        Raises UserError where it is damaged.
+        """
+        last, num_landmarks = -1, None
         for number, num_frames in enumerate(self._chunks):
             path = self._chunk(number)
             try:
                 entries = [_read(line) for line in path.read_text().splitlines()]
-            except (OSError, ValueError, KeyError, TypeError) as error:
+                _check(len(entries) == num_frames, f"{num_frames} frames, got {len(entries)}")
+                for frame, detections in entries:
+                    _check(last < frame.index <= self.last_index, f"order at frame {frame.index}")
+                    last = frame.index
+                    for each in detections:
+                        num_landmarks = num_landmarks or len(each.points)
+                        _check(len(each.points) == num_landmarks, f"landmarks of frame {last}")
+            except _DAMAGE as error:
                 raise UserError(f"{path}: damaged ({error}); start anew with --force") from error
-            if len(entries) != num_frames:
-                raise UserError(
-                    f"{path}: got {len(entries)} frames, expected {num_frames}; "
-                    "start anew with --force"
-                )
             yield entries
 
     def add(self, frame: Frame, detections: Sequence[Detection]) -> None:
@@ -91,16 +115,39 @@ class Journal:
         self._chunks.append(len(self._lines))
         self._lines = []
         self.last_index, self.state = last_index, state
-        saved = {"identity": self._identity, "chunks": self._chunks, "last_index": last_index}
-        saved |= {"state": state, "skipped": list(dict.fromkeys([*self.skipped, *skipped]))}
+        saved = {"chunks": self._chunks, "last_index": last_index, "state": state}
+        saved["skipped"] = list(dict.fromkeys([*self.skipped, *skipped]))
         write_bytes(self.folder / _STATE, json.dumps(saved).encode())
 
+    def finish(self) -> None:
+        """The results are complete: say what they were made of, and go."""
+        if self._record is not None:
+            write_bytes(self._record, json.dumps(self._made_of, indent=1).encode())
+        self.remove()
+
     def remove(self) -> None:
-        """The results are complete."""
+        """Leave nothing behind."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _chunk(self, number: int) -> Path:
         return self.folder / f"{number:06d}.jsonl"
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What the finished results in `folder` were made of. Raises UserError if that is not said."""
+    path = folder / RECORD
+    try:
+        was: dict[str, Any] = json.loads(path.read_text())
+        _check(isinstance(was, dict), "names and values")
+    except FileNotFoundError:
+        raise UserError(
+            f"{folder}: got results that do not say what they were made of, expected {RECORD} "
+            "beside them, as this version writes it for sources that can be read again; write "
+            "elsewhere by --output, or start anew with --force"
+        ) from None
+    except _DAMAGE as error:
+        raise UserError(f"{path}: damaged ({error}); start anew with --force") from error
+    return was
 
 
 def _line(frame: Frame, detections: Sequence[Detection]) -> str:
@@ -112,15 +159,31 @@ def _line(frame: Frame, detections: Sequence[Detection]) -> str:
 
 
 def _read(line: str) -> tuple[Frame, list[Detection]]:
-    source, index, time_s, (height, width), found = json.loads(line)
-    blank = np.broadcast_to(np.uint8(0), (height, width, 3))  # takes no memory
-    detections = [
-        Detection(
-            np.array(points, np.float32).reshape(-1, 2),
-            np.array(scores, np.float32),
-            (float(box[0]), float(box[1]), float(box[2]), float(box[3])),
-            track,
-        )
-        for track, box, points, scores in found
-    ]
+    """What `_line` made. Raises one of _DAMAGE where it did not."""
+    source, index, time_s, size, found = json.loads(line)
+    _check(isinstance(source, str) and type(index) is int and index >= 0, "a name and a number")
+    _check(math.isfinite(time_s), "a time")
+    _check(_are_counts(size) and len(size) == 2 and 0 < min(size) <= max(size) < _MOST_PX, "a size")
+    blank = np.broadcast_to(np.uint8(0), (*size, 3))  # takes no memory
+    detections = []
+    for track, box, points, scores in found:
+        x, y, width, height = map(float, box)
+        _check(all(map(math.isfinite, (x, y, width, height))), "a box")
+        _check(type(track) is int and 0 <= track < 1 << 31, "the number of an object")
+        table, sure = np.array(points, np.float32).reshape(-1, 2), np.array(scores, np.float32)
+        _check(sure.shape == (len(table),), "a score for each landmark")
+        detections.append(Detection(table, sure, (x, y, width, height), track))
     return Frame(source, index, time_s, blank), detections
+
+
+def _check(holds: bool, expected: str) -> None:
+    if not holds:
+        raise ValueError(f"expected {expected}")
+
+
+def _are(kind: type, values: Any) -> bool:
+    return isinstance(values, list) and all(type(each) is kind for each in values)
+
+
+def _are_counts(values: Any) -> bool:
+    return _are(int, values) and all(each >= 0 for each in values)

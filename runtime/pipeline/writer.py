@@ -137,4 +137,4 @@ class Writer:
             else:
                 sink.close()
         if self._journal and not (self._failed or self._partial):
-            self._journal.remove()
+            self._journal.finish()

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from lmk.cli import main
+from lmk.runtime.owner import Owned
 
 
 @pytest.fixture
@@ -95,6 +96,22 @@ def test_a_finished_run_is_not_repeated_by_resume(run, blob_video):
     assert Path("o/landmarks.csv").stat().st_mtime_ns == before
     code, _, err = run(blob_video[0], "--output", "o")
     assert code == 2 and "exists already" in err
+    code, _, err = run(blob_video[0], "--output", "o", "--roi", "center", "--resume")
+    assert code == 2 and "o: --roi: got center, expected full as in the run before" in err
+    shutil.copy(blob_video[0], "other.mp4")
+    code, _, err = run("other.mp4", "--output", "o", "--resume")
+    assert code == 2 and "o: its files: blob.mp4 is gone (one of 2 that differ)" in err
+    Path("o/.lmk.json").unlink()
+    code, _, err = run(blob_video[0], "--output", "o", "--resume")
+    assert code == 2 and "o: got results that do not say what they were made of" in err
+
+
+def test_two_runs_do_not_share_a_folder(run, blob_video):
+    with Owned(Path("o")):
+        code, _, err = run(blob_video[0], "--output", "o", "--force")
+    assert code == 2 and f"o: is being written by process {os.getpid()} on" in err
+    assert run(blob_video[0], "--output", "o")[0] == 0
+    assert sorted(path.name for path in Path().iterdir()) == ["o"]
 
 
 def test_a_pattern_in_quotes(run, blob_video):
@@ -171,6 +188,6 @@ def test_kill_9_and_resume_end_as_if_nothing_had_been(tmp_path, blob_video, mode
         {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
         for name in ("o", "whole")
     )
-    assert sorted(ours) == sorted(theirs) and len(ours) == 8
+    assert sorted(ours) == sorted(theirs) and len(ours) == 9
     assert [name for name in ours if ours[name] != theirs[name]] == []
     assert not (tmp_path / ".o.partial").exists()

@@ -1,6 +1,7 @@
 """An interrupted run goes on, and ends as if it had not been interrupted."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,10 +41,10 @@ def test_what_was_found_comes_back_to_the_last_bit(tmp_path_factory, points, box
     journal = Journal(folder, {})
     frame = Frame("a/ü.png", 41, time_s, np.zeros((4, 6, 3), np.uint8))
     journal.add(frame, [detection, detection])
-    journal.add(frame, [])
-    journal.commit(41, {"x": 0.1}, ["why"])
+    journal.add(replace(frame, index=42), [])
+    journal.commit(42, {"x": 0.1}, ["why"])
     again = Journal(folder, {}, resume=True)
-    assert (again.last_index, again.state, again.skipped) == (41, {"x": 0.1}, ["why"])
+    assert (again.last_index, again.state, again.skipped) == (42, {"x": 0.1}, ["why"])
     [[(read, found), (_, none)]] = again.done()
     assert none == [] and len(found) == 2
     assert (read.source, read.index, read.time_s, read.image.shape) == (
@@ -161,13 +162,26 @@ def test_overlay_is_resumed_byte_for_byte(tmp_path, landmarker, blob_video):
 
 def test_another_model_or_option_is_refused(tmp_path):
     Journal(tmp_path / "j", {"model": "a", "roi": "full"}).commit(4, None, [])
-    with pytest.raises(UserError, match="^roi: got center, expected full as in the interrupted"):
+    with pytest.raises(UserError, match="j: roi: got center, expected full as in the run"):
         Journal(tmp_path / "j", {"model": "a", "roi": "center"}, resume=True)
     fresh = Journal(tmp_path / "j", {"model": "b"})
     assert fresh.last_index == -1 and list(fresh.done()) == []
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"identity": {}}'])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        "[" * 9999,
+        '{"chunks": [-1], "last_index": 4, "state": null, "skipped": []}',
+        '{"chunks": [1], "last_index": true, "state": null, "skipped": []}',
+        '{"chunks": [1], "last_index": 4, "state": 1, "skipped": []}',
+        '{"chunks": [1], "last_index": 4, "state": null, "skipped": [1]}',
+    ],
+)
 def test_a_damaged_journal_is_named(tmp_path, damage):
     Journal(tmp_path / "j", {}).commit(4, None, [])
     (tmp_path / "j" / "journal.json").write_text(damage)
@@ -183,9 +197,22 @@ def test_a_damaged_chunk_is_named(tmp_path):
     chunk.write_text(chunk.read_text()[:-3])
     with pytest.raises(UserError, match=r"000000.jsonl: damaged .*--force"):
         list(Journal(tmp_path / "j", {}, resume=True).done())
-    chunk.write_text("")
-    with pytest.raises(UserError, match="got 0 frames, expected 1"):
-        list(Journal(tmp_path / "j", {}, resume=True).done())
+    for damage in (
+        "",
+        '["v", -1, 0.0, [4, 6], []]',
+        '["v", 1, 0.0, [4, 6], []]',  # after the last
+        '["v", 0, NaN, [4, 6], []]',
+        '["v", 0, 0.0, [0, 6], []]',
+        '["v", 0, 0.0, [4, 999999999], []]',
+        '["v", 0, 0.0, [4, 6], [[0, [0, 0, 1, Infinity], [[1, 1]], [1]]]]',
+        '["v", 0, 0.0, [4, 6], [["0", [0, 0, 1, 1], [[1, 1]], [1]]]]',
+        '["v", 0, 0.0, [4, 6], [[0, [0, 0, 1, 1], [[1, 1]], [1, 1]]]]',
+        '["v", 0, 0.0, [4, 6], [[0, [0, 0, 1, 1], [[1, 1]], [1]], [1, [0, 0, 1, 1], [], []]]]',
+        '["v", 0, 0.0, [4, 6], ' + "[" * 9999,
+    ):
+        chunk.write_text(damage)
+        with pytest.raises(UserError, match=r"000000.jsonl: damaged .*--force"):
+            list(Journal(tmp_path / "j", {}, resume=True).done())
 
 
 def test_a_chunk_that_was_not_committed_does_not_count(tmp_path):
