@@ -14,9 +14,17 @@ from lmk.benchmarks.commands import bench_command, demo_command, reproduce_comma
 from lmk.export.commands import export_command, name_command
 from lmk.runtime.commands import doctor_command, info_command
 from lmk.runtime.detect.command import detect_command
-from lmk.runtime.terminal import explain
+from lmk.runtime.errors import without_passwords
+from lmk.runtime.terminal import ends_in_order, escape_output, explain
 from lmk.train.commands import adapt_command, evaluate_command, report_command, train_core_command
 from lmk.train.datasets.commands import data_group
+
+
+class _Told(logging.Formatter):
+    """Lines of the log, without the passwords of addresses."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_passwords(super().format(record))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -24,7 +32,9 @@ from lmk.train.datasets.commands import data_group
 @click.option("--debug", is_flag=True, help="Show the traceback of errors.")
 def cli(debug: bool) -> None:
     """Landmarks on any object, without labels: train, adapt, export, detect."""
-    logging.basicConfig(level=logging.WARNING, format="lmk: %(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_Told("lmk: %(message)s"))
 
 
 for _command in (
@@ -46,18 +56,25 @@ for _command in (
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command; user errors are one line on standard error and exit code 2."""
+    """Run a command; user errors are one line on standard error and exit code 2.
+
+    SIGTERM and SIGHUP end it in order, as Ctrl-C does.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
-    try:
-        code = cli.main(arguments, prog_name="lmk", standalone_mode=False) or 0
-    except BrokenPipeError:  # `lmk … | head`: nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    except (Exception, KeyboardInterrupt) as error:
-        line, code = explain(error)
-        if line is None or "--debug" in arguments:
-            traceback.print_exc()
-        click.echo(f"lmk: {line or f'internal error, please report it: {error!r}'}", err=True)
+    escape_output()
+    with ends_in_order() as came:
+        try:
+            code = cli.main(arguments, prog_name="lmk", standalone_mode=False) or 0
+        except BrokenPipeError:  # `lmk … | head`: nobody reads on
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 0
+        except (Exception, KeyboardInterrupt) as error:
+            line, code = explain(error)
+            if line is None or "--debug" in arguments:
+                click.echo(without_passwords(traceback.format_exc()), err=True, nl=False)
+            line = line or f"internal error, please report it: {error!r}"
+            click.echo(f"lmk: {without_passwords(line)}", err=True)
+            code = 128 + came[0] if came and code == 130 else code
     sys.exit(code)
 
 

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import errno
+import re
 import unicodedata
 from pathlib import Path
+
+# An address: in quotes up to their end, else up to a space. pathlib makes one slash of two.
+_ADDRESS = re.compile(
+    r"""(?<=["'])[a-z][a-z0-9+.-]+:/[^"']* | [a-z][a-z0-9+.-]+:/[^\s"']*""",
+    re.IGNORECASE | re.VERBOSE,
+)
 
 
 def as_text(name: str) -> str:
@@ -28,11 +35,35 @@ class UserError(Exception):
     """Something the user can mend.
 
     The message is one line: `<what>: got …, expected …; <what to do>`. The command line prints it
-    after `lmk: ` without a traceback and exits with 2.
+    after `lmk: ` without a traceback and exits with 2. Passwords of addresses in it are hidden.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__("\n".join(map(as_text, message.split("\n"))))
+        lines = without_passwords(message).split("\n")
+        super().__init__("\n".join(map(as_text, lines)))
+
+
+def without_passwords(text: str, whole: bool = False) -> str:
+    """`text` with all addresses in it as they may be told: no user, password, query or fragment.
+
+    For whatever names a source, to the user, in a log or as a file. A password may hold `/`, `#`,
+    `?` and `@`, and spaces if the address is in quotes, or is `whole` the text.
+    """
+    if whole and _ADDRESS.match(text):
+        return _told(text)
+    return _ADDRESS.sub(lambda found: _told(found[0]), text)
+
+
+def _told(address: str) -> str:
+    scheme, slashes, rest = re.split("(:/{1,2})", address, maxsplit=1)
+    if len(slashes) == 2 and "@" not in rest:
+        return address  # no address, as it seems
+    # Up to the first of / ? and # stands the host, or a user and the beginning of a password. What
+    # could be either counts as the latter: better a host too few than a password too many.
+    first = re.split("[/?#]", rest, maxsplit=1)[0]
+    if "@" in first or ":" in first:
+        rest = rest.rpartition("@")[2]
+    return scheme + slashes + re.split("[?#]", rest, maxsplit=1)[0]
 
 
 def write_error(path: Path, error: OSError) -> UserError:

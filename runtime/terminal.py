@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import errno
+import io
+import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
@@ -17,7 +22,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lmk.runtime.errors import UserError, write_error
 
 _TRAIN_MODULES = ("torch", "torchvision", "onnx", "onnxscript", "tensorboard", "jinja2", "scipy")
-FILE_PATH = click.Path(path_type=Path)
+
+
+class FilePath(click.Path):
+    """A path; an empty one, as of an unset variable of the shell, is none."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(
+        self, value: Any, parameter: click.Parameter | None, context: click.Context | None
+    ) -> Any:
+        """See click.Path."""
+        if value == "":
+            self.fail("got an empty name, expected a file or folder", parameter, context)
+        return super().convert(value, parameter, context)
+
+
+FILE_PATH = FilePath()
 _LINE_SECONDS = 10.0  # between two lines of progress where there is no terminal
 Report = Callable[[int, int | None], None]  # items done, items in all if known
 
@@ -89,6 +111,51 @@ def _progress_line(title: str, done: int, total: int | None, before: int, second
     rate = (done - before) / seconds
     left = f", {clock((total - done) / rate)} left" if total and total > done and rate else ""
     return f"{title}: {done} of {total or '?'}, {rate:.1f} a second{left}"
+
+
+def escape_output() -> None:
+    """Write what the encoding of standard output or error does not have as \\x…, \\u…."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def ends_in_order() -> Iterator[list[int]]:
+    """Let the signals that end a program, SIGTERM and SIGHUP, do what Ctrl-C does, once.
+
+    The next of them ends it at once. One that is ignored, as by nohup, stays so. Yields a list that
+    will hold the number of the signal that came. Does nothing outside the main thread.
+    """
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+    names = ("SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+
+    def end(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        for each in ours:
+            signal.signal(each, signal.SIG_DFL)
+        if number != signal.SIGTERM:  # the terminal is gone: nothing can be told
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            for descriptor in (1, 2):
+                if os.isatty(descriptor):
+                    os.dup2(nowhere, descriptor)
+        on_ctrl_c = signal.getsignal(signal.SIGINT)
+        if not callable(on_ctrl_c):  # ignored, as of a program in a shell's background
+            raise KeyboardInterrupt
+        on_ctrl_c(number, frame)
+
+    for number in ours:
+        signal.signal(number, end)
+    try:
+        yield came
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def clock(seconds: float) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import click
 
+from lmk.runtime.terminal import FILE_PATH
 from lmk.train.config import BY_DEVICE, NAMED
 
 _DEVICES = (("", "cpu"), ("with CUDA ", "cuda"))  # in the words of a help text
@@ -67,7 +68,7 @@ def config_options(config: type) -> Callable[[Command], Command]:
             elif typing.get_origin(kind) is Literal:
                 kind = click.Choice(typing.get_args(kind))
             elif kind is Path:
-                kind = click.Path(path_type=Path)
+                kind = FILE_PATH
             elif item.name in _DURATIONS:
                 kind = Duration()
             elif several:

@@ -12,7 +12,7 @@ import click
 from lmk.runtime.errors import UserError
 from lmk.runtime.model import Contract, workspace
 from lmk.runtime.outputs import FORMATS
-from lmk.runtime.terminal import FILE_PATH, CommaList
+from lmk.runtime.terminal import FILE_PATH, CommaList, progress
 
 if TYPE_CHECKING:
     from lmk.runtime.detect.tasks import Spec, Wanted
@@ -196,7 +196,6 @@ def _detect_one(
     from lmk.runtime.detect.tasks import name_of, opener
     from lmk.runtime.pipeline import detect_task
     from lmk.runtime.regions import RegionMaker
-    from lmk.runtime.terminal import progress
 
     task = opener(spec, folder, landmarker, wanted, RegionMaker(wanted.where, landmarker))()
     with task.source as source:
@@ -221,7 +220,6 @@ def _detect_many(
     from lmk.runtime.detect.tasks import check_folders, label, opener
     from lmk.runtime.pipeline import detect_all
     from lmk.runtime.regions import RegionMaker
-    from lmk.runtime.terminal import progress
 
     check_folders([folder for _, folder in todo], wanted)
     regions = RegionMaker(wanted.where, landmarker)
@@ -244,7 +242,6 @@ def _detect_on_ray(
     from lmk.runtime.detect.on_ray import contract_of_model, detect_on_ray
     from lmk.runtime.detect.on_ray_part import Model
     from lmk.runtime.detect.report import print_outcome
-    from lmk.runtime.terminal import progress
 
     if options["live"]:
         raise UserError("--live: got it with --on ray, expected one of them; leave the other out")

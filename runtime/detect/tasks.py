@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lmk import __version__
-from lmk.runtime.errors import UserError, as_text
+from lmk.runtime.errors import UserError, as_text, without_passwords
 from lmk.runtime.files import check_output, printable
 from lmk.runtime.images import IMAGE_SUFFIXES, num_pages
 from lmk.runtime.landmarker import Landmarker
@@ -86,7 +86,7 @@ def name_of(spec: Spec) -> str:
     try:
         return find_medium(str(spec)).name
     except UserError:  # told when its turn comes
-        return path.stem
+        return Path(without_passwords(str(spec), whole=True)).stem
 
 
 def label(spec: Spec) -> str:

@@ -11,13 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import av
 from av.codec.hwaccel import HWAccel, hwdevices_available
 from av.error import ExitError, FFmpegError
 
-from lmk.runtime.errors import UserError
+from lmk.runtime.errors import UserError, without_passwords
 from lmk.runtime.files import printable
 from lmk.runtime.images import IMAGE_SUFFIXES
 from lmk.runtime.sources.source import VIDEO_SUFFIXES
@@ -25,7 +24,8 @@ from lmk.runtime.sources.source import VIDEO_SUFFIXES
 STALL_S = 20.0  # nothing came for so long: an error rather than a wait without end
 _CAMERA = re.compile(r"(?:camera:)?(\d+)|/dev/video(\d+)")
 _RAW = re.compile(r"stdin:(\d+)x(\d+)(?:@(\d+(?:\.\d+)?(?:/\d+)?))?")
-_ADDRESS = re.compile(r"(rtsps?|https?)://")
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+_SCHEMES = ("rtsp", "rtsps", "http", "https")
 # All that FFmpeg is to take a file for. Left out are lists of other files (concat, HLS, DASH, SDP,
 # image2 …), which would be read whatever they are, devices, and text.
 CONTAINERS = (
@@ -130,17 +130,21 @@ def file_medium(path: Path) -> Medium:
 
 
 def _address(text: str) -> Medium:
-    parts = urlsplit(text)
-    host = parts.netloc.rpartition("@")[2]  # no password in messages, no folder called so
-    if not host:
-        raise UserError(f"{text}: got no host, expected e.g. {parts.scheme}://host/path")
-    name = re.sub(r"[^\w.]+", "-", f"{parts.scheme}-{host}{parts.path}").strip("-.")
+    title = without_passwords(text, whole=True)
+    scheme, _, rest = title.partition("://")
+    if scheme.lower() not in _SCHEMES:
+        raise UserError(
+            f"{title}: got an address of {scheme}, expected one of {', '.join(_SCHEMES)}"
+        )
+    if not rest.partition("/")[0]:
+        raise UserError(f"{title}: got no host, expected e.g. {scheme}://host/path")
+    text = scheme.lower() + text[len(scheme) :]  # as FFmpeg has it
+    name = re.sub(r"[^\w.]+", "-", title).strip("-.")
     # Over TCP, where the server can: UDP loses packets, and with them parts of pictures.
-    protocols, formats = _STREAMED[parts.scheme.rstrip("s")]
+    protocols, formats = _STREAMED[scheme.lower().rstrip("s")]
     options = {"protocol_whitelist": protocols, "format_whitelist": formats}
-    if parts.scheme.startswith("rtsp"):
+    if scheme.lower().startswith("rtsp"):
         options["rtsp_flags"] = "prefer_tcp"
-    title = f"{parts.scheme}://{host}{parts.path}"
     cure = (
         "check the address, and that its server runs; a file whose index is at its end has to be "
         "downloaded first"

@@ -1,5 +1,6 @@
 """`lmk detect` as a user types it: what it writes, what it says, how it ends."""
 
+import os
 import shutil
 import subprocess
 import sys
