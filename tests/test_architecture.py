@@ -193,3 +193,13 @@ def test_every_form_of_import_is_seen():
     assert not reaches_past_a_face("lmk.cli", "lmk.runtime.model", "Contract")
     assert not reaches_past_a_face("lmk.runtime.model.probe", "lmk.runtime.model.wire", "read")
     assert not reaches_past_a_face("lmk.cli", "lmk.train.commands", "adapt_command")
+
+
+def test_no_class_has_two_meanings():
+    where: dict[str, list[str]] = {}
+    for name, path in FILES.items():
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                where.setdefault(node.name, []).append(name)
+    twice = {name: places for name, places in where.items() if len(places) > 1}
+    assert not twice
