@@ -2,5 +2,8 @@
 
 from lmk.runtime.regions.choose import RegionMaker, Where
 from lmk.runtime.regions.fixed import Boxes, parse_roi
+from lmk.runtime.regions.moving import Blob, MovingObjects
+from lmk.runtime.regions.patch import PatchRegion
 from lmk.runtime.regions.region import Region, Target, overlap
+from lmk.runtime.regions.survey import Shown, Survey, survey_film
 from lmk.runtime.regions.track import Tracker

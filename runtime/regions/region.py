@@ -16,6 +16,7 @@ class Target:
 
     box: Box  # frame pixels, edges; may reach beyond the frame, whose border is then replicated
     track: int = 0  # the object's number: the same in all frames of a source
+    heading: float | None = None  # of its head, radians from x towards y, where that is known
 
 
 class Region(Protocol):

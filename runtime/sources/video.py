@@ -52,6 +52,7 @@ class VideoSource(Source):
         self.path = Path(medium.location if medium.is_file else medium.title)
         self.name = medium.name
         self._after = -1  # frames up to this number are not wanted
+        self._keys_only = False
         self._device = self._open_on(candidates(hwaccel, medium.can_reopen))
         first = self._first
         count = len(self._container.streams.video)
@@ -104,12 +105,23 @@ class VideoSource(Source):
         self._open(self._device, num_passed)
         self._unread = self._decoded
 
+    def skim(self, least: int) -> bool:
+        """See `Source.skim`."""
+        self._check_unread()
+        if self.is_live or not self._medium.can_reopen:
+            return False
+        with self._medium.open() as container:
+            packets = demux(container, _video_stream(container, self._medium.title))
+            count = sum(packet.is_keyframe for packet in _until_damage(packets))
+        self._keys_only = count >= least
+        return self._keys_only
+
     def __iter__(self) -> Iterator[Frame]:
         decoded, self._unread = self._check_unread(), None
         label = printable(self.path.name) if self._medium.is_file else self.name
         converter = Converter()
         for item in decoded:
-            if item.index <= self._after:
+            if item.index <= self._after or (self._keys_only and not item.frame.key_frame):
                 continue
             try:
                 image = converter.convert(item.frame)
@@ -230,7 +242,9 @@ class VideoSource(Source):
             for packet in demux(self._container, self._stream):
                 self._num_packets += 1
                 self._numbering.add(packet)
-                if self._num_packets > self._num_passed:
+                if self._num_packets > self._num_passed and not (
+                    self._keys_only and not packet.is_keyframe
+                ):
                     yield packet
         except (FFmpegError, OSError) as error:  # of the container: the codec's are caught above
             self._notes.append(f"breaks off after {self._num_packets} packets ({reason_of(error)})")

@@ -211,6 +211,12 @@ def spots():
     return _load("spots")
 
 
+@pytest.fixture(scope="session")
+def drawn():
+    """Ellipses that move over a floor; see drawn_film.py."""
+    return _load("drawn_film")
+
+
 TOY = {"num_landmarks": 3, "width": 16, "input_size": SIDE}
 
 
