@@ -15,6 +15,7 @@ from lmk.export.commands import export_command, name_command
 from lmk.runtime.commands import doctor_command, info_command
 from lmk.runtime.detect.command import detect_command
 from lmk.runtime.errors import without_passwords
+from lmk.runtime.find.command import find_command
 from lmk.runtime.terminal import ends_in_order, escape_output, explain
 from lmk.train.commands import adapt_command, evaluate_command, report_command, train_core_command
 from lmk.train.datasets.commands import data_group
@@ -45,6 +46,7 @@ for _command in (
     name_command,
     export_command,
     detect_command,
+    find_command,
     info_command,
     doctor_command,
     demo_command,

@@ -175,6 +175,9 @@ def explain(error: BaseException) -> tuple[str | None, int]:
         said = str(error) or str(error.__cause__ or "")  # click puts its Abort in the place of ours
         return said or "interrupted; what was finished is kept", 130
     if isinstance(error, ModuleNotFoundError) and error.name in _TRAIN_MODULES:
+        if error.name == "scipy":
+            cure = "pip install scipy"
+            return f"scipy: not installed, needed to train and to find what moves; {cure}", 2
         cure = f"pip install {' '.join(_TRAIN_MODULES)}"
         return f"{error.name}: not installed, needed for training and export; {cure}", 2
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

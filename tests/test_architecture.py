@@ -28,7 +28,7 @@ lmk.runtime.regions.*
 lmk.runtime.outputs.*
 lmk.runtime.pipeline.*
 lmk.runtime.landmarker
-lmk.runtime.detect.* lmk.runtime.doctor.*
+lmk.runtime.detect.* lmk.runtime.doctor.* lmk.runtime.find.*
 lmk.runtime.commands
 lmk.train.config lmk.train.draws lmk.train.split
 lmk.train.datasets.*

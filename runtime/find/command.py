@@ -1,0 +1,51 @@
+"""`lmk find`: films -> boxes of what moves in them, and pictures to judge them by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from lmk.runtime.files import check_output
+from lmk.runtime.model import workspace
+from lmk.runtime.terminal import FILE_PATH, progress
+
+
+@click.command("find")
+@click.argument("films", nargs=-1, required=True)
+@click.option(
+    "--find",
+    "way",
+    type=click.Choice(["auto", "motion", "box"]),
+    default="auto",
+    show_default=True,
+    help="How: motion before a still camera, or a box that is followed; auto: motion, if sure.",
+)
+@click.option("--start", help="With --find box: its place in the first frame, x,y,w,h or a CSV.")
+@click.option("--objects", type=click.IntRange(min=1), help="How many; default: as it looks.")
+@click.option("--output", type=FILE_PATH, help="Folder of results; default: runs.")
+@click.option("--force", is_flag=True, help="Overwrite earlier results.")
+def find_command(
+    films: tuple[str, ...],
+    way: str,
+    start: str | None,
+    objects: int | None,
+    output: Path | None,
+    force: bool,
+) -> None:
+    """Find what moves in films, without a model: boxes for --roi and a picture to judge by."""
+    from lmk.runtime.find import find_in_film
+    from lmk.runtime.sources import expand
+
+    for spec in expand(films):
+        name = Path(spec).stem
+        folder = output or workspace.RUNS
+        boxes, picture = folder / f"{name}-boxes.csv", folder / f"{name}-found.png"
+        check_output(boxes, force)
+        with progress(f"following in {name}") as report:
+            boxed = find_in_film(
+                spec, boxes, picture, way, start, objects, lambda words: click.echo(words), report
+            )
+        for track, seen in boxed.seen.items():
+            click.echo(f"object {track}: in {seen / boxed.frames:.1%} of {boxed.frames} frames")
+        click.echo(f"{boxes}\n{picture}")
