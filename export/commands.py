@@ -13,7 +13,7 @@ import click
 from lmk.export.engine import LIBRARIES, Cached, EngineOptions, engine_options, make_options, shares
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import check_output
-from lmk.runtime.model import PRECISIONS, Precision, is_composed, read_header, workspace
+from lmk.runtime.model import PRECISIONS, Precision, is_composed, read_header, read_model, workspace
 from lmk.runtime.terminal import FILE_PATH, console, progress
 
 _MB = 1e6
@@ -73,6 +73,9 @@ def export_command(
         )
     typed = f"-{precision}" if precision not in (None, "fp32") else ""  # beside the one in fp32
     output = output or workspace.made_of(pack, typed + (".engine" if options else ".onnx"))
+    suffix = ".engine" if options else ".onnx"
+    if not repository and output.suffix != suffix:  # `lmk detect` goes by it
+        raise UserError(f"--output: got {output}, expected a name ending in {suffix}; rename it")
     precision = precision or "fp32"
     if repository:
         onnx = workspace.made_of(pack, f"{typed}.onnx")
@@ -241,11 +244,9 @@ def _check(options: EngineOptions, precision: Precision) -> None:
 
 def _is_exported(onnx: Path, pack: Path, precision: Precision) -> bool:
     """Whether `onnx` is there, of `pack` as it is now and of `precision`; says so if it is."""
-    from lmk.export.engine import read_onnx
-
     if not onnx.exists():
         return False
-    contract = read_onnx(onnx)[1]
+    contract = read_model(onnx)[1]
     if (contract.pack_sha256, contract.precision) != (read_header(pack).get("sha256"), precision):
         return False
     console().print(f"onnx: {onnx}, exported before from this pack")

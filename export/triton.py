@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmk.export.engine import read_onnx
 from lmk.runtime.errors import UserError, write_error
 from lmk.runtime.files import write_bytes
-from lmk.runtime.model import INPUT, LANDMARKS, SCORES, Contract, read_engine
+from lmk.runtime.model import INPUT, LANDMARKS, SCORES, Contract, read_engine, read_model
 
 MAX_BATCH = 64
 _FIRST_BATCH = 8  # what the server waits for before it goes for the largest
@@ -69,14 +68,10 @@ def _read(path: Path, max_batch: int) -> _Model:
     if max_batch < 1:
         raise ValueError(f"max_batch: got {max_batch}, expected 1 or more")
     if path.suffix != ".engine":
-        data, contract = read_onnx(path)
+        data, contract = read_model(path)
         instances = "count: 1 kind: KIND_AUTO"
-        model = _Model(contract, data, "onnxruntime", "model.onnx", max_batch, instances)
-    else:
-        model = _read_engine(path)
-    if any("\n" in name for name in model.contract.landmark_names):
-        raise UserError(f"{path}: got a landmark name of two lines, expected one; rename it")
-    return model
+        return _Model(contract, data, "onnxruntime", "model.onnx", max_batch, instances)
+    return _read_engine(path)
 
 
 def _read_engine(path: Path) -> _Model:

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from lmk.runtime.errors import UserError
-from lmk.runtime.model import read_header, workspace
+from lmk.runtime.model import read_engine, read_header, read_model, workspace
 from lmk.runtime.terminal import FILE_PATH, output
 
 
@@ -35,15 +35,10 @@ def print_info(path: Path, as_json: bool = False) -> None:
     In short and rounded for reading, or whole as JSON.
     """
     if path.suffix == ".onnx":
-        from lmk.runtime.runners import OrtRunner
-
-        with OrtRunner(path, threads=1) as runner:
-            values = asdict(runner.contract)
+        values = asdict(read_model(path)[1])
     elif path.suffix == ".safetensors":
         values = read_header(path)
     elif path.suffix == ".engine":
-        from lmk.runtime.model import read_engine
-
         values = read_engine(path)[0].flat()
     else:
         kind = "a folder" if path.is_dir() else f"'{path.suffix}'"

@@ -26,7 +26,7 @@ from lmk.runtime.model import (
     pack_of,
     read_header,
     read_info,
-    read_metadata,
+    read_model,
     sha256,
     workspace,
 )
@@ -156,7 +156,7 @@ def open_subject(model: Path, core: Path | None, folder: Path) -> Subject:
     else:
         if not path.is_file():
             raise UserError(f"{path}: no such file, expected an exported model; check the path")
-        contract = Contract.from_metadata(read_metadata(path), str(path))
+        contract = read_model(path)[1]
     pack = pack_of(contract, path.parent)
     if pack and not core:
         core = workspace.core_of(pack)

@@ -14,7 +14,7 @@ from lmk.benchmarks.runners.roofline import arithmetic
 from lmk.export.graph import DetectorGraph, fold
 from lmk.runtime.errors import UserError
 from lmk.runtime.model import contract_of
-from lmk.runtime.runners import Found, Runner, check_crops, host_array
+from lmk.runtime.runners import Reading, Runner, check_crops, host_array
 from lmk.train.device import pick_device
 from lmk.train.network import LandmarkNetwork, load_pack
 
@@ -60,7 +60,7 @@ class TorchRunner(Runner):
         how = "compiled" if compiled else "eager"
         self.name = f"PyTorch {how} {torch.__version__} {self._device} {precision}"
 
-    def __call__(self, crops: Any) -> Found:
+    def __call__(self, crops: Any) -> Reading:
         """See `Runner.__call__`; crops in host memory."""
         array = host_array(crops)
         check_crops(array, self.contract)

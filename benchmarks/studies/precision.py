@@ -30,11 +30,10 @@ from lmk.export.engine import (
     build_engine,
     find_place,
     make_recipe,
-    read_onnx,
 )
 from lmk.export.graph import export_pack
 from lmk.runtime.errors import UserError
-from lmk.runtime.model import PRECISIONS, Precision, probe_crops, read_header, workspace
+from lmk.runtime.model import PRECISIONS, Precision, probe_crops, read_header, read_model, workspace
 from lmk.runtime.runners import OrtRunner
 from lmk.runtime.terminal import FILE_PATH, console
 from lmk.train.datasets import load_decoded
@@ -100,7 +99,7 @@ def cpu_latency(files: Mapping[Precision, Path]) -> dict[str, Any]:
 def build(onnx: Path, target: str) -> dict[str, Any]:
     """Size, seconds and layers of an engine for crops one at a time; or why it was refused."""
     options = EngineOptions(LIBRARIES["rtx"], batches=(1,), targets=(target,))
-    data, contract = read_onnx(onnx)
+    data, contract = read_model(onnx)
     try:
         place = find_place(options, contract.precision)
         recipe = make_recipe(place, data, contract, options)

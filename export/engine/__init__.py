@@ -1,6 +1,6 @@
 """ONNX file -> TensorRT engine, kept in a cache."""
 
-from lmk.export.engine.build import build_engine, export_engine, make_recipe, read_onnx
+from lmk.export.engine.build import build_engine, export_engine, make_recipe
 from lmk.export.engine.cache import Cached
 from lmk.export.engine.layers import shares
 from lmk.export.engine.log import PERCENT

@@ -20,9 +20,16 @@ from lmk.export.engine.layers import check_layers, count_layers, inspect_kernels
 from lmk.export.engine.log import PERCENT, failure, log_of, monitor_of
 from lmk.export.engine.options import EngineOptions
 from lmk.export.engine.place import Site, find_place, local_gpu, set_targets
-from lmk.runtime.errors import UserError
 from lmk.runtime.files import cache_folder, check_output, write_bytes
-from lmk.runtime.model import INPUT, Contract, EngineInfo, Recipe, sha256, write_engine
+from lmk.runtime.model import (
+    INPUT,
+    Contract,
+    EngineInfo,
+    Recipe,
+    read_model,
+    sha256,
+    write_engine,
+)
 
 _MIB = 1 << 20
 _logger = logging.getLogger(__name__)
@@ -45,7 +52,7 @@ def export_engine(
     whatever fails, nothing is written and what was there before is untouched.
     """
     check_output(output, force)
-    data, contract = read_onnx(onnx_path)
+    data, contract = read_model(onnx_path)
     place = find_place(options, contract.precision)
     trt, recipe = place.trt, make_recipe(place, data, contract, options)
     folder = cache_folder() / "engines"
@@ -57,29 +64,6 @@ def export_engine(
     found = cached_engine(recipe, contract.pack_sha256, folder, build, waiting)
     write_engine(output, found.info, found.plan)
     return found
-
-
-def read_onnx(path: Path) -> tuple[bytes, Contract]:
-    """The bytes and the contract of the ONNX file `path`.
-
-    Raises UserError for a missing or unreadable file, and naming the metadata that it lacks.
-    """
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder, expected a model made by `lmk export`; name a file")
-    try:
-        data = path.read_bytes()
-        model = onnx.load_model_from_string(data)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file, expected an ONNX model; check the path") from None
-    except (DecodeError, OSError) as error:
-        raise UserError(
-            f"{path}: cannot be read as an ONNX model ({error}); export the pack again"
-        ) from error
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    return data, Contract.from_metadata(metadata, str(path))
 
 
 def make_recipe(place: Site, data: bytes, contract: Contract, options: EngineOptions) -> Recipe:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lmk.runtime.files import write_bytes
-from lmk.runtime.model import INPUT, LANDMARKS, SCORES, Contract
+from lmk.runtime.model import INPUT, LANDMARKS, SCORES, Contract, wire
 from lmk.train.network import LandmarkNetwork, find
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def to_onnx(program: ONNXProgram, network: LandmarkNetwork) -> onnx.ModelProto:
 
 
 def write_onnx(model: onnx.ModelProto, contract: Contract, path: Path) -> None:
-    """Write `model` with `contract` as its metadata, checked, atomically.
+    """Write `model` with `contract` as its metadata, checked and sealed, atomically.
 
     Raises UserError when the disk is full or the folder cannot be written.
     """
@@ -91,7 +91,7 @@ def write_onnx(model: onnx.ModelProto, contract: Contract, path: Path) -> None:
     stamped.CopyFrom(model)
     onnx.helper.set_model_props(stamped, contract.to_metadata())
     onnx.checker.check_model(stamped, full_check=True)
-    write_bytes(path, stamped.SerializeToString())
+    write_bytes(path, wire.seal(stamped.SerializeToString()))
 
 
 def _without_notes(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -19,7 +19,7 @@ from lmk.export.graph.folding import fold
 from lmk.export.graph.half import emulated
 from lmk.export.graph.trace import DetectorGraph
 from lmk.runtime.errors import UserError
-from lmk.runtime.model import INPUT, LANDMARKS, LIMITS_PX, SCORES, Precision, default_names
+from lmk.runtime.model import INPUT, LANDMARKS, LIMITS_PX, SCORES, Precision, Reading, default_names
 from lmk.train.network import LandmarkNetwork, ProjectedConv2d
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 FLAT_SCORE = 0.5  # below it less than half of a heat-map's mass is near its point: it has no peak
 _BATCH = 8  # crops a run: bounds memory, and the last, smaller batch tests the dynamic axis
-Found = tuple[NDArray[np.float32], NDArray[np.float32]]  # landmarks (N,K,2), scores (N,K)
 
 _CURES: dict[Precision, str] = {
     "fp32": "the graph is not what was trained; try other versions of torch, onnxscript or "
@@ -143,7 +142,7 @@ def probe_crops(size: int, count: int, seed: int) -> NDArray[np.uint8]:
     return pixels.permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def run_eager(network: LandmarkNetwork, crops: NDArray[np.uint8]) -> Found:
+def run_eager(network: LandmarkNetwork, crops: NDArray[np.uint8]) -> Reading:
     """The detector of `network` in PyTorch, in batches."""
     graph = DetectorGraph(network)
     with torch.inference_mode():
@@ -152,12 +151,12 @@ def run_eager(network: LandmarkNetwork, crops: NDArray[np.uint8]) -> Found:
     return landmarks, scores
 
 
-def run_onnx(onnx_model: bytes, crops: NDArray[np.uint8]) -> Found:
+def run_onnx(onnx_model: bytes, crops: NDArray[np.uint8]) -> Reading:
     """The file `onnx_model` in ONNX Runtime on the CPU, in batches."""
     return _run(open_session(onnx_model), crops)
 
 
-def run_emulated(onnx_model: bytes, crops: NDArray[np.uint8]) -> Found:
+def run_emulated(onnx_model: bytes, crops: NDArray[np.uint8]) -> Reading:
     """`emulated` of the file `onnx_model` in ONNX Runtime on the CPU, in batches.
 
     Nothing is optimised: ONNX Runtime 1.31 drops a ReLU before a float8 Q as if Q were unsigned.
@@ -178,7 +177,7 @@ def open_session(onnx_model: bytes, optimised: bool = True) -> onnxruntime.Infer
     return onnxruntime.InferenceSession(onnx_model, options, ["CPUExecutionProvider"])
 
 
-def _run(session: onnxruntime.InferenceSession, crops: NDArray[np.uint8]) -> Found:
+def _run(session: onnxruntime.InferenceSession, crops: NDArray[np.uint8]) -> Reading:
     parts = [
         session.run([LANDMARKS, SCORES], {INPUT: crops[start : start + _BATCH]})
         for start in range(0, len(crops), _BATCH)
@@ -198,7 +197,7 @@ def _uniform(
     return low + (high - low) * torch.rand(shape, generator=generator)
 
 
-def _differences(one: Found, other: Found) -> dict[str, Any]:
+def _differences(one: Reading, other: Reading) -> dict[str, Any]:
     """How far two results are apart; landmarks by Euclidean distance in crop pixels.
 
     `mean_px`, `p99_px` and `max_px` over all; the same for each landmark (`landmarks_mean_px`, …: K

@@ -30,7 +30,7 @@ from lmk.runtime.model import (
     pack_file,
     read_header,
     read_info,
-    read_metadata,
+    read_model,
 )
 from lmk.runtime.outputs import Sink, join_parquet, make_sinks
 from lmk.runtime.owner import Owned
@@ -203,7 +203,7 @@ def contract_of_model(model: Model) -> Contract:
     path = model_file(model.path)
     if path.suffix == ".engine":
         return read_info(path).contract
-    return Contract.from_metadata(read_metadata(path), str(path))
+    return read_model(path)[1]
 
 
 def _run(

@@ -18,7 +18,9 @@ from lmk.runtime.model.contract import (
     STRIDE,
     Contract,
     Precision,
+    Reading,
     default_names,
+    read_model,
 )
 from lmk.runtime.model.engine_file import (
     ENGINE_NAMES,
@@ -43,5 +45,4 @@ from lmk.runtime.model.template import (
     template_name,
 )
 from lmk.runtime.model.weights import HEADER, check_core, check_kind, read_header
-from lmk.runtime.model.wire import read_metadata
 from lmk.runtime.model.workspace import pack_of, pick

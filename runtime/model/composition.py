@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,13 +11,12 @@ from typing import Any
 import numpy as np
 
 from lmk.runtime.errors import UserError
-from lmk.runtime.files import write_bytes
+from lmk.runtime.files import cache_folder, write_bytes
 from lmk.runtime.model import workspace
-from lmk.runtime.model.contract import Contract, Precision
+from lmk.runtime.model.contract import Contract, Precision, read_model
 from lmk.runtime.model.probe import check
 from lmk.runtime.model.template import compose, read_template, stamp, template_name
 from lmk.runtime.model.weights import Arrays, check_core, read_header, read_weights
-from lmk.runtime.model.wire import read_metadata
 from lmk.runtime.terminal import console
 
 _FILE_SUFFIXES = (".onnx", ".safetensors", ".engine")
@@ -35,18 +35,24 @@ class Composed:
 def model_file(model: Path | str) -> Path:
     """The file of `model`: itself if it names a file, else the category's `runs/NAME.onnx`.
 
-    That is composed, and said on standard error, when it is not there, and again when it was made
-    of other weights than `runs/NAME.safetensors` now holds, or composed from a pack that shipped
-    before. Raises UserError for a name that is not known (the known ones are listed), and what
-    `compose_file` raises.
+    Where `runs/` cannot be written it is one in the cache folder. It is composed, and said on
+    standard error, when it is not there, and again when it was made of other weights than
+    `runs/NAME.safetensors` now holds, or composed from a pack that shipped before. Raises UserError
+    for a name that is not known (the known ones are listed), and what `compose_file` raises.
     """
     path = Path(model)
-    if path.exists() or len(path.parts) != 1 or path.suffix in _FILE_SUFFIXES:
+    if path.is_file() or len(path.parts) != 1 or path.suffix in _FILE_SUFFIXES:
         return path
     output = workspace.RUNS / f"{path.name}.onnx"
     pack = workspace.pack_named(path.name)
+    place = ""
+    if pack and not (output.exists() and not _why_stale(output, pack)) and not _can_write(output):
+        output = cache_folder() / "models" / output.name
+        place = f", for {workspace.RUNS}/ cannot be written"
     if not output.exists():
         if pack is None:
+            if path.exists():
+                return path  # a folder, as whoever reads it says
             exported = {path.stem for path in workspace.RUNS.glob("*.onnx")}
             raise _unknown(path.name, exported | workspace.pack_names())
         reason = "first use"
@@ -54,7 +60,7 @@ def model_file(model: Path | str) -> Path:
         return output
     else:
         reason = stale
-    console().print(f"model: {output}, composed from {pack} ({reason})")
+    console().print(f"model: {output}, composed from {pack} ({reason}{place})")
     contract = compose_file(pack, output)
     if "max_px" in contract.drift:
         console().print(f"verified: the pack's probe within {contract.drift['max_px']:.1e} px")
@@ -138,15 +144,21 @@ def is_composed(model: Path) -> bool:
     if not model.is_file():
         return False
     try:
-        contract = Contract.from_metadata(read_metadata(model), str(model))
+        contract = read_model(model)[1]
     except UserError:
         return False
     return "reference" in contract.drift
 
 
+def _can_write(path: Path) -> bool:
+    """Whether a file can be put at `path`, whose folder may have to be made."""
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
 def _why_stale(model: Path, pack: Path) -> str | None:
     """Why `model` is to be composed again of `pack`; None if it is not."""
-    contract = Contract.from_metadata(read_metadata(model), str(model))
+    contract = read_model(model)[1]
     if contract.pack_sha256 == read_header(pack)["sha256"]:
         return None
     # What the user has exported is not replaced by what ships under the same name.

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args
 
-from lmk.runtime.errors import UserError
+import numpy as np
+from numpy.typing import NDArray
 
-FORMAT_VERSION = 1
+from lmk.runtime.errors import UserError
+from lmk.runtime.model import gate, wire
+
+FORMAT_VERSION = 2  # since 2 the file ends with its sha256
 INPUT = "image"  # uint8 (B,H,W,3) RGB, H = W = input_size
 LANDMARKS = "landmarks"  # float32 (B,K,2), (x, y) in crop pixels, centre of the top-left one (0, 0)
 SCORES = "scores"  # float32 (B,K) in [0, 1]
@@ -17,9 +22,25 @@ STRIDE = 4  # crop pixels a heat-map cell; cell c is pixel STRIDE * c + CELL_OFF
 CELL_OFFSET = (STRIDE - 1) / 2
 _PREFIX = "lmk."
 
+# What a model gives: landmarks (B,K,2) and scores (B,K).
+Reading = tuple[NDArray[np.float32], NDArray[np.float32]]
+
 # What the network computes in. int8 and fp8 (E4M3) are that of the convolutions; the rest is fp16.
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+_CURE = "export the pack again"
+_RULES = {
+    "category": gate.TEXT,
+    "num_landmarks": gate.COUNT,
+    "input_size": gate.SIZE,
+    "precision": gate.one_of(*PRECISIONS),
+    "core_sha256": gate.TEXT,
+    "pack_sha256": gate.TEXT,
+    "landmark_names": gate.NAMES,
+    "crop_scale": gate.CROP_SCALE,
+    "drift": gate.TABLE,
+    "versions": gate.TABLE,
+}
 
 
 @dataclass(frozen=True)
@@ -50,59 +71,49 @@ class Contract:
         Raises UserError for a model of someone else, and naming the key that is missing or
         malformed, or the newer format.
         """
-        if not any(key.startswith(_PREFIX) for key in metadata):
+        if not any(key.startswith(_PREFIX) and key != wire.DIGEST for key in metadata):
             raise UserError(
                 f"{source}: not made by `lmk export`: got no lmk metadata, expected that of an "
                 "exported pack; name another file"
             )
         values = {}
         for name in cls.__dataclass_fields__:
-            try:
-                values[name] = json.loads(metadata[_PREFIX + name])
-            except KeyError:
+            key = _PREFIX + name
+            if key not in metadata:
                 raise UserError(
-                    f"{source}: metadata key '{_PREFIX}{name}' is missing, expected a model made "
-                    "by `lmk export`; export the pack again"
-                ) from None
-            except ValueError:
-                raise UserError(
-                    f"{source}: metadata key '{_PREFIX}{name}' is not JSON; export the pack again"
-                ) from None
-        if not isinstance(values["format"], int) or values["format"] > FORMAT_VERSION:
+                    f"{source}: metadata key '{key}' is missing, expected a model made by "
+                    f"`lmk export`; {_CURE}"
+                )
+            values[name] = gate.parse(metadata[key], f"{source}: metadata key '{key}'", _CURE)
+        if type(values["format"]) is int and values["format"] > FORMAT_VERSION:
             raise UserError(
                 f"{source}: got format {values['format']}, expected at most {FORMAT_VERSION}; "
                 "upgrade lmk-toolkit"
             )
-        contract = cls(**_checked(values, source))
-        if len(contract.landmark_names) != contract.num_landmarks:
+        rules = _RULES | {"format": gate.whole(1, FORMAT_VERSION)}
+        gate.check(values, rules, f"{source}: metadata", _CURE)
+        if len(values["landmark_names"]) != values["num_landmarks"]:
             raise UserError(
-                f"{source}: got {len(contract.landmark_names)} landmark names for "
-                f"{contract.num_landmarks} landmarks; export the pack again"
+                f"{source}: got {len(values['landmark_names'])} landmark names for "
+                f"{values['num_landmarks']} landmarks; {_CURE}"
             )
-        return contract
+        return cls(**values | {"landmark_names": tuple(values["landmark_names"])})
 
 
-def _checked(values: dict[str, Any], source: str) -> dict[str, Any]:
-    """Raise UserError unless the values have their types; the names become a tuple."""
-    kinds: dict[str, Any] = {
-        "category": str,
-        "num_landmarks": int,
-        "input_size": int,
-        "landmark_names": list,
-    }
-    kinds |= {"precision": str, "crop_scale": (int, float), "drift": dict, "versions": dict}
-    for name, kind in kinds.items():
-        if not isinstance(values[name], kind):
-            raise UserError(
-                f"{source}: metadata key '{_PREFIX}{name}' got {values[name]!r}, expected another "
-                "type; export the pack again"
-            )
-    if values["precision"] not in PRECISIONS:
+def read_model(path: Path) -> tuple[bytes, Contract]:
+    """The bytes of the exported model `path`, as they were written, and its contract.
+
+    Raises UserError for a file that is missing, truncated, not ours, or of which a byte has
+    changed. A model of before 0.2 has no sha256 to tell that by: only its metadata is checked.
+    """
+    data, metadata, is_sealed = wire.read_sealed(path)
+    contract = Contract.from_metadata(metadata, str(path))
+    if contract.format > 1 and not is_sealed:
         raise UserError(
-            f"{source}: got precision '{values['precision']}', expected one of "
-            f"{', '.join(PRECISIONS)}; upgrade lmk-toolkit or export the pack again"
+            f"{path}: got no sha256 at its end, expected the file as `lmk export` wrote it; copy "
+            "it again or export the pack again"
         )
-    return values | {"landmark_names": tuple(values["landmark_names"])}
+    return data, contract
 
 
 def default_names(num_landmarks: int) -> tuple[str, ...]:

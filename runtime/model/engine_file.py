@@ -2,7 +2,8 @@
 
 A plan says nothing of the landmarks it finds nor of the library that reads it, and a file beside it
 would be lost on the way. So the file is: magic, version of this layout (4 bytes, little endian),
-length of the header (4 bytes), the header as JSON, the plan.
+length of the header (4 bytes), the sha256 of the header (32 bytes; not in layout 1), the header as
+JSON, the plan.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from typing import Any, BinaryIO, Literal
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import write_bytes
-from lmk.runtime.model.contract import Contract, Precision
+from lmk.runtime.model import gate
+from lmk.runtime.model.contract import PRECISIONS, Contract, Precision
 
 MAGIC = b"LMK\x00ENGN"
-VERSION = 1
+VERSION = 2
 Library = Literal["tensorrt", "tensorrt_rtx"]
 ENGINE_NAMES = {"tensorrt": "trt", "tensorrt_rtx": "rtx"}  # of `lmk export --engine`
 LIBRARY_TITLES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT for RTX"}
@@ -33,8 +35,37 @@ SINCE: dict[Precision, tuple[int, int]] = {
 }
 _PORTABLE = (8, 0)  # where the portable engines of TensorRT for RTX begin
 _START = struct.Struct("<8sII")
+_DIGEST_BYTES = 32
 _PLAN_MAGICS = (b"ftrt", b"ptrt", b"vtrt")  # TensorRT, its version-compatible plans, TensorRT-RTX
 _HEADER_LIMIT = 1 << 24  # ours has some kilobytes; anything beyond is damage
+_CURE = "export the pack again"
+_MIB = gate.whole(1, 1 << 32)
+_COUNTS = gate.Rule(
+    "numbers of layers",
+    lambda value: isinstance(value, dict) and all(type(each) is int for each in value.values()),
+)
+_INFO_RULES = {
+    "contract": gate.TABLE,
+    "recipe": gate.TABLE,
+    "layers": _COUNTS,
+    "convolutions": _COUNTS,
+    "kernels": _COUNTS,
+    "build_seconds": gate.Rule("seconds", lambda value: gate.is_finite_array(value)),
+    "plan_bytes": gate.whole(0, 1 << 48),
+    "plan_sha256": gate.TEXT,
+}
+_RECIPE_RULES = {
+    "onnx_sha256": gate.TEXT,
+    "precision": gate.one_of(*PRECISIONS),
+    "library": gate.one_of(*ENGINE_NAMES),  # it is imported
+    "library_version": gate.TEXT,
+    "gpu": gate.TEXT,
+    "targets": gate.rows_of(gate.CAPABILITY, "compute capabilities, such as 8.6"),
+    "batches": gate.rows_of(gate.COUNT, "batch sizes that differ", least=1),
+    "refittable": gate.TRUTH,
+    "level": gate.whole(0, 5),
+    "workspace_mib": gate.Rule("MiB", lambda value: value is None or _MIB.holds(value)),
+}
 
 
 @dataclass(frozen=True)
@@ -97,7 +128,8 @@ def write_engine(path: Path, info: EngineInfo, plan: bytes) -> None:
     """Write `plan` with `info` before it, atomically; raises UserError as `write_bytes`."""
     values = asdict(info) | {"contract": info.contract.to_metadata()}
     header = json.dumps(values).encode()
-    write_bytes(path, _START.pack(MAGIC, VERSION, len(header)) + header + plan)
+    start = _START.pack(MAGIC, VERSION, len(header)) + hashlib.sha256(header).digest()
+    write_bytes(path, start + header + plan)
 
 
 def read_info(path: Path) -> EngineInfo:
@@ -107,13 +139,7 @@ def read_info(path: Path) -> EngineInfo:
     truncated.
     """
     with _open(path) as file:
-        info = _read_header(file, path)
-        missing = info.plan_bytes - (path.stat().st_size - file.tell())
-    if missing > 0:
-        raise _truncated(path, f"{missing} of {info.plan_bytes} bytes of the plan are missing")
-    if missing < 0:
-        raise UserError(f"{path}: got {-missing} bytes after the engine's end; {_again(info)}")
-    return info
+        return _read_info(file, path)
 
 
 def read_engine(path: Path) -> tuple[EngineInfo, bytes]:
@@ -121,10 +147,8 @@ def read_engine(path: Path) -> tuple[EngineInfo, bytes]:
 
     Raises UserError as `read_info`, and when the plan's bytes have changed.
     """
-    info = read_info(path)
     with _open(path) as file:
-        _read_header(file, path)
-        plan = file.read()
+        info, plan = _read_info(file, path), file.read()
     if sha256(plan) != info.plan_sha256:
         raise UserError(f"{path}: damaged: the plan's sha256 is not its header's; {_again(info)}")
     return info, plan
@@ -141,34 +165,45 @@ def _open(path: Path) -> BinaryIO:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check its rights") from error
 
 
-def _read_header(file: BinaryIO, path: Path) -> EngineInfo:
-    """Read up to the plan; raises UserError as `read_info` does."""
+def _read_info(file: BinaryIO, path: Path) -> EngineInfo:
+    """Read up to the plan, and measure that; raises UserError as `read_info` does."""
     start = file.read(_START.size)
     if not MAGIC.startswith(start[: len(MAGIC)]):
         raise _foreign(path, start)
     if len(start) < _START.size:
         raise _truncated(path, f"it has {len(start)} bytes")
     _, version, length = _START.unpack(start)
-    if version > VERSION:
+    if not 1 <= version <= VERSION:
         raise UserError(
             f"{path}: got engine layout {version}, expected at most {VERSION}; upgrade lmk-toolkit"
         )
+    digest = file.read(_DIGEST_BYTES) if version > 1 else None
     header = file.read(min(length, _HEADER_LIMIT))
     if len(header) < length:
         raise _truncated(path, f"{length - len(header)} bytes of the header are missing")
-    try:
-        return _from_json(json.loads(header), path)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    if digest is not None and hashlib.sha256(header).digest() != digest:
         raise UserError(
-            f"{path}: damaged: its header cannot be read ({error!r}); export the pack again"
-        ) from error
+            f"{path}: damaged: its header does not have its sha256; copy it again or {_CURE}"
+        )
+    info = _from_json(gate.parse(header, f"{path}: damaged: its header", _CURE), path)
+    missing = info.plan_bytes - (path.stat().st_size - file.tell())
+    if missing > 0:
+        raise _truncated(path, f"{missing} of {info.plan_bytes} bytes of the plan are missing")
+    if missing < 0:
+        raise UserError(f"{path}: got {-missing} bytes after the engine's end; {_again(info)}")
+    return info
 
 
-def _from_json(values: dict[str, Any], path: Path) -> EngineInfo:
-    contract = Contract.from_metadata(values.pop("contract"), str(path))
+def _from_json(values: Any, path: Path) -> EngineInfo:
+    gate.check(values, _INFO_RULES, f"{path}: damaged: its header", _CURE)
     recipe = values.pop("recipe")
+    gate.check(recipe, _RECIPE_RULES, f"{path}: damaged: its header", _CURE)
+    contract = Contract.from_metadata(values.pop("contract"), str(path))
     recipe |= {name: tuple(recipe[name]) for name in ("targets", "batches")}
-    return EngineInfo(contract=contract, recipe=Recipe(**recipe), **values)
+    try:
+        return EngineInfo(contract=contract, recipe=Recipe(**recipe), **values)
+    except TypeError as error:  # of a name that is not ours
+        raise UserError(f"{path}: damaged: its header: {error}; {_CURE}") from None
 
 
 def _foreign(path: Path, start: bytes) -> UserError:
@@ -188,5 +223,5 @@ def _truncated(path: Path, what: str) -> UserError:
 
 
 def _again(info: EngineInfo) -> str:
-    name = ENGINE_NAMES.get(info.recipe.library, "trt")
+    name = ENGINE_NAMES[info.recipe.library]
     return f"copy it again, or export the pack again with `--engine {name}`"

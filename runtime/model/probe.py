@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmk.runtime.errors import UserError
-from lmk.runtime.model.contract import INPUT, LANDMARKS, SCORES, Precision
+from lmk.runtime.model.contract import INPUT, LANDMARKS, SCORES, Precision, Reading
 
 COUNT = 4  # crops
 _SEED = 0
@@ -30,7 +30,6 @@ _STATISTICS: dict[str, Callable[..., Any]] = {
     "mean": np.mean,
     "p99": partial(np.percentile, q=99),
 }
-Found = tuple[NDArray[np.float32], NDArray[np.float32]]  # landmarks (N,K,2), scores (N,K)
 
 
 def probe_crops(size: int, count: int = COUNT, seed: int = _SEED) -> NDArray[np.uint8]:
@@ -74,7 +73,7 @@ def check(
 
 
 def compare(
-    found: Found,
+    found: Reading,
     probe: Mapping[str, Any],
     names: Sequence[str],
     precision: Precision,
@@ -114,7 +113,7 @@ def compare(
     }
 
 
-def run_onnx(model: bytes, crops: NDArray[np.uint8]) -> Found:
+def run_onnx(model: bytes, crops: NDArray[np.uint8]) -> Reading:
     """Landmarks and scores of ONNX Runtime on the CPU."""
     import onnxruntime  # 0.2 s
 

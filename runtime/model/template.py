@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmk.runtime.errors import UserError
-from lmk.runtime.model import wire
+from lmk.runtime.model import gate, wire
 from lmk.runtime.model.contract import LANDMARKS, SCORES, Contract
 from lmk.runtime.model.weights import Arrays, read_weights
 
@@ -26,6 +26,21 @@ _BATCH = "batch"  # the name of the dynamic axis in every graph of ours
 
 LAST_LAYERS = ("top", "conv_last", "bn_last", "head")  # what follows the hourglass
 _HEAD = "head"
+_CURE = "make it again by `python -m lmk.export.graph.template`"
+_RULES = {
+    "name": gate.TEXT,
+    "tensor": gate.TEXT,
+    "shape": gate.Rule(
+        "a shape of at most four sides",
+        lambda value: (
+            isinstance(value, list) and len(value) <= 4 and all(map(gate.SIZE.holds, value))
+        ),
+    ),
+    "dtype": gate.one_of(*wire.DTYPES),
+    "is_norm": gate.optional(gate.TRUTH),
+    "norm": gate.optional(gate.TEXT),
+    "epsilon": gate.optional(gate.number(0, 1)),
+}
 _BLOCK_CONV = re.compile(r"(^|\.)conv\d$")  # the convolutions of a residual block, without its skip
 
 
@@ -89,6 +104,8 @@ def read_template(path: Path) -> Template:
     """
     arrays, header = read_weights(path, "template")
     parts = {name: value.tobytes() for name, value in arrays.items()}
+    for each in header["weights"]:
+        gate.check(each, _RULES, str(path), _CURE)
     try:
         weights = (Weight(**{**each, "shape": tuple(each["shape"])}) for each in header["weights"])
         return Template(
@@ -101,8 +118,7 @@ def read_template(path: Path) -> Template:
         )
     except (KeyError, TypeError) as error:
         raise UserError(
-            f"{path}: got a template of another version of lmk-toolkit ({error}); "
-            "make it again by `python -m lmk.export.graph.template`"
+            f"{path}: got a template of another version of lmk-toolkit ({error}); {_CURE}"
         ) from error
 
 
@@ -134,8 +150,8 @@ def compose(
 
 
 def stamp(model: bytes, contract: Contract) -> bytes:
-    """The ONNX `model` with `contract` as its metadata."""
-    return model + wire.encode_metadata(contract.to_metadata())
+    """The ONNX `model` with `contract` as its metadata, sealed."""
+    return wire.seal(model + wire.encode_metadata(contract.to_metadata()))
 
 
 def pack_tensors(template: Template, header: Mapping[str, Any]) -> set[str]:

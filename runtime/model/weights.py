@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from lmk.runtime.errors import UserError
+from lmk.runtime.model import gate
+from lmk.runtime.model.contract import PRECISIONS
 
 HEADER = "lmk"  # the one key of safetensors' own metadata; its value is our header as JSON
 KINDS = {
@@ -21,7 +22,48 @@ KINDS = {
     "run": "the state of an unfinished run",
     "template": "a template made by `python -m lmk.export.graph.template`",
 }
+FORMAT = 2  # of our header: since 2 it carries its own sha256
+METHODS = ("projection", "finetune", "scratch", "finetune-last", "projection+finetune")
+SCOPES = ("all", "blocks")
 Arrays = dict[str, NDArray[Any]]
+_CURE = "copy or make it again"
+_NETWORK = {
+    "num_landmarks": gate.COUNT,
+    "width": gate.multiple(16, 4096),
+    "input_size": gate.multiple(64, 4096),
+}
+_PROBE = {
+    "crops": gate.whole(1, 64),
+    "seed": gate.whole(0, 2**32),
+    "landmarks": gate.Rule(
+        "finite pixels", lambda value: gate.is_finite_array(value, None, None, 2)
+    ),
+    "scores": gate.Rule("finite scores", lambda value: gate.is_finite_array(value, None, None)),
+}
+_RULES: dict[str, dict[str, gate.Rule]] = {
+    "core": {"network": gate.TABLE, "sha256": gate.TEXT},
+    "pack": {
+        "category": gate.TEXT,
+        "method": gate.one_of(*METHODS),
+        "scope": gate.one_of(*SCOPES),
+        "train_plain_convs": gate.TRUTH,
+        "core_sha256": gate.TEXT,
+        "crop_scale": gate.CROP_SCALE,
+        "landmark_names": gate.NAMES,
+        "network": gate.TABLE,
+        "finished": gate.optional(gate.TRUTH),
+        "probe": gate.optional(gate.TABLE),
+        "sha256": gate.TEXT,
+    },
+    "run": {},
+    "template": {
+        "network": gate.TABLE,
+        "precision": gate.one_of(*PRECISIONS),
+        "weights": gate.ROWS,
+        "versions": gate.TABLE,
+        "sha256": gate.TEXT,
+    },
+}
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -36,18 +78,42 @@ def read_header(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: is an exported model, {ours}; name the file it was exported from")
     try:
         with safe_open(path, framework="numpy") as file:
-            header = json.loads((file.metadata() or {})[HEADER])
-        if header["kind"] not in KINDS:
-            raise KeyError
+            text = (file.metadata() or {}).get(HEADER)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; check the path") from None
-    except KeyError:
-        raise UserError(f"{path}: safetensors without an lmk header, {ours}") from None
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
+    except (SafetensorError, OSError) as error:
         raise UserError(
-            f"{path}: truncated or not safetensors ({error}), {ours}; copy or make it again"
+            f"{path}: truncated or not safetensors ({error}), {ours}; {_CURE}"
         ) from error
+    header = None if text is None else gate.parse(text, f"{path}: its lmk header", _CURE)
+    if not isinstance(header, dict) or header.get("kind") not in KINDS:
+        raise UserError(f"{path}: safetensors without an lmk header, {ours}")
+    _check_header(header, str(path))
     return header
+
+
+def _check_header(header: dict[str, Any], source: str) -> None:
+    """Raise UserError for a header that has changed, is of a newer format, or holds nonsense."""
+    version = header.get("format", 1)
+    if type(version) is not int or not 1 <= version <= FORMAT:
+        raise UserError(
+            f"{source}: got format {version!r}, expected at most {FORMAT}; upgrade lmk-toolkit"
+        )
+    has_digest = version > 1 or "header_sha256" in header
+    if has_digest and header.get("header_sha256") != gate.digest_of(header):
+        raise UserError(f"{source}: damaged: its header does not have its sha256; {_CURE}")
+    gate.check(header, _RULES[header["kind"]], source, _CURE)
+    for name, rules in (("network", _NETWORK), ("probe", _PROBE)):
+        if name in header and header["kind"] != "run":
+            gate.check(header[name], rules, f"{source}: {name}", _CURE)
+            if other := header[name].keys() - rules:
+                raise UserError(f"{source}: {name}: '{min(other)}' is unknown; {_CURE}")
+
+
+def stamped(header: dict[str, Any]) -> dict[str, Any]:
+    """`header` with its format and its own sha256: what `read_header` takes."""
+    header = {**header, "format": FORMAT}
+    return {**header, "header_sha256": gate.digest_of(header)}
 
 
 def read_weights(path: Path, kind: str) -> tuple[Arrays, dict[str, Any]]:

@@ -6,6 +6,7 @@ Only what is needed of onnx.proto stands here.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from lmk.runtime.errors import UserError
 DTYPES = {"float32": 1, "float16": 10, "bfloat16": 16}
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
 _GRAPH, _METADATA = 7, 14  # fields of ModelProto
+DIGEST = "lmk.sha256"  # of the metadata: the last entry of a file, over all bytes before it
 _INITIALIZER = 5  # of GraphProto
 _NODE, _OUTPUT, _VALUE_INFO = 1, 12, 13  # of GraphProto too
 
@@ -71,21 +73,43 @@ def encode_metadata(metadata: Mapping[str, str]) -> bytes:
     )
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of the ONNX file `path`.
+def seal(model: bytes) -> bytes:
+    """The bytes of an ONNX file, and behind them, as a last entry of its metadata, their sha256."""
+    return model + _seal_of(model)
 
-    Raises UserError when the file is missing, truncated or no protobuf message.
+
+def _seal_of(model: bytes | memoryview) -> bytes:
+    return encode_metadata({DIGEST: hashlib.sha256(model).hexdigest()})
+
+
+def read_sealed(path: Path) -> tuple[bytes, dict[str, str], bool]:
+    """The bytes and the metadata of the ONNX file `path`, and whether it is sealed.
+
+    Raises UserError when the file is missing, truncated, no protobuf message, or when a byte of it
+    is not as it was when it was sealed.
     """
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, expected a model made by `lmk export`; name a file")
     try:
         data = path.read_bytes()
         entries = [dict(_fields(value)) for number, value in _fields(data) if number == _METADATA]
-        return {entry[1].decode(): entry[2].decode() for entry in entries}
+        metadata = {entry[1].decode(): entry[2].decode() for entry in entries}
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; check the path") from None
+        raise UserError(
+            f"{path}: no such file, expected a model made by `lmk export`; check the path"
+        ) from None
     except (OSError, ValueError, IndexError, KeyError) as error:
         raise UserError(
             f"{path}: truncated or not an ONNX file ({error}); export the pack again"
         ) from error
+    if DIGEST in metadata:
+        size = len(_seal_of(b""))
+        if data[-size:] != _seal_of(memoryview(data)[:-size]):  # without a copy
+            raise UserError(
+                f"{path}: damaged: its bytes do not have the sha256 at its end; copy it again or "
+                "export the pack again"
+            )
+    return data, metadata, DIGEST in metadata
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:

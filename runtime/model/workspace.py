@@ -105,10 +105,11 @@ def _age(path: Path) -> float:
 def pick(path: Path | None, kind: str) -> Path:
     """`path`, else the newest of its kind, and say which on standard error.
 
-    A bare name that is no file is that of a category, whose pack is meant.
+    A bare name that is no file is that of a category, whose pack is meant: a folder of that name,
+    such as its images, does not hide it.
     """
     known = pack_named(path.name) if path and kind == "pack" and len(path.parts) == 1 else None
-    if path is not None and (known is None or path.exists()):
+    if path is not None and (known is None or path.is_file()):
         return path
     path = known or newest(kind)
     console().print(f"{kind}: {path}")

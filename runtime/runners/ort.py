@@ -5,24 +5,22 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lmk.runtime.errors import UserError
-from lmk.runtime.model import INPUT, LANDMARKS, SCORES, Contract
+from lmk.runtime.model import INPUT, LANDMARKS, SCORES, Contract, Reading, read_model
 from lmk.runtime.runners.gpu import is_on_device
-from lmk.runtime.runners.ort_cuda import BoundSession
-from lmk.runtime.runners.runner import Found, Runner, check_crops, host_array
+from lmk.runtime.runners.ort_cuda import BoundSession, Producer
+from lmk.runtime.runners.runner import Runner, check_crops, host_array
 
 if TYPE_CHECKING:
     import onnxruntime
-import os
-from concurrent.futures import ThreadPoolExecutor
-
-import numpy as np
-
-from lmk.runtime.runners.ort_cuda import _Producer
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _LOG_WARNING, _LOG_FATAL = 2, 4  # onnxruntime's own levels
@@ -56,20 +54,19 @@ class OrtRunner(Runner):
             raise UserError(f"buckets: got device '{device}', expected cuda; leave buckets out")
         provider = PROVIDERS[device]
         graphs = {"enable_cuda_graph": "1"} if buckets else {}
+        data, self.contract = read_model(Path(path))
         self._session: onnxruntime.InferenceSession | None = open_session(
-            Path(path), provider, threads, graphs
+            Path(path), provider, threads, graphs, data
         )
-        metadata = self._session.get_modelmeta().custom_metadata_map
-        self.contract = Contract.from_metadata(metadata, source=str(path))
         self.name = f"onnxruntime {provider}"
         if buckets:
             self.name += f", CUDA graphs for batches {', '.join(map(str, sorted(buckets)))}"
         _check_tensors(self._session, self.contract, path)
         self._has_graphs = bool(buckets)
         self._bound: BoundSession | None = BoundSession(self._session, self.contract, buckets)
-        self._producer = _Producer() if device == "cuda" else None
+        self._producer = Producer() if device == "cuda" else None
 
-    def __call__(self, crops: Any) -> Found:
+    def __call__(self, crops: Any) -> Reading:
         """See `Runner.__call__`. On the cuda device, crops in device memory (DLPack,
         __cuda_array_interface__) are used where they are.
         """
@@ -95,7 +92,7 @@ class OrtRunner(Runner):
         """Free the session."""
         self._session = self._bound = self._producer = None
 
-    def _reported(self, count: int, run: Callable[[], Sequence[Any]]) -> Found:
+    def _reported(self, count: int, run: Callable[[], Sequence[Any]]) -> Reading:
         try:
             landmarks, scores = run()
         except Exception as error:  # onnxruntime's exceptions share no base class
@@ -107,11 +104,15 @@ class OrtRunner(Runner):
 
 
 def open_session(
-    path: Path, provider: str, threads: int | None, settings: Mapping[str, str] | None = None
+    path: Path,
+    provider: str,
+    threads: int | None,
+    settings: Mapping[str, str] | None = None,
+    data: bytes | None = None,
 ) -> onnxruntime.InferenceSession:
     """A session of the file `path` whose first provider is `provider`, with `settings` of its own.
 
-    Raises UserError.
+    data: the file's bytes where they have been read. Raises UserError.
     """
     import onnxruntime  # 0.2 s: not when `lmk` is imported
 
@@ -132,7 +133,10 @@ def open_session(
     with _cuda_libraries(wanted=provider == PROVIDERS["cuda"]) as complaints:
         try:
             session = onnxruntime.InferenceSession(
-                str(path), options, providers=[(provider, dict(settings or {}))], enable_fallback=0
+                data or str(path),
+                options,
+                providers=[(provider, dict(settings or {}))],
+                enable_fallback=0,
             )
         except Exception as error:
             if "cannot use the" in str(error):  # of CUDA graphs, with the reason
@@ -222,7 +226,7 @@ class SideBySide(Runner):
         self._pool = ThreadPoolExecutor(self._threads, "lmk-model")
         self.contract, self.name = runner.contract, runner.name
 
-    def __call__(self, crops: Any) -> Found:
+    def __call__(self, crops: Any) -> Reading:
         """See `Runner.__call__`."""
         count = min(self._threads, len(crops))
         if count < 2:

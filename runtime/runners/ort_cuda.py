@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lmk.runtime.model import INPUT, LANDMARKS, SCORES, Contract
-from lmk.runtime.runners.gpu import DeviceArray
-from lmk.runtime.runners.runner import Found, batches
+from lmk.runtime.model import INPUT, LANDMARKS, SCORES, Contract, Reading
+from lmk.runtime.runners.gpu import CudaDevice, DeviceArray, check_dense
+from lmk.runtime.runners.gpu_open import open_device
+from lmk.runtime.runners.runner import batches
 
 if TYPE_CHECKING:
     import onnxruntime
-import contextlib
-from collections.abc import Iterator
-
-from lmk.runtime.runners.gpu import CudaDevice, check_dense
-from lmk.runtime.runners.gpu_open import open_device
 
 _GRAPH_ID = "gpu_graph_id"  # of a run: which CUDA graph it captures or launches
 _NO_GRAPH = "-1"
@@ -45,7 +42,7 @@ class BoundSession:
         self._bound: dict[int, _Bucket] = {}
         self._turn = threading.Lock()
 
-    def run(self, crops: NDArray[np.uint8]) -> Found:
+    def run(self, crops: NDArray[np.uint8]) -> Reading:
         """Run crops uint8 (B,S,S,3) in host memory, cut and padded to the buckets."""
         count = self._contract.num_landmarks
         landmarks = np.empty((len(crops), count, 2), np.float32)
@@ -56,7 +53,7 @@ class BoundSession:
                 landmarks[start:stop], scores[start:stop] = found
         return landmarks, scores
 
-    def run_view(self, crops: DeviceArray) -> Found:
+    def run_view(self, crops: DeviceArray) -> Reading:
         """Run crops (B,S,S,3) in device memory as they lie there, without a graph, any B.
 
         What writes them must have finished.
@@ -103,7 +100,7 @@ class _Bucket:
         self._binding.bind_ortvalue_output(LANDMARKS, self._landmarks)
         self._binding.bind_ortvalue_output(SCORES, self._scores)
 
-    def run(self, crops: NDArray[np.uint8]) -> Found:
+    def run(self, crops: NDArray[np.uint8]) -> Reading:
         """Run at most a bucket of crops; what pads them is of earlier runs."""
         count = len(crops)
         self._padded[:count] = crops
@@ -122,7 +119,7 @@ def _options(graph_id: str) -> Any:
     return options
 
 
-class _Producer:
+class Producer:
     """Whoever writes crops in device memory: waited for, since ONNX Runtime's stream is its own."""
 
     def __init__(self) -> None:

@@ -21,11 +21,12 @@ from lmk.runtime.model import (
     SCORES,
     Contract,
     Precision,
+    Reading,
     probe_crops,
-    read_metadata,
+    read_model,
     run_onnx,
 )
-from lmk.runtime.runners.runner import Found, Runner, batches, check_crops, host_array
+from lmk.runtime.runners.runner import Runner, batches, check_crops, host_array
 
 # A graph of a fixed batch takes a third less time for one crop than a graph of any batch, which is
 # laid out anew in every call. OpenVINO 2026.4 also gets the scales of int8 wrong in the latter: it
@@ -65,7 +66,7 @@ class OpenVinoRunner(Runner):
             raise UserError(f"buckets: got {list(buckets)}, expected batch sizes of 1 or more")
         path = Path(path)
         core = _open_core()
-        self.contract = Contract.from_metadata(read_metadata(path), source=str(path))
+        data, self.contract = read_model(path)
         precision = self.contract.precision
         _check_precision(core, precision, path)
         self._core, self._buckets = core, tuple(sorted(buckets))
@@ -87,9 +88,9 @@ class OpenVinoRunner(Runner):
                     "file is computed in float32, as fast as one exported in fp32",
                     path,
                 )
-            self._check_int8(path)
+            self._check_int8(path, data)
 
-    def __call__(self, crops: Any) -> Found:
+    def __call__(self, crops: Any) -> Reading:
         """See `Runner.__call__`."""
         if self._model is None:
             raise ValueError("OpenVinoRunner: called after close()")
@@ -123,10 +124,10 @@ class OpenVinoRunner(Runner):
                 ) from error
         return self._bound[size]
 
-    def _check_int8(self, path: Path) -> None:
+    def _check_int8(self, path: Path, data: bytes) -> None:
         """Raise UserError unless int8 is here about what it is in ONNX Runtime; see BUCKETS."""
         crops = probe_crops(self.contract.input_size)
-        expected, _ = run_onnx(path.read_bytes(), crops)
+        expected, _ = run_onnx(data, crops)
         found, _ = self(crops)
         drift = float(np.linalg.norm(found - expected, axis=2).mean())
         if not drift <= _INT8_LIMIT_PX:  # this way round NaN is beyond it
@@ -147,7 +148,7 @@ class _Bucket:
         self._request = compiled.create_infer_request()
         self._request.set_input_tensor(Tensor(self._padded, shared_memory=True))
 
-    def run(self, crops: NDArray[np.uint8]) -> Found:
+    def run(self, crops: NDArray[np.uint8]) -> Reading:
         """Run at most a bucket of crops; what pads them is of earlier runs."""
         count = len(crops)
         self._padded[:count] = crops

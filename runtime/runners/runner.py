@@ -9,9 +9,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lmk.runtime.model import Contract
-
-Found = tuple[NDArray[np.float32], NDArray[np.float32]]  # landmarks (B,K,2), scores (B,K)
+from lmk.runtime.model import Contract, Reading
 
 
 class Runner(Protocol):
@@ -24,7 +22,7 @@ class Runner(Protocol):
     contract: Contract
     name: str
 
-    def __call__(self, crops: Any) -> Found:
+    def __call__(self, crops: Any) -> Reading:
         """Run crops uint8 (B,S,S,3) RGB, S = contract.input_size, any B, of NumPy or with DLPack.
 
         Returns landmarks float32 (B,K,2), (x, y) in crop pixels, and scores float32 (B,K) in

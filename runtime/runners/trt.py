@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from lmk.runtime.errors import UserError
-from lmk.runtime.model import Contract, compare, probe_crops, read_engine
+from lmk.runtime.model import Contract, Reading, compare, probe_crops, read_engine
 from lmk.runtime.runners.gpu import CudaError
 from lmk.runtime.runners.gpu_open import describe, open_device
-from lmk.runtime.runners.runner import Found, Runner, batches
+from lmk.runtime.runners.runner import Runner, batches
 from lmk.runtime.runners.trt_engine import Plan
 from lmk.runtime.runners.trt_lane import Lane
 
@@ -45,7 +45,7 @@ class TrtRunner(Runner):
         self.name = f"{info.titled_library} on {describe(self._cuda)}"
         self._closed = False
 
-    def __call__(self, crops: Any) -> Found:
+    def __call__(self, crops: Any) -> Reading:
         """See `Runner.__call__`. Crops in device memory (DLPack, __cuda_array_interface__) stay
         there; what a producer's stream still writes is waited for.
         """
@@ -98,7 +98,7 @@ class TrtRunner(Runner):
         with suppress(Exception):  # at the end of the process CUDA may be gone already
             self.close()
 
-    def _run(self, lane: Lane, crops: Any) -> Found:
+    def _run(self, lane: Lane, crops: Any) -> Reading:
         view = lane.open(crops, self.contract)
         count = view.shape[0]
         landmarks = np.empty((count, self.contract.num_landmarks, 2), np.float32)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmk.runtime.errors import UserError
-from lmk.runtime.model import INPUT, LANDMARKS, SCORES, Contract
+from lmk.runtime.model import INPUT, LANDMARKS, SCORES, Contract, Reading
 from lmk.runtime.runners.gpu import (
     CudaDevice,
     DeviceArray,
@@ -23,7 +23,7 @@ from lmk.runtime.runners.gpu import (
     check_dense,
     is_on_device,
 )
-from lmk.runtime.runners.runner import Found, check_crops, host_array
+from lmk.runtime.runners.runner import check_crops, host_array
 from lmk.runtime.runners.trt_engine import Plan
 
 _ALIGNMENT = 256  # bytes; what TensorRT asks of its scratch memory
@@ -53,7 +53,7 @@ class Lane:
 
     def run(
         self, crops: NDArray[np.uint8] | DeviceArray, start: int, stop: int, bucket: int
-    ) -> Found:
+    ) -> Reading:
         """Run crops[start:stop], padded to `bucket`, and wait for what is found.
 
         Raises CudaError, and UserError when there is no memory for such a bucket.
@@ -119,7 +119,7 @@ class Step:
             self._context = plan.context(profile, addresses, scratch, self._stream)
             self._resources = stack.pop_all()
 
-    def run(self, crops: NDArray[np.uint8] | DeviceArray, start: int, stop: int) -> Found:
+    def run(self, crops: NDArray[np.uint8] | DeviceArray, start: int, stop: int) -> Reading:
         """Run crops[start:stop], at most a bucket of them; what pads them is of earlier runs."""
         count = stop - start
         place = self._places[INPUT]

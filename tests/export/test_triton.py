@@ -15,6 +15,7 @@ from lmk.cli import main
 from lmk.export import triton
 from lmk.export.triton import write_repository
 from lmk.runtime.errors import UserError
+from lmk.runtime.model import wire
 from lmk.runtime.model.contract import Contract
 from lmk.runtime.model.engine_file import EngineInfo, Recipe, sha256, write_engine
 
@@ -36,7 +37,7 @@ def variant(exported, tmp_path):
         onnx.helper.set_model_props(model, dataclasses.replace(contract, **values).to_metadata())
         made = tmp_path / "variant" / path.name
         made.parent.mkdir(exist_ok=True)
-        onnx.save(model, made)
+        made.write_bytes(wire.seal(model.SerializeToString()))
         return made
 
     return write
@@ -206,7 +207,9 @@ def test_model_of_someone_else_is_refused(exported, repository, tmp_path):
 
 
 def test_landmark_name_of_two_lines_is_refused(variant, repository):
-    with pytest.raises(UserError, match="landmark name of two lines"):
+    with pytest.raises(
+        UserError, match="expected names that differ, each of .* that can be printed"
+    ):
         write_repository(variant(landmark_names=("a\nb", "c", "d", "e", "f")), repository)
 
 

@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
 import lmk
-from lmk.runtime.model import probe, workspace
+from lmk.runtime.model import probe, wire, workspace
 from lmk.runtime.model.contract import INPUT, LANDMARKS, SCORES, Contract
 from lmk.runtime.model.template import Template, Weight, compose, template_name
 from lmk.runtime.model.weights import digest
@@ -97,7 +97,7 @@ def make_model(tmp_path_factory):
         path = tmp_path_factory.mktemp("model") / "blob.onnx"
         if metadata is None:
             metadata = _contract(**changes).to_metadata()
-        onnx.save(_centroid_model(metadata), path)
+        path.write_bytes(wire.seal(_centroid_model(metadata).SerializeToString()))
         return path
 
     return make
@@ -331,7 +331,9 @@ def shipped(tmp_path, monkeypatch, toy_template, toy_core, toy_pack, save_arrays
     monkeypatch.setattr(workspace, "ZOO", tmp_path / "zoo")
     name = template_name(toy_template.network, "fp32")
     save_arrays(workspace.ZOO / name, "template", toy_template.arrays(), toy_template.header())
-    core_sha256 = save_arrays(workspace.ZOO / "core.safetensors", "core", toy_core, {})
+    core_sha256 = save_arrays(
+        workspace.ZOO / "core.safetensors", "core", toy_core, {"network": TOY}
+    )
 
     def write(path=None, seed=1, probed=True, edit=lambda pack: None, **more) -> Path:
         path = path or workspace.ZOO / "toys.safetensors"

@@ -74,7 +74,7 @@ def test_one_pixel_image(landmarker):
 
 
 def test_load_names_what_is_wrong(tmp_path):
-    with pytest.raises(lmk.UserError, match="no.onnx: got no such file"):
+    with pytest.raises(lmk.UserError, match="no.onnx: no such file"):
         lmk.load(tmp_path / "no.onnx")
     with pytest.raises(lmk.UserError, match="run `lmk export`"):
         lmk.load(tmp_path / "shoes.safetensors")

@@ -39,13 +39,13 @@ def versions(*distributions: str) -> dict[str, str]:
 def save(path: Path, kind: str, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
     """Write tensors and header atomically; raises UserError when the disk is full.
 
-    The header gets `kind`, the library versions and, for weights, their `sha256`.
+    The header gets `kind`, the library versions, for weights their `sha256`, and its own.
     """
     header = {"kind": kind, "versions": versions("lmk-toolkit", "torch"), **header}
     if kind != "run":
         header["sha256"] = digest(tensors)
     contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    write_bytes(path, serialise(contiguous, metadata={HEADER: json.dumps(header)}))
+    write_bytes(path, serialise(contiguous, metadata={HEADER: json.dumps(weights.stamped(header))}))
 
 
 def load(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

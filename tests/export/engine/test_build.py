@@ -11,12 +11,13 @@ import pytest
 from lmk.cli import main
 from lmk.export.engine import build as module
 from lmk.export.engine import place
-from lmk.export.engine.build import export_engine, read_onnx
+from lmk.export.engine.build import export_engine
 from lmk.export.engine.log import PERCENT
 from lmk.export.engine.options import EngineOptions
 from lmk.export.engine.place import LocalGpu
 from lmk.export.graph.trace import write_onnx
 from lmk.runtime.errors import UserError
+from lmk.runtime.model import read_model, wire
 from lmk.runtime.model.engine_file import read_engine, read_info
 
 trt = pytest.importorskip("tensorrt_rtx")
@@ -47,7 +48,7 @@ def test_engine_is_what_was_asked(files, tmp_path, precision):
     found = export_engine(files[precision], tmp_path / "a.engine", options, report=seen.append)
     info, plan = read_engine(tmp_path / "a.engine")
     assert (found.info, found.plan) == (info, plan)
-    assert info.contract == read_onnx(files[precision])[1]
+    assert info.contract == read_model(files[precision])[1]
     assert info.recipe.precision == precision == max(info.convolutions, key=info.convolutions.get)
     assert info.recipe.batches == (2,) and info.recipe.library_version == trt.__version__
     assert (info.recipe.workspace_mib, info.recipe.level) == (512, 1)
@@ -103,7 +104,7 @@ def test_graph_that_tensorrt_cannot_take(onnx_model, exported, tmp_path):
     del wrong.graph.initializer[:]
     path = tmp_path / "a.onnx"
     onnx.helper.set_model_props(wrong, exported[1].to_metadata())
-    path.write_bytes(wrong.SerializeToString())
+    path.write_bytes(wire.seal(wrong.SerializeToString()))
     with pytest.raises(UserError, match="cannot take this ONNX model: ") as caught:
         export_engine(path, tmp_path / "a.engine", OPTIONS)
     assert "\n" not in str(caught.value)
@@ -131,10 +132,10 @@ def test_onnx_that_is_not_ours(onnx_model, exported, tmp_path):
 
 
 def test_missing_and_broken_onnx(tmp_path):
-    with pytest.raises(UserError, match="no such file, expected an ONNX model"):
+    with pytest.raises(UserError, match="no such file, expected a model made by"):
         export_engine(tmp_path / "a.onnx", tmp_path / "a.engine", OPTIONS)
     (tmp_path / "a.onnx").write_bytes(b"\xff" * 100)
-    with pytest.raises(UserError, match="cannot be read as an ONNX model"):
+    with pytest.raises(UserError, match="truncated or not an ONNX file"):
         export_engine(tmp_path / "a.onnx", tmp_path / "a.engine", OPTIONS)
     with pytest.raises(UserError, match="is a folder"):
         export_engine(tmp_path, tmp_path / "a.engine", OPTIONS)

@@ -4,6 +4,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from lmk.cli import main
 from lmk.export.engine.options import EngineOptions, engine_options, make_options
 from lmk.runtime.errors import UserError
 
@@ -53,3 +54,13 @@ def test_onnx_takes_no_options_of_engines():
     assert make_options("onnx", {"batches": None, "level": None}) is None
     with pytest.raises(UserError, match="batches: got an option of engines.*trt or rtx"):
         make_options("onnx", {"batches": (1,), "level": None})
+
+
+def test_an_engine_is_called_engine(tmp_path, capsys):
+    """Before anything is written: the ONNX file would take the name."""
+    output = tmp_path / "x.onnx"
+    arguments = ("export", "cats", "--engine", "rtx", "--output", str(output))
+    with pytest.raises(SystemExit):
+        main([*arguments])
+    assert f"got {output}, expected a name ending in .engine; rename it" in capsys.readouterr().err
+    assert not output.exists()

@@ -88,7 +88,7 @@ def test_pack_that_is_not_finite(make_pack, core_path, tmp_path, value):
         model.block2.conv1.projection[0, 0] = value
 
     pack = make_pack(tmp_path / "pack.safetensors", edit=edit)
-    with pytest.raises(UserError, match=r"'block2\.conv1\.projection' holds NaN or infinity"):
+    with pytest.raises(UserError, match=r"probe: 'landmarks': got .*, expected finite pixels"):
         export_pack(pack, core_path, tmp_path / "out.onnx")
     assert not (tmp_path / "out.onnx").exists()
 

@@ -11,13 +11,12 @@ import lmk
 from lmk.runtime.errors import UserError
 from lmk.runtime.model import workspace
 from lmk.runtime.model.composition import compose_file, is_composed, model_file
-from lmk.runtime.model.contract import Contract
+from lmk.runtime.model.contract import read_model
 from lmk.runtime.model.template import compose, template_name
-from lmk.runtime.model.wire import read_metadata
 
 
 def contract_of(path):
-    return Contract.from_metadata(read_metadata(path), str(path))
+    return read_model(path)[1]
 
 
 def test_a_shipped_category_is_composed_once(shipped, toy_template, toy_core, toy_pack, capsys):
@@ -208,3 +207,25 @@ def test_what_was_composed_may_be_made_anew(shipped, model_path, tmp_path):
     assert not is_composed(tmp_path / "none.onnx")
     (tmp_path / "foreign.onnx").write_bytes(b"not ours")
     assert not is_composed(tmp_path / "foreign.onnx")
+
+
+def test_a_folder_of_its_name_does_not_hide_a_category(shipped):
+    shipped()
+    Path("toys").mkdir()
+    assert model_file("toys") == workspace.RUNS / "toys.onnx"
+    Path("others").mkdir()
+    assert model_file("others") == Path("others")  # which its reader says is a folder
+
+
+def test_where_runs_cannot_be_written_the_cache_holds_the_model(shipped, monkeypatch, capsys):
+    pack = shipped()
+    monkeypatch.setenv("LMK_CACHE", str(Path("cache").absolute()))
+    monkeypatch.setattr("os.access", lambda folder, mode: False)
+    made = model_file("toys")
+    assert made == Path("cache").absolute() / "models" / "toys.onnx"
+    assert "(first use, for runs/ cannot be written)" in " ".join(capsys.readouterr().err.split())
+    assert not workspace.RUNS.exists()
+    assert model_file("toys") == made and capsys.readouterr().err == ""
+    shipped(pack, seed=2)
+    assert model_file("toys") == made
+    assert "the pack has changed, for runs/ cannot" in " ".join(capsys.readouterr().err.split())

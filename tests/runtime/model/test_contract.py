@@ -19,11 +19,20 @@ def test_round_trip():
     ("change", "message"),
     [
         ({"lmk.input_size": "many"}, "'lmk.input_size' is not JSON"),
-        ({"lmk.format": "99"}, "got format 99, expected at most 1; upgrade"),
+        ({"lmk.format": "99"}, "got format 99, expected at most 2; upgrade"),
         ({"lmk.landmark_names": '["p0"]'}, "1 landmark names for 2 landmarks"),
-        ({"lmk.input_size": '"128"'}, "'lmk.input_size' got '128'"),
-        ({"lmk.landmark_names": "null"}, "'lmk.landmark_names' got None"),
-        ({"lmk.precision": '"fp12"'}, "got precision 'fp12', expected one of fp32, fp16, bf16, "),
+        ({"lmk.format": "0"}, "'format': got 0, expected a whole number from 1 to 2"),
+        ({"lmk.crop_scale": "NaN"}, "'crop_scale': got nan, expected a number over 0, at most 100"),
+        ({"lmk.landmark_names": '["p0", "p0"]'}, "'landmark_names': .*, expected names that diff"),
+        ({"lmk.landmark_names": '["p0", "p\\n1"]'}, "'landmark_names': .*that can be printed"),
+        ({"lmk.num_landmarks": "true"}, "'num_landmarks': got True, expected a whole number"),
+        ({"lmk.drift": "[" * 100_000}, "'lmk.drift' is not JSON .maximum recursion depth"),
+        ({"lmk.input_size": '"128"'}, "'input_size': got '128', expected a whole number from 1"),
+        ({"lmk.landmark_names": "null"}, "'landmark_names': got None, expected names that differ"),
+        (
+            {"lmk.precision": '"fp12"'},
+            "'precision': got 'fp12', expected one of fp32, fp16, ",
+        ),
     ],
 )
 def test_malformed_metadata_is_named(change, message):

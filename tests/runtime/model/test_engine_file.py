@@ -90,12 +90,55 @@ def test_bytes_after_the_end(engine):
     assert "got 4 bytes after the engine's end" in refused(engine)
 
 
-@pytest.mark.parametrize("header", [b"{]", b"{}", b"[]", b"\xff\xff"])
+@pytest.mark.parametrize("header", [b"{]", b"{}", b"[]", b"\xff\xff", b"[" * 100_000])
 def test_damaged_header(engine, header):
-    engine.write_bytes(
-        MAGIC + (1).to_bytes(4, "little") + len(header).to_bytes(4, "little") + header
-    )
-    assert "damaged: its header cannot be read" in refused(engine)
+    put_header(engine, header)
+    assert "pots.engine: damaged: its header" in refused(engine)
+
+
+def put_header(path, header, plan=b"", version=1):
+    """Write an engine of layout 1, whose header has no sha256."""
+    numbers = version.to_bytes(4, "little") + len(header).to_bytes(4, "little")
+    path.write_bytes(MAGIC + numbers + header + plan)
+
+
+def header_of(path):
+    """The header of an engine of this layout, as JSON."""
+    data = path.read_bytes()
+    return json.loads(data[48 : 48 + int.from_bytes(data[12:16], "little")])
+
+
+def test_layout_1_is_read(engine):
+    put_header(engine, json.dumps(header_of(engine)).encode(), PLAN)
+    assert read_engine(engine) == (info_of(PLAN), PLAN)
+
+
+def test_every_changed_byte_of_the_header_is_found(engine):
+    data = engine.read_bytes()
+    for at in range(len(data) - len(PLAN)):
+        engine.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        refused(engine)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("library", "antigravity"),
+        ("library", ["tensorrt"]),
+        ("batches", [8, 8]),
+        ("batches", []),
+        ("targets", ["8"]),
+        ("level", 9),
+        ("workspace_mib", -1),
+        ("onnx_sha256", 1),
+    ],
+)
+def test_nonsense_in_the_recipe_is_named(engine, name, value):
+    """Of whoever writes the sha256 of such a header too: a library would be imported."""
+    header = header_of(engine)
+    header["recipe"][name] = value
+    put_header(engine, json.dumps(header).encode(), PLAN)
+    assert f"damaged: its header: '{name}': got {value!r}, expected" in refused(engine)
 
 
 def test_newer_layout(engine):
@@ -107,8 +150,8 @@ def test_newer_layout(engine):
 
 
 def test_missing_contract_key_is_named(engine):
-    data = engine.read_bytes()
-    engine.write_bytes(data.replace(b'"lmk.category"', b'"lmk.cat_gory"'))
+    header = json.dumps(header_of(engine)).replace("lmk.category", "lmk.cat_gory").encode()
+    put_header(engine, header, PLAN)
     assert "metadata key 'lmk.category' is missing" in refused(engine)
 
 

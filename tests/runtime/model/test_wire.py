@@ -9,6 +9,7 @@ from onnx import helper, numpy_helper
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.model import wire
+from lmk.runtime.model.contract import read_model
 
 
 @given(st.text(max_size=300), st.lists(st.integers(0, 2**40), max_size=4), st.binary())
@@ -83,12 +84,26 @@ def test_metadata_comes_back_from_behind_a_graph(tmp_path_factory, metadata):
     assert {p.key: p.value for p in read.metadata_props} == metadata
     path = tmp_path_factory.mktemp("wire") / "model.onnx"
     path.write_bytes(data)
-    assert wire.read_metadata(path) == metadata
+    assert wire.read_sealed(path) == (data, metadata, False)
 
 
 def test_metadata_of_a_real_file(model_path):
     expected = {p.key: p.value for p in onnx.load(model_path).metadata_props}
-    assert wire.read_metadata(model_path) == expected
+    assert wire.read_sealed(model_path)[1:] == (expected, True)
+    assert wire.DIGEST in expected
+
+
+def test_every_changed_byte_is_found(model_path, tmp_path):
+    """Whatever it makes of the file: no reader takes it."""
+    data, path = model_path.read_bytes(), tmp_path / "changed.onnx"
+    assert read_model(model_path)[0] == data
+    for at in range(len(data)):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
+        with pytest.raises(UserError, match="changed.onnx: "):
+            read_model(path)
+    path.write_bytes(data[: -len(wire.encode_metadata({wire.DIGEST: "0" * 64}))])
+    with pytest.raises(UserError, match="changed.onnx: got no sha256 at its end"):
+        read_model(path)
 
 
 def test_truncated_missing_and_foreign_files(model_path, tmp_path):
@@ -97,6 +112,6 @@ def test_truncated_missing_and_foreign_files(model_path, tmp_path):
     for data in (whole[: len(whole) // 2], whole[:-1], b"\xff" * 40, b"not protobuf"):
         path.write_bytes(data)
         with pytest.raises(UserError, match=f"{path}: truncated or not an ONNX file"):
-            wire.read_metadata(path)
+            wire.read_sealed(path)
     with pytest.raises(UserError, match="no such file"):
-        wire.read_metadata(tmp_path / "none.onnx")
+        wire.read_sealed(tmp_path / "none.onnx")

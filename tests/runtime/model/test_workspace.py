@@ -22,8 +22,21 @@ def runs(tmp_path, monkeypatch):
     return Path("runs")
 
 
+_WHOLE = {
+    "category": "toys",
+    "method": "projection",
+    "scope": "all",
+    "train_plain_convs": False,
+    "core_sha256": "",
+    "crop_scale": 1.0,
+    "landmark_names": ["p0"],
+    "network": {"num_landmarks": 1, "width": 16, "input_size": 64},
+    "sha256": "",
+}
+
+
 def _write(path: Path, age: float = 0.0, **header) -> Path:
-    metadata = {"lmk": json.dumps(header)} if header else None
+    metadata = {"lmk": json.dumps(_WHOLE | header)} if header else None
     save_file({"x": np.zeros(1, np.float32)}, path, metadata=metadata)
     os.utime(path, (1e9 - age, 1e9 - age))
     return path
@@ -153,3 +166,11 @@ def test_a_pack_is_picked_by_its_category(runs, capsys):
     assert workspace.pick(Path("cats"), "onnx") == Path("cats")
     own = _write(Path("cats"), kind="pack")
     assert workspace.pick(Path("cats"), "pack") == own
+
+
+def test_a_folder_of_its_name_does_not_hide_a_category(runs):
+    pack = _write(runs / "toys.safetensors", kind="pack")
+    Path("toys").mkdir()
+    assert workspace.pick(Path("toys"), "pack") == pack
+    Path("others").mkdir()
+    assert workspace.pick(Path("others"), "pack") == Path("others")

@@ -3,11 +3,11 @@
 from types import SimpleNamespace
 
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper
 
 from lmk.runtime.errors import UserError
+from lmk.runtime.model import read_model, wire
 from lmk.runtime.runners.ort import OrtRunner
 
 
@@ -94,7 +94,7 @@ def test_truncated_file_is_one_line(model_path, tmp_path, part):
 def test_random_bytes_missing_file_and_folder(tmp_path):
     path = tmp_path / "junk.onnx"
     path.write_bytes(bytes(range(256)) * 8)
-    with pytest.raises(UserError, match="junk.onnx: cannot be read as an ONNX model"):
+    with pytest.raises(UserError, match="junk.onnx: truncated or not an ONNX file"):
         OrtRunner(path)
     with pytest.raises(UserError, match="no such file"):
         OrtRunner(tmp_path / "no.onnx")
@@ -115,13 +115,13 @@ def test_metadata_that_contradicts_the_graph(make_model):
 
 
 def test_graph_with_other_tensors(make_model, model_path, tmp_path):
-    metadata = {prop.key: prop.value for prop in onnx.load(model_path).metadata_props}
+    metadata = read_model(model_path)[1].to_metadata()
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["B", 4])
     result = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["B", 4])
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [value], [result])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     helper.set_model_props(model, metadata)
     path = tmp_path / "other.onnx"
-    onnx.save(model, path)
+    path.write_bytes(wire.seal(model.SerializeToString()))
     with pytest.raises(UserError, match="other.onnx: got tensors"):
         OrtRunner(path)

@@ -8,6 +8,7 @@ import pytest
 
 import lmk
 from lmk.runtime.errors import UserError
+from lmk.runtime.model import wire
 from lmk.runtime.runners import ov
 from lmk.runtime.runners.ort import OrtRunner
 from lmk.runtime.runners.ov import OpenVinoRunner
@@ -122,7 +123,8 @@ def test_file_of_someone_else_truncated_and_missing(make_model, model_path, tmp_
 
 def test_damaged_graph_is_one_line(model_path, tmp_path):
     path = tmp_path / "damaged.onnx"
-    path.write_bytes(model_path.read_bytes().replace(b"ReduceSum", b"ReduceSun"))
+    data = model_path.read_bytes().replace(b"ReduceSum", b"ReduceSun")
+    path.write_bytes(wire.seal(data[: -len(wire.seal(b""))]))
     with pytest.raises(UserError, match="damaged.onnx: cannot be read as an ONNX model") as caught:
         OpenVinoRunner(path)
     assert "\n" not in str(caught.value)

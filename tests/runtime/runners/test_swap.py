@@ -114,7 +114,8 @@ def _with_nan(shipped, toys):
 
 
 def _of_another_probe(shipped, toys):
-    shown = {"crops": 4, "seed": 0, "landmarks": np.ones((4, 3, 2)).tolist(), "scores": 0}
+    shown = {"crops": 4, "seed": 0, "landmarks": np.ones((4, 3, 2)).tolist()}
+    shown["scores"] = np.zeros((4, 3)).tolist()
     shipped(workspace.ZOO / "shoes.safetensors", 1, probed=False, probe=shown)
     return toys()
 
@@ -138,7 +139,7 @@ REFUSED = {
     ),
     "fp16": (
         lambda shipped, toys: toys(precision="fp16"),
-        r"no fp16 template .* `python -m lmk\.export\.template --width 16 --input-size 64 "
+        r"no fp16 template .* `python -m lmk\.export\.graph\.template --width 16 --input-size 64 "
         "--landmarks 3 --precision fp16 --output runs`",
     ),
 }

@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.model.probe import probe_crops
+from lmk.runtime.model.weights import HEADER, stamped
 from lmk.train.augment import to_pixels
 from lmk.train.network import checkpoint
 from lmk.train.network.bottleneck import soft_argmax
@@ -156,7 +157,7 @@ def test_damaged_pack(make_pack, core_path, edit, complaint):
     tensors, header = load_file(path), read_header(path)
     edit(tensors)
     header["sha256"] = checkpoint.digest(tensors)
-    save_file(tensors, path, metadata={checkpoint.HEADER: json.dumps(header)})
+    save_file(tensors, path, metadata={HEADER: json.dumps(stamped(header))})
     with pytest.raises(UserError, match=complaint) as caught:
         load_pack(path, core_path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)

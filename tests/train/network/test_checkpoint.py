@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lmk.runtime.errors import UserError
+from lmk.runtime.model.weights import HEADER, stamped
 from lmk.train.network import checkpoint
 from lmk.train.network.checkpoint import digest, halve, load_core, read_header, save, save_core
 
@@ -22,7 +23,7 @@ def rewrite(path, edit):
     tensors, header = load_file(path), read_header(path)
     edit(tensors)
     header["sha256"] = checkpoint.digest(tensors)
-    save_file(tensors, path, metadata={checkpoint.HEADER: json.dumps(header)})
+    save_file(tensors, path, metadata={HEADER: json.dumps(stamped(header))})
 
 
 @pytest.fixture
@@ -116,8 +117,8 @@ def test_somebody_elses_safetensors(tmp_path):
 
 def test_another_kind_names_both(tmp_path):
     path = tmp_path / "x.safetensors"
-    save(path, "pack", {"a": torch.zeros(2)}, {})
-    with pytest.raises(UserError, match="got a category pack .*, expected a core") as caught:
+    save(path, "run", {"a": torch.zeros(2)}, {})
+    with pytest.raises(UserError, match="got the state of an unfinished run, expe") as caught:
         load_core(path)
     one_line(caught)
 
