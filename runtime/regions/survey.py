@@ -72,7 +72,7 @@ class Survey:
             raise UserError(
                 f"{self.title}: got {'; '.join(self.doubts)}, expected objects that move before a "
                 "still camera; give the object's box in a frame (--find box --start x,y,w,h), a "
-                "detector (--find detector --detector FILE.onnx), or boxes (--roi boxes.csv)"
+                "detector (lmk detect --detector FILE.onnx), or boxes (--roi boxes.csv)"
             )
 
     def shown(self) -> list[Shown]:
