@@ -12,10 +12,30 @@ from lmk.runtime.errors import UserError, as_text, write_error
 
 
 def cache_folder() -> Path:
-    """Where decoded images and built engines are kept: $LMK_CACHE, else the user's cache folder."""
+    """Where decoded images and built engines are kept: $LMK_CACHE, else the user's cache folder.
+
+    Raises UserError as `user_folder`.
+    """
     if "LMK_CACHE" in os.environ:
         return Path(os.environ["LMK_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lmk"
+    return user_folder("XDG_CACHE_HOME", ".cache", "LMK_CACHE")
+
+
+def user_folder(variable: str, name: str, instead: str) -> Path:
+    """The folder lmk in $`variable`, else in the folder `name` of the user's home.
+
+    Raises UserError, which says to set the variable `instead`, for a user without a home, as the
+    number of a container's user often is.
+    """
+    if given := os.environ.get(variable):
+        return Path(given) / "lmk"
+    try:
+        return Path.home() / name / "lmk"
+    except RuntimeError:
+        raise UserError(
+            f"home folder: got a user without one and no HOME, expected a place of the user's own; "
+            f"set {instead}"
+        ) from None
 
 
 def walk(folder: Path) -> Iterator[Path]:

@@ -16,6 +16,20 @@ from filelock import FileLock, Timeout
 
 from lmk.runtime.errors import UserError, write_error
 
+RECORD = ".lmk.json"  # in a folder of results: what they were made of
+VIDEO, PICTURES = "overlay.mp4", "overlay"  # in such a folder: the overlay of a video, of images
+
+
+def beside(place: Path, ending: str) -> Path:
+    """The hidden companion of a file or folder of results: `.NAME.ending` beside it; absolute."""
+    place = Path(os.path.abspath(place))  # `.` and `..` have no name
+    return place.parent / f".{place.name}.{ending}"
+
+
+def journal_of(folder: Path) -> Path:
+    """Where a run that writes results into `folder` remembers how far it is."""
+    return beside(folder, "partial")
+
 
 class Owned:
     """The place `path`, a file or folder of results, for this object alone until `close`.
@@ -27,7 +41,7 @@ class Owned:
 
     def __init__(self, path: Path) -> None:
         path = Path(os.path.abspath(path))
-        self._file = path.with_name(f".{path.name}.lock")
+        self._file = beside(path, "lock")
         self._made = [folder for folder in path.parents if not folder.exists()]
         self._lock = FileLock(self._file, timeout=0, thread_local=False)
         try:

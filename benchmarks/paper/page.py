@@ -83,7 +83,7 @@ Drawing = tuple[str, tuple[str, str], Series, bool]
 
 def _drawings(table: dict[str, Any], lines: list[Line]) -> Iterator[Drawing]:
     if table["columns"] == "consistency":
-        series = {
+        series: Series = {
             row_of(line).label: list(enumerate(line["report"]["consistency_px_each"], 1))
             for line in lines
         }

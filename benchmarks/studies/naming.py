@@ -61,7 +61,8 @@ def main(pack: Path, data: str, images: tuple[int, ...], draws: int, core: Path 
             f"{data}: got no names with a length to divide by, expected l_eye and r_eye, or "
             "l_shoulder and r_hip; name another set"
         )
-    whole = np.isfinite(decoded.points).all(axis=(1, 2))  # images whose points are all there
+    # Of images whose points are all there.
+    whole = np.asarray(np.isfinite(decoded.points).all(axis=(1, 2)))
     train, test = (part[whole[part]] for part in split_indices(decoded.splits, 0))
     choices = {  # the same for every pack
         count: [

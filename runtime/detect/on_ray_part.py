@@ -14,6 +14,7 @@ from lmk.runtime.detection import Frame
 from lmk.runtime.errors import UserError
 from lmk.runtime.landmarker import Landmarker, load
 from lmk.runtime.outputs import ParquetSink
+from lmk.runtime.owner import beside
 from lmk.runtime.pipeline import Summary, Task, detect_task
 from lmk.runtime.regions import RegionMaker
 from lmk.runtime.sources import ImageSource
@@ -51,7 +52,7 @@ class Part:
     def trace(self) -> Path:
         """A file that has a byte for each try, gone when the part is done."""
         place = self.file if self.images else Path(self.folder)
-        return place.with_name(f".{place.name}.tries")
+        return beside(place, "tries")
 
     def to_json(self) -> str:
         """For the way to a worker."""

@@ -17,8 +17,8 @@ from lmk.runtime.images import IMAGE_SUFFIXES, num_pages
 from lmk.runtime.landmarker import Landmarker
 from lmk.runtime.model import Contract, workspace
 from lmk.runtime.outputs import Sink, Style, make_sinks, output_files
-from lmk.runtime.owner import Owned, check_same, listing
-from lmk.runtime.pipeline import RECORD, Journal, Smoother, Task, read_record
+from lmk.runtime.owner import RECORD, Owned, check_same, journal_of, listing
+from lmk.runtime.pipeline import Journal, Smoother, Task, read_record
 from lmk.runtime.regions import RegionMaker, Where
 from lmk.runtime.sources import ImageSource, Source, open_source
 
@@ -119,7 +119,7 @@ def is_finished(spec: Source | Spec, folder: Path, wanted: Wanted, contract: Con
     model, source or option, or files that have changed since.
     """
     files = output_files(folder, wanted.formats)
-    if _journal_folder(folder).exists():
+    if journal_of(folder).exists():
         return False
     if not all(any(path.exists() for path in either) for either in files):
         return False
@@ -203,17 +203,13 @@ def open_journal(
 
 def journal_place(folder: Path, force: bool) -> Path:
     """Where the journal of the results in `folder` is; raises UserError if one is, unless force."""
-    place = _journal_folder(folder)
+    place = journal_of(folder)
     if (place / "journal.json").exists() and not force:
         raise UserError(
             f"{folder}: got the traces of an interrupted run, expected a new place; "
             "--resume goes on with it, --force starts anew"
         )
     return place
-
-
-def _journal_folder(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.partial")
 
 
 def _sweep(folder: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 FORMATS = ("csv", "overlay", "jsonl", "coco", "parquet", "dlc", "slp")
-VIDEO, PICTURES = "overlay.mp4", "overlay"  # the overlay of a video, of images
 DATA = {  # the files of every other format
     "csv": ("landmarks.csv",),
     "jsonl": ("landmarks.jsonl",),

@@ -12,7 +12,7 @@ from lmk.runtime.errors import UserError, install_line
 from lmk.runtime.files import check_output
 from lmk.runtime.outputs.coco import CocoSink
 from lmk.runtime.outputs.dlc import DlcCsvSink, DlcHdfSink
-from lmk.runtime.outputs.formats import DATA, FORMATS, PACKAGES, PICTURES, VIDEO, data_files
+from lmk.runtime.outputs.formats import DATA, FORMATS, PACKAGES, data_files
 from lmk.runtime.outputs.overlay_images import MARK, OverlayImageSink
 from lmk.runtime.outputs.overlay_video import OverlayVideoSink
 from lmk.runtime.outputs.painter import Style
@@ -20,6 +20,7 @@ from lmk.runtime.outputs.parquet import ParquetSink
 from lmk.runtime.outputs.sink import Sink
 from lmk.runtime.outputs.slp import SlpSink
 from lmk.runtime.outputs.tables import CsvSink, JsonlSink
+from lmk.runtime.owner import PICTURES, VIDEO
 from lmk.runtime.sources import Source
 
 
@@ -39,15 +40,10 @@ def make_sinks(
     The overlay is overlay.mp4 for a video, overlay/ for images, in `style`; what outlives a crash
     is kept in `work`. With `force`, or `append` for a run that goes on, the results that are there
     stay until the new ones are complete; then those of them that were not overwritten are removed.
-    Raises UserError when the folder holds results (unless force or append), when it lies in the
-    source, where the next run would take the overlays for its input, for another format, and when
-    a package that a format needs is not installed.
+    Raises UserError when the folder holds results (unless force or append), for another format, and
+    when a package that a format needs is not installed. It may lie in the source: the next run
+    leaves out what this one writes.
     """
-    if source.path.is_dir() and source.path.resolve() in (folder / "x").resolve().parents:
-        raise UserError(
-            f"{folder}: lies inside the source {source.path}, expected another folder; "
-            "give one by --output"
-        )
     style = style or Style()
     style.check(names)
     for name in formats:

@@ -19,9 +19,8 @@ import numpy as np
 from lmk.runtime.detection import Detection, Frame
 from lmk.runtime.errors import UserError, write_error
 from lmk.runtime.files import write_bytes
-from lmk.runtime.owner import check_same
+from lmk.runtime.owner import RECORD, check_same
 
-RECORD = ".lmk.json"  # in a folder of results: what they were made of
 _IDENTITY, _STATE = "identity.json", "journal.json"
 _MOST_PX = 1 << 20  # no frame is so wide or high
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError)

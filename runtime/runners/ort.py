@@ -216,21 +216,26 @@ class SideBySide(Runner):
     For throughput beside other work, such as decoding and encoding: threads inside an operator wait
     for each other at the end of each, and burn the time of a core that somebody else has.
     threads: None = one a core. `runner` must allow calls from several threads; it is closed with
-    this one. A single crop gains nothing.
+    this one. A single crop gains nothing. A process that forks has its own threads in each half.
     """
 
     def __init__(self, runner: Runner, threads: int | None = None) -> None:
         if threads is not None and threads < 1:
             raise UserError(f"threads: got {threads}, expected 1 or more")
         self._runner, self._threads = runner, threads or os.cpu_count() or 1
-        self._pool = ThreadPoolExecutor(self._threads, "lmk-model")
+        self._start()
         self.contract, self.name = runner.contract, runner.name
+
+    def _start(self) -> None:
+        self._pool, self._process = ThreadPoolExecutor(self._threads, "lmk-model"), os.getpid()
 
     def __call__(self, crops: Any) -> Reading:
         """See `Runner.__call__`."""
         count = min(self._threads, len(crops))
         if count < 2:
             return self._runner(crops)
+        if self._process != os.getpid():  # forked: threads stay with the parent
+            self._start()
         found = list(self._pool.map(self._runner, np.array_split(crops, count)))
         return np.concatenate([part[0] for part in found]), np.concatenate(
             [part[1] for part in found]
@@ -238,5 +243,6 @@ class SideBySide(Runner):
 
     def close(self) -> None:
         """Close the runner too."""
-        self._pool.shutdown()
+        if self._process == os.getpid():  # a child would wait for threads that it does not have
+            self._pool.shutdown()
         self._runner.close()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -13,6 +14,8 @@ from pathlib import Path
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import printable, walk
 from lmk.runtime.images import IMAGE_SUFFIXES, num_pages
+from lmk.runtime.model import workspace
+from lmk.runtime.owner import PICTURES, RECORD, VIDEO, journal_of
 from lmk.runtime.sources.source import VIDEO_SUFFIXES, Source
 
 # What lies beside pictures and is none; all else is opened to see whether it is a film.
@@ -31,23 +34,35 @@ class Contents:
     films: list[Path] = field(default_factory=list)  # stacks and animations are among them
     unread: list[Path] = field(default_factory=list)  # perhaps pictures, but of no kind we read
     documents: list[Path] = field(default_factory=list)
+    results: list[Path] = field(default_factory=list)  # pictures and films that runs of ours wrote
 
     @property
     def told(self) -> list[str]:
         """A line about what is not read, if anything is."""
         return [f"not read: {_count(self.unread)}"] if self.unread else []
 
+    @property
+    def left_out(self) -> list[str]:
+        """A line about results of earlier runs, if there are any: they are nobody's input."""
+        found = self.results
+        return [f"left out, results of earlier runs: {_count(found)}"] if found else []
+
 
 def look_into(folder: Path) -> Contents:
     """What lies below `folder`: each real file once, hidden ones left out; see `walk`."""
-    return _sorted_out(walk(folder))
+    return _sorted_out(walk(folder), folder)
 
 
-def _sorted_out(paths: Iterable[Path]) -> Contents:
+def _sorted_out(paths: Iterable[Path], root: Path) -> Contents:
+    """Files below the folder `root`, of which the user speaks, by what they are."""
     found = Contents()
+    ours = _results_below(root)
     for path in sorted(paths):
         suffix = path.suffix.lower()
-        if _is_film(path):
+        if ours(path):
+            if suffix in IMAGE_SUFFIXES or suffix in VIDEO_SUFFIXES:
+                found.results.append(path)
+        elif _is_film(path):
             found.films.append(path)
         elif suffix in IMAGE_SUFFIXES:
             found.images.append(path)
@@ -56,6 +71,27 @@ def _sorted_out(paths: Iterable[Path]) -> Contents:
         else:
             found.unread.append(path)
     return found
+
+
+def _results_below(root: Path) -> Callable[[Path], bool]:
+    """Tells whether a run of ours wrote a path below `root`; not of `root` itself, nor above.
+
+    It did write all in the workspace's runs/, and the overlays in every folder of results.
+    """
+    runs = workspace.RUNS
+
+    @functools.cache
+    def is_result(path: Path) -> bool:
+        if path == root:
+            return False
+        folder = path.parent
+        if path.name in (VIDEO, PICTURES):
+            known = (folder / RECORD).exists() or journal_of(folder).exists()
+        else:
+            known = path.name == runs.name and path.resolve() == runs.resolve()
+        return known or is_result(folder)
+
+    return is_result
 
 
 def _is_film(path: Path) -> bool:
@@ -97,7 +133,7 @@ def open_source(spec: Path | str, hwaccel: str | None = None) -> Source:
             films = [f"{len(found.films)} films, to be given one by one"] if found.films else []
             raise UserError(
                 f"{path}: got a folder without images"
-                + "".join(f" ({line})" for line in films + found.told)
+                + "".join(f" ({line})" for line in films + found.told + found.left_out)
                 + f", expected files ending in {' '.join(sorted(IMAGE_SUFFIXES))}"
             )
         if found.documents:
@@ -106,10 +142,11 @@ def open_source(spec: Path | str, hwaccel: str | None = None) -> Source:
     if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
         return PagesSource(path) if num_pages(path) > 1 else ImageSource([path], path)
     if _is_pattern(str(spec)):
-        found = _sorted_out(path for path in _matches(str(spec)) if path.is_file())
+        root = fixed_part(str(spec))
+        found = _sorted_out((path for path in _matches(str(spec)) if path.is_file()), root)
         if not found.images:
             raise UserError(f"{spec}: got a pattern that no image matches; check the path")
-        return ImageSource(found.images, fixed_part(str(spec)), found.told)
+        return ImageSource(found.images, root, found.told)
 
     from lmk.runtime.sources.medium import find_medium
     from lmk.runtime.sources.video import VideoSource
@@ -122,7 +159,8 @@ def expand(specs: Sequence[str]) -> list[str]:
 
     The images that a pattern matches stay one spec, the pattern; its films and folders are one
     each. A folder that holds films stands for them too, and for itself only if it has images.
-    Raises UserError for a pattern without a match.
+    Results of earlier runs in a folder or behind a wildcard are left out, and the log says so; who
+    wants them names them. Raises UserError for a pattern without a match.
     """
     expanded: dict[str, None] = {}  # a set that keeps the order
     for spec in specs:
@@ -140,13 +178,18 @@ def fixed_part(pattern: str) -> Path:
 
 
 def _expand_pattern(pattern: str) -> list[str]:
-    matches = _matches(pattern)
-    found = _sorted_out(path for path in matches if path.is_file())
+    matches, root = _matches(pattern), fixed_part(pattern)
+    found = _sorted_out((path for path in matches if path.is_file()), root)
+    _tell(pattern, found.left_out)
     images = [pattern] if found.images else []
-    others = sorted([*found.films, *(path for path in matches if path.is_dir())])
+    ours = _results_below(root)
+    folders = [path for path in matches if path.is_dir() and not ours(path)]
+    others = sorted([*found.films, *folders])
     if not images + others:
         raise UserError(
-            f"{pattern}: got a pattern that no image, video or folder matches; check the path"
+            f"{pattern}: got a pattern that no image, video or folder matches"
+            + "".join(f" ({line})" for line in found.left_out)
+            + "; check the path"
         )
     return images + [str(path) for path in others]
 
@@ -156,11 +199,17 @@ def _expand_folder(spec: str) -> list[str]:
         return [spec]
     found = look_into(Path(spec))
     films = [str(path) for path in found.films]
+    if films or found.images:  # else it is refused, with this, when it is opened
+        _tell(spec, found.left_out)
     if films and not found.images:
-        for line in found.told:
-            _logger.warning("%s: %s", spec, line)
+        _tell(spec, found.told)
         return films
     return [spec, *films]  # without either it stays, to be refused when it is opened
+
+
+def _tell(spec: str, lines: Iterable[str]) -> None:
+    for line in lines:
+        _logger.warning("%s: %s", spec, line)
 
 
 def _is_pattern(spec: str) -> bool:

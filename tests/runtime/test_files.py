@@ -6,7 +6,14 @@ import os
 import pytest
 
 from lmk.runtime.errors import UserError
-from lmk.runtime.files import atomic_path, check_output, printable, walk, write_bytes
+from lmk.runtime.files import (
+    atomic_path,
+    cache_folder,
+    check_output,
+    printable,
+    walk,
+    write_bytes,
+)
 
 
 def test_failure_keeps_what_was_there(tmp_path):
@@ -54,6 +61,18 @@ def test_walk_gives_each_real_file_once_and_ends(tmp_path):
     (beside / "back").symlink_to(folder)
     os.mkfifo(folder / "pipe")
     assert sorted(walk(folder)) == [folder / "deep" / "a", folder / "linked" / "b"]
+
+
+def test_a_user_without_a_home_names_a_folder(monkeypatch, tmp_path):
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # as of a number that has no name
+    for name in ("HOME", "LMK_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UserError, match="home folder: got a user without one.*; set LMK_CACHE"):
+        cache_folder()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "lmk"
+    monkeypatch.setenv("LMK_CACHE", str(tmp_path / "x"))
+    assert cache_folder() == tmp_path / "x"
 
 
 def test_names_are_escaped_without_loss():

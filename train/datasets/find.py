@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from lmk.runtime.errors import UserError
-from lmk.runtime.files import walk
+from lmk.runtime.files import user_folder, walk
 from lmk.runtime.images import IMAGE_SUFFIXES
 from lmk.train.datasets.drawn import drawn
 from lmk.train.datasets.layouts import LAYOUTS, folder, mismatch, table
@@ -22,8 +22,10 @@ def homes() -> list[Path]:
     """Where data sets are looked for by name: $LMK_DATA, or data/ here and the user's own."""
     if "LMK_DATA" in os.environ:
         return [Path(os.environ["LMK_DATA"])]
-    user = Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local" / "share"))
-    return [Path("data"), user / "lmk"]
+    try:
+        return [Path("data"), user_folder("XDG_DATA_HOME", ".local/share", "LMK_DATA")]
+    except UserError:  # a user without a home has no data there
+        return [Path("data")]
 
 
 def layout_of(root: Path) -> Layout:

@@ -71,6 +71,37 @@ def test_results_that_are_there_are_told_before_anything_is_done(run, blob_video
     assert not Path("o/blob").exists()
 
 
+@pytest.mark.parametrize("output", [None, ".", "out"])
+def test_results_in_the_source_are_not_read_again(run, blob_video, blob_image, caplog, output):
+    Image.fromarray(blob_image(48, 64, 30, 24)).save("a.png")
+    os.makedirs("films")
+    shutil.copy(blob_video[0], "films/b.mp4")
+    more = ["--output", output] if output else []
+    code, first, _ = run(".", *more)
+    assert code == 0 and not caplog.records
+    code, again, _ = run(".", *more, "--force")
+    told = ".: left out, results of earlier runs: 1 .mp4, 1 .png"
+    assert (code, again) == (
+        0,
+        first,
+    ) and told in caplog.text
+    code, _, err = run(".", *more, "--resume")
+    assert code == 0 and "finished already: 2 of 2" in err
+
+
+@pytest.mark.parametrize("kind", ["film", "picture"])
+def test_results_beside_their_source(run, blob_video, blob_image, tmp_path, kind):
+    source = Path("b.mp4" if kind == "film" else "b.png")
+    shutil.copy(blob_video[0], "b.mp4")
+    Image.fromarray(blob_image(48, 64, 30, 24)).save("b.png")
+    assert run(source, "--output", ".")[0] == 0
+    names = {".lmk.json", "b.mp4", "b.png", "landmarks.csv"}
+    assert {path.name for path in tmp_path.iterdir()} - {"overlay", "overlay.mp4"} == names
+    code, _, err = run(source, "--output", ".")
+    assert code == 2 and "landmarks.csv: got an output that exists already" in err
+    assert run(source, "--output", ".", "--resume")[0] == 0
+
+
 def test_live_is_for_one_video(run, blob_video):
     Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save("a.png")
     code, _, err = run("a.png", "--live")

@@ -113,11 +113,6 @@ def test_forced_run_that_does_not_end_changes_nothing(
     assert not isinstance(caught.value, Interrupted) or "untouched" in str(caught.value)
 
 
-def test_folder_in_the_source_is_refused(pictures):
-    with open_source(pictures) as source, pytest.raises(UserError, match="lies inside the source"):
-        make_sinks(source, pictures / "out", ("a",), BOTH, False)
-
-
 def test_unknown_format_and_landmark_are_refused(tmp_path, pictures):
     with open_source(pictures) as source:
         with pytest.raises(UserError, match="format: got 'xml', expected some of csv, overlay"):

@@ -1,5 +1,8 @@
 """Parts of a batch next to each other give what the whole gives."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -42,6 +45,26 @@ def test_threads_end_with_it(model_path, started):
         # The pool starts the second only if the first is still busy.
         assert started and all(thread.is_alive() for thread in started)
     assert not any(thread.is_alive() for thread in started)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_has_threads_of_its_own(model_path):
+    with SideBySide(OrtRunner(model_path, threads=1), 2) as runner:
+        side = runner.contract.input_size
+        crops = np.random.default_rng(0).integers(0, 256, (4, side, side, 3), np.uint8)
+        points, _ = runner(crops)
+        child = os.fork()
+        if child == 0:  # nothing of pytest's may run here
+            signal.alarm(60)  # rather than wait for ever
+            same = False
+            try:
+                same = bool((runner(crops)[0] == points).all())
+                runner.close()
+            finally:
+                os._exit(0 if same else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        np.testing.assert_array_equal(runner(crops)[0], points)
 
 
 def test_no_threads(runners):

@@ -212,6 +212,33 @@ def test_expand_takes_stacks_and_films_of_any_name(tmp_path, write_video):
         assert len(list(source)) == 3
 
 
+def test_what_runs_wrote_is_left_out_unless_it_is_named(tmp_path, monkeypatch, caplog, write_video):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "overlay/theirs.png", "o/overlay/a.png", "o/b.png", "runs/cats/p.png"):
+        _save(tmp_path / name, 1)
+    write_video(tmp_path / "o" / "overlay.mp4", [np.zeros((32, 32, 3), np.uint8)] * 3)
+    (tmp_path / "o" / ".lmk.json").write_text("{}")
+    for spec in (".", "**/*.png"):
+        with open_source(spec) as source:
+            names = [frame.source for frame in source]
+        assert names == ["a.png", "o/b.png", "overlay/theirs.png"] and source.skipped == []
+    assert expand([".", "o", "o/*", "*"]) == [".", "o", "o/*", "*", "overlay"]
+    told = [record.getMessage() for record in caplog.records]
+    assert told[0] == (
+        ".: left out, results of earlier runs: 2 .png, 1 .mp4, first o/overlay/a.png"
+    )
+    for spec in ("o/overlay", "o/overlay/*.png", "runs/cats"):  # named
+        with open_source(spec) as source:
+            assert len(list(source)) == 1
+    (tmp_path / "o" / ".lmk.json").rename(tmp_path / ".o.partial")  # killed at the very end
+    assert len(open_source(".").paths) == 3
+    (tmp_path / "o" / "b.png").unlink()
+    with pytest.raises(
+        UserError, match=r"without images \(left out, results of .*: 1 .png, 1 .mp4"
+    ):
+        open_source("o")
+
+
 def test_links_are_followed_once_and_end(tmp_path):
     _save(tmp_path / "in" / "a.png", 1)
     _save(tmp_path / "beside" / "b.png", 2)

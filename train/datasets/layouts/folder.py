@@ -22,9 +22,11 @@ NO_POINTS = np.zeros((0, 2), np.float32)
 def open_folder(root: Path) -> Dataset:
     """All images under `root`, sorted by path; raises UserError when there is none.
 
-    Each real file once, links followed; what is of a kind that is not read is told in `problems`.
+    Each real file once, links followed; what is of a kind that is not read, and results of earlier
+    runs, which are left out, are told in `problems`.
     """
     found = look_into(root)
+    told = found.told + found.left_out
     stacks = [path for path in found.films if path.suffix.lower() in IMAGE_SUFFIXES]
     samples = []
     for path in sorted(found.images + stacks):
@@ -38,10 +40,10 @@ def open_folder(root: Path) -> Dataset:
     if not samples:
         raise UserError(
             f"{root}: no image found, expected files ending in {' '.join(sorted(IMAGE_SUFFIXES))}"
-            f"{''.join(f' ({line})' for line in found.told)}; check the folder"
+            f"{''.join(f' ({line})' for line in told)}; check the folder"
         )
     key = fingerprint([*found.images, *stacks])
-    return Dataset(printable(root.resolve().name), tuple(samples), key, problems=tuple(found.told))
+    return Dataset(printable(root.resolve().name), tuple(samples), key, problems=tuple(told))
 
 
 def fingerprint(paths: Iterable[Path]) -> str:
