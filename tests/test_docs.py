@@ -26,7 +26,7 @@ from PIL import Image
 from lmk.cli import cli, main
 from lmk.runtime.errors import UserError
 from lmk.runtime.model.composition import model_file
-from lmk.runtime.outputs.formats import FORMATS
+from lmk.runtime.outputs import FORMATS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [

@@ -25,6 +25,10 @@ _HELP = """Find landmarks in images, folders, videos, cameras and streams.
 SOURCES: any number of files, folders, patterns ('clips/*.mp4'), camera numbers, rtsp:// and
 http(s):// addresses; - is a video piped in.
 """
+_EPILOG = "\b\n--write takes, with commas:\n" + "\n".join(
+    f"  {name:<9}{', '.join([*form.files, *(form.of_images or ())])}: {form.help}"
+    for name, form in FORMATS.items()
+)
 
 
 _OPTIONS: list[Callable[[Any], Any]] = [
@@ -61,7 +65,7 @@ _OPTIONS: list[Callable[[Any], Any]] = [
         type=CommaList(name="text"),
         default="csv,overlay",
         show_default=True,
-        help=f"Any of {', '.join(FORMATS)}, with commas.",
+        help=f"Any of {', '.join(FORMATS)}.",
     ),
     click.option("--overlay/--no-overlay", default=True, help="Draw the landmarks too."),
     click.option("--trails", type=click.IntRange(min=0), default=0, help="Frames of each trail."),
@@ -107,7 +111,7 @@ def _with_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.command("detect", help=_HELP)
+@click.command("detect", help=_HELP, epilog=_EPILOG)
 @_with_options
 def detect_command(sources: tuple[str, ...], **options: Any) -> int:
     """Parse, detect, print; exit code 3 if something had to be left out."""

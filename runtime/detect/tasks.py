@@ -16,7 +16,7 @@ from lmk.runtime.files import check_output, printable
 from lmk.runtime.images import IMAGE_SUFFIXES, num_pages
 from lmk.runtime.landmarker import Landmarker
 from lmk.runtime.model import Contract, workspace
-from lmk.runtime.outputs import Sink, Style, make_sinks, output_files
+from lmk.runtime.outputs import Style, make_sinks, output_files
 from lmk.runtime.owner import RECORD, Owned, check_same, journal_of, listing
 from lmk.runtime.pipeline import Journal, Smoother, Task, read_record
 from lmk.runtime.regions import RegionMaker, Where
@@ -160,37 +160,33 @@ def make_task(
     """
     region = regions()
     smoother = Smoother(*wanted.smooth) if wanted.smooth else None
-    journal = None
     force = wanted.force or wanted.resume
     contract = landmarker.contract
-
-    def sinks(work: Path | None) -> tuple[list[Sink], list[Path]]:
-        return make_sinks(
+    owned = Owned(folder)
+    try:
+        resumable = not source.is_live and source.path.exists()
+        place = journal_place(folder, force) if resumable else None
+        sinks, files = make_sinks(  # tells what is in the way, before a journal is replaced
             source,
             folder,
             landmarker.names,
             wanted.formats,
             force,
-            work,
+            Journal.work_of(place) if place else None,
             wanted.style,
-            category=contract.category,
+            contract.category,
         )
-
-    owned = Owned(folder)
-    try:
-        if not source.is_live and source.path.exists():
-            place = journal_place(folder, force)
-            sinks(None)  # before an earlier run's journal is replaced: tells what is in the way
+        journal = None
+        if place:
             runner = {"runner": landmarker.runner.name}
             journal = open_journal(place, folder, made_of(source, wanted, contract), runner, wanted)
             _sweep(folder)
-        made, files = sinks(journal.work if journal else None)
-        if journal is None:
+        else:
             (folder / RECORD).unlink(missing_ok=True)  # of results that these replace
     except BaseException:
         owned.close()
         raise
-    return Task(source, region, made, smoother, journal, files, owned)
+    return Task(source, region, sinks, smoother, journal, files, owned)
 
 
 def open_journal(

@@ -25,6 +25,7 @@ from lmk.runtime.doctor.gpus import (
 from lmk.runtime.doctor.imports import ABSENT, Trial, try_import
 from lmk.runtime.doctor.providers import Provider, provider_cure, try_provider, wanted_by_tensorrt
 from lmk.runtime.errors import install_line
+from lmk.runtime.outputs import FORMATS
 from lmk.runtime.runners import adds_int8_exactly, cpu_flags
 
 _INSTRUCTIONS = {
@@ -116,7 +117,11 @@ _PACKAGES = (
         gpus=True,
     ),
     _Package("openvino", ("openvino",), "openvino"),
-    _Package("pyarrow", ("pyarrow",), "parquet"),
+    *(
+        _Package(module, (module.replace("_", "-"),), name)
+        for name, form in FORMATS.items()
+        for module in form.packages
+    ),
     _Package("ray", ("ray",), "ray"),
 )
 

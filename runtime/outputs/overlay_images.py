@@ -23,36 +23,36 @@ MARK = ("Software", "lmk")  # in our PNGs: only they are ever cleared away
 
 
 class OverlayImageSink(Sink):
-    """One PNG per image under `folder`, each under its own relative name; all appear at close.
+    """One PNG per image under `path`, each under its own relative name; all appear at close.
 
     `cat.jpg` gives `cat.jpg.png`, `cat.png` stays, `cat.jpg.png` gives `cat.jpg.png.png`: no name
     is given twice. Frames of a video are numbered. Images have no trails: they are no sequence.
-    work: a folder in which pictures outlive a crash, None: a hidden one beside `folder`.
+    work: a folder in which pictures outlive a crash, None: a hidden one beside `path`.
     """
 
     def __init__(
         self,
-        folder: Path,
+        path: Path,
         names: Sequence[str] = (),
         style: Style | None = None,
         work: Path | None = None,
     ) -> None:
-        self.folder = folder
-        self.written: set[Path] = set()  # relative to `folder`
+        self.path = path
+        self.written: set[Path] = set()  # relative to `path`
         self._work = work
         self._names, self._style = names, style or Style()
         self._parts: Path | None = None
 
     def open(self, source: Source) -> None:
         """Start the folder of the pictures to come."""
-        check_not_source(self.folder, source)
-        self.replaces = self.replaces or self.folder.exists()
+        check_not_source(self.path, source)
+        self.replaces = self.replaces or self.path.exists()
         self._numbered = source.frame_rate is not None
         style = self._style if self._numbered else replace(self._style, trails=0)
         self._painter = Painter(self._names, style)
-        hidden = self.folder.with_name(f".{self.folder.name}.{uuid.uuid4().hex[:8]}")
-        self._parts = self._work / self.folder.name if self._work else hidden
-        with write_errors(self.folder):
+        hidden = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}")
+        self._parts = self._work / self.path.name if self._work else hidden
+        with write_errors(self.path):
             self._parts.mkdir(parents=True, exist_ok=True)
 
     def replay(self, frame: Frame, detections: Sequence[Detection]) -> None:
@@ -80,7 +80,7 @@ class OverlayImageSink(Sink):
         return name.with_name(name.name + ".png")
 
     def close(self) -> None:
-        """Put the pictures into `folder`, one by one; what else is in it stays.
+        """Put the pictures into `path`, one by one; what else is in it stays.
 
         Those in a `work` folder stay there too: a run that was interrupted may go on.
         """
@@ -91,11 +91,11 @@ class OverlayImageSink(Sink):
                 f"{self._parts}: got no {missing[0]}, which an earlier run drew; "
                 "run again without --resume"
             )
-        with write_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+        with write_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
             for name in self.written:
-                (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-                _put(self._parts / name, self.folder / name, keep=self._work is not None)
+                (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+                _put(self._parts / name, self.path / name, keep=self._work is not None)
         self.abort()
 
     def abort(self) -> None:

@@ -43,7 +43,7 @@ class Journal:
         made_by: Mapping[str, Any] | None = None,
         record: Path | None = None,
     ) -> None:
-        self.folder, self.work = folder, folder / "work"
+        self.folder, self.work = folder, self.work_of(folder)
         self._made_of = json.loads(json.dumps(made_of))
         self._record = record
         self._lines: list[str] = []
@@ -62,6 +62,11 @@ class Journal:
             raise write_error(folder, error) from error
         if self.last_index < 0:
             write_bytes(folder / _IDENTITY, json.dumps(identity).encode())
+
+    @staticmethod
+    def work_of(folder: Path) -> Path:
+        """Where sinks of pictures keep what outlives a crash; it is there once a journal is."""
+        return folder / "work"
 
     def _open(self, identity: dict[str, Any]) -> None:
         path = self.folder / _STATE

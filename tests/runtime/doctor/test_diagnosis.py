@@ -21,8 +21,8 @@ CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
 @pytest.fixture
 def only_light(monkeypatch):
-    """Leave out torch and what imports it, and ray: seconds each."""
-    heavy = ("torch", "torchvision", "onnxscript", "ray")
+    """Leave out torch and what imports it, ray and what writes tables: seconds each."""
+    heavy = ("torch", "torchvision", "onnxscript", "ray", "pandas", "tables", "sleap_io")
     light = tuple(p for p in diagnosis._PACKAGES if p.module not in heavy)
     monkeypatch.setattr(diagnosis, "_PACKAGES", light)
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 from lmk.runtime.detection import Detection, Frame
 from lmk.runtime.errors import UserError
-from lmk.runtime.outputs.formats import FORMATS
-from lmk.runtime.outputs.make import make_sinks, output_files
+from lmk.runtime.outputs.formats import FORMATS, output_files
+from lmk.runtime.outputs.make import make_sinks
 from lmk.runtime.outputs.painter import Style
 from lmk.runtime.pipeline.run import detect
 from lmk.runtime.pipeline.summary import Interrupted
@@ -53,13 +53,6 @@ def test_existing_results_ask_for_force(tmp_path, landmarker, pictures, formats)
     with pytest.raises(UserError, match="landmarks.csv: .*--force|overlay: .*--force"):
         _detect(landmarker, pictures, tmp_path / "out", formats, force=False)
     assert _contents(tmp_path / "out") == before
-
-
-def test_run_that_goes_on_replaces_what_is_there(tmp_path, blob_video):
-    (tmp_path / "landmarks.csv").write_text("partial")
-    with open_source(blob_video[0]) as source:
-        sinks, _ = make_sinks(source, tmp_path, ("a",), BOTH, False, append=True)
-    assert all(sink.replaces for sink in sinks[:2])
 
 
 def test_stale_pictures_go_and_foreign_files_stay(tmp_path, landmarker, pictures):
