@@ -19,11 +19,14 @@ from lmk.runtime.runners import Runner
 class Finder:
     """Finds the landmarks of one object category in images. Also a context manager.
 
-    Any number of threads may use it at the same time.
+    Any number of threads may use it at the same time. device, threads: what was asked for when the
+    runner was opened, for what runs beside it.
     """
 
-    def __init__(self, runner: Runner) -> None:
-        self.runner = runner
+    def __init__(
+        self, runner: Runner, device: str | None = None, threads: int | None = None
+    ) -> None:
+        self.runner, self.device, self.threads = runner, device, threads
 
     @property
     def contract(self) -> Contract:

@@ -84,7 +84,8 @@ def load(
     side_by_side: bool = False,
 ) -> Landmarker:
     """Load a model made by `lmk export`, or a category by its name; see `open_runner`."""
-    return Landmarker(open_runner(path, device, threads, engine, side_by_side))
+    runner = open_runner(path, device, threads, engine, side_by_side)
+    return Landmarker(runner, device, threads)
 
 
 def _in_words(place: str | Box) -> str:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.finder import Finder
+from lmk.runtime.regions.detector import BoxDetector, DetectorRegion
 from lmk.runtime.regions.fixed import parse_roi
 from lmk.runtime.regions.region import Region
+from lmk.runtime.regions.track import Tracker
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Where:
 class RegionMaker:
     """Makes a region for each source; what they share, such as a detector, is loaded once.
 
+    A detector runs by ONNX Runtime where the finder was asked to run and in as many threads: on the
+    GPU for "cuda", else on the CPU, also beside an engine that was not asked for by its device.
     Raises UserError, at once, for words that mean nothing or do not go together.
     """
 
@@ -36,25 +40,21 @@ class RegionMaker:
         self._start = parse_roi(where.start) if where.start else None
         self._detector = None
         if where.detector:
-            from lmk.runtime.regions.detector import BoxDetector
-
             self._detector = BoxDetector(
                 where.detector,
                 [name.strip() for name in (where.detector_class or "").split(",") if name.strip()],
                 where.detector_score,
                 max_objects=where.objects,
+                device="cuda" if finder.device == "cuda" else "cpu",  # OpenVINO is on the CPU too
+                threads=finder.threads,
             )
 
     def __call__(self) -> Region:
         """A region that has seen no frame yet."""
         if self._boxes is None:
-            from lmk.runtime.regions.track import Tracker
-
             most = self._where.objects or 1
             return Tracker(self._finder, self._start, self._detector, most)
         if self._detector is not None:
-            from lmk.runtime.regions.detector import DetectorRegion
-
             return DetectorRegion(self._detector)
         return self._boxes
 

@@ -147,35 +147,31 @@ class BoxDetector:
 
 
 class DetectorRegion(Region):
-    """The boxes that a detector finds in each frame, or in every so many; numbered by overlap.
+    """The boxes that a detector finds in each frame, numbered by overlap.
 
     A box that overlaps one of the last found has its number; the best pairs first. Others are new,
     and no number is used twice.
     """
 
-    def __init__(self, detector: BoxDetector, every: int = 1) -> None:
-        if every < 1:
-            raise UserError(f"detector: got every {every} frames, expected 1 or more")
-        self._detector, self._every = detector, every
+    def __init__(self, detector: BoxDetector) -> None:
+        self._detector = detector
         self._last: list[Target] = []
-        self._next_number = self._frames = 0
+        self._next_number = 0
 
     def targets(self, frame: Frame) -> Sequence[Target]:
         """See `Region.targets`."""
-        if self._frames % self._every == 0:
-            self._last = self._numbered([found.box for found in self._detector(frame.image)])
-        self._frames += 1
+        self._last = self._numbered([found.box for found in self._detector(frame.image)])
         return list(self._last)
 
     def state(self) -> Any:
         """See `Region.state`."""
         last = [[list(target.box), target.track] for target in self._last]
-        return {"last": last, "next": self._next_number, "frames": self._frames}
+        return {"last": last, "next": self._next_number}
 
     def restore(self, state: Any) -> None:
         """See `Region.restore`."""
         self._last = [Target(tuple(box), track) for box, track in state["last"]]
-        self._next_number, self._frames = state["next"], state["frames"]
+        self._next_number = state["next"]
 
     def _numbered(self, boxes: Sequence[Box]) -> list[Target]:
         pairs = sorted(

@@ -1,5 +1,7 @@
 """Frame -> boxes, by detectors whose answer is known."""
 
+import json
+
 import numpy as np
 import onnx
 import pytest
@@ -9,8 +11,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from lmk.runtime.detection import Frame
 from lmk.runtime.errors import UserError
+from lmk.runtime.finder import Finder
+from lmk.runtime.regions.choose import RegionMaker, Where
 from lmk.runtime.regions.detector import BoxDetector, DetectedBox, DetectorRegion, Letterbox
 from lmk.runtime.regions.region import Target
+from lmk.runtime.runners import PROVIDERS, open_session
 
 NAMES = "{0: 'dog', 1: 'cat'}"
 SIZE = (32, 64)  # of the input: 4 × 8 + 2 × 4 + 1 × 2 = 42 cells
@@ -164,8 +169,6 @@ def test_files_and_numbers_that_are_wrong(write, tmp_path):
     (tmp_path / "bad.onnx").write_bytes(b"bad")
     with pytest.raises(UserError, match="bad.onnx: cannot be read as an ONNX model"):
         BoxDetector(tmp_path / "bad.onnx")
-    with pytest.raises(UserError, match="got every 0 frames"):
-        DetectorRegion(BoxDetector(path), every=0)
 
 
 def test_a_model_without_names_has_numbers(write):
@@ -204,16 +207,26 @@ def test_numbers_go_with_the_boxes():
     assert not region.closed
 
 
-def test_boxes_stay_between_the_frames_that_are_searched():
-    region = DetectorRegion(Script([A], [B]), every=3)
-    found = [region.targets(frame)[0].box for frame in frames(6)]
-    assert found == [A] * 3 + [B] * 3
-
-
 def test_goes_on_where_it_was():
-    first = DetectorRegion(Script([A, B], []), every=2)
-    for frame in frames(3):
-        first.targets(frame)
-    second = DetectorRegion(Script([B, A]), every=2)
-    second.restore(first.state())
-    assert [second.targets(frame) for frame in frames(2)][1] == [Target(B, 2), Target(A, 3)]
+    [frame] = frames(1)
+    first = DetectorRegion(Script([A, B]))
+    first.targets(frame)
+    second = DetectorRegion(Script([B, C]))
+    second.restore(json.loads(json.dumps(first.state())))
+    assert second.targets(frame) == [Target(B, 1), Target(C, 2)]
+
+
+@pytest.mark.parametrize(
+    ("device", "threads", "expected"),
+    [(None, None, "CPU"), ("cpu", 1, "CPU"), ("openvino", 2, "CPU"), ("cuda", 3, "CUDA")],
+)
+def test_runs_where_and_as_wide_as_the_model(write, monkeypatch, device, threads, expected):
+    asked = []
+
+    def session(path, provider, threads):
+        asked.append((provider, threads))
+        return open_session(path, PROVIDERS["cpu"], threads)
+
+    monkeypatch.setattr("lmk.runtime.regions.detector.open_session", session)
+    RegionMaker(Where(detector=write(rows("columns", FOUND))), Finder(None, device, threads))
+    assert asked == [(f"{expected}ExecutionProvider", threads)]
