@@ -5,19 +5,39 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from lmk.runtime.detect.on_ray import contract_of_model, detect_on_ray
+from lmk.runtime.detect.on_ray_part import Model
+from lmk.runtime.detect.report import print_outcome, print_summary
+from lmk.runtime.detect.tasks import (
+    Spec,
+    Wanted,
+    check_folders,
+    folders_of,
+    grouped,
+    is_finished,
+    label,
+    name_of,
+    opener,
+)
 from lmk.runtime.errors import UserError
+from lmk.runtime.landmarker import Landmarker, load
 from lmk.runtime.model import Contract, workspace
-from lmk.runtime.outputs import FORMATS
+from lmk.runtime.outputs import FORMATS, Style, read_skeleton
+from lmk.runtime.pipeline import (
+    BETA,
+    MIN_CUTOFF_HZ,
+    Outcome,
+    detect_all,
+    detect_task,
+    total,
+)
+from lmk.runtime.regions import RegionMaker, Where
+from lmk.runtime.sources import expand
 from lmk.runtime.terminal import FILE_PATH, CommaList, progress
-
-if TYPE_CHECKING:
-    from lmk.runtime.detect.tasks import Spec, Wanted
-    from lmk.runtime.landmarker import Landmarker
-    from lmk.runtime.pipeline import Outcome
 
 SOME_FAILED = 3  # exit code: results are there, but not of everything
 _HELP = """Find landmarks in images, folders, videos, cameras and streams.
@@ -79,7 +99,9 @@ _OPTIONS: list[Callable[[Any], Any]] = [
         type=click.Choice(["cpu", "cuda", "openvino"]),
         help="Default: cpu, for an engine cuda.",
     ),
-    click.option("--threads", type=int, help="CPU threads of the model; default: all cores."),
+    click.option(
+        "--threads", type=int, help="CPU threads of the model and the detector; default: all cores."
+    ),
     click.option("--batch", type=click.IntRange(min=1), default=4, show_default=True),
     click.option(
         "--streams",
@@ -115,10 +137,6 @@ def _with_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @_with_options
 def detect_command(sources: tuple[str, ...], **options: Any) -> int:
     """Parse, detect, print; exit code 3 if something had to be left out."""
-    from lmk.runtime.detect.tasks import folders_of, grouped
-    from lmk.runtime.landmarker import load
-    from lmk.runtime.sources import expand
-
     wanted = _wanted(options)
     if options["engine"] and options["model"] is None:
         raise UserError(
@@ -145,8 +163,6 @@ def _unfinished(
     pairs: Sequence[tuple[Spec, Path]], wanted: Wanted, contract: Contract
 ) -> Sequence[tuple[Spec, Path]]:
     """Those that --resume has something to do for; says how many others there are."""
-    from lmk.runtime.detect.tasks import is_finished
-
     if not wanted.resume:
         return pairs
     todo = [each for each in pairs if not is_finished(*each, wanted, contract)]
@@ -162,11 +178,6 @@ def _check_live(specs: Sequence[Spec], options: dict[str, Any]) -> None:
 
 
 def _wanted(options: dict[str, Any]) -> Wanted:
-    from lmk.runtime.detect.tasks import Wanted
-    from lmk.runtime.outputs import Style, read_skeleton
-    from lmk.runtime.pipeline import BETA, MIN_CUTOFF_HZ
-    from lmk.runtime.regions import Where
-
     formats = options["formats"]
     if not options["overlay"]:
         formats = tuple(name for name in formats if name != "overlay")
@@ -196,11 +207,6 @@ def _wanted(options: dict[str, Any]) -> Wanted:
 def _detect_one(
     spec: Spec, folder: Path, landmarker: Landmarker, wanted: Wanted, live: bool | None
 ) -> int:
-    from lmk.runtime.detect.report import print_summary
-    from lmk.runtime.detect.tasks import name_of, opener
-    from lmk.runtime.pipeline import detect_task
-    from lmk.runtime.regions import RegionMaker
-
     task = opener(spec, folder, landmarker, wanted, RegionMaker(wanted.where, landmarker))()
     with task.source as source:
         live = source.is_live if live is None else live
@@ -220,11 +226,6 @@ def _detect_one(
 def _detect_many(
     todo: Sequence[tuple[Spec, Path]], landmarker: Landmarker, wanted: Wanted, streams: int
 ) -> int:
-    from lmk.runtime.detect.report import print_outcome
-    from lmk.runtime.detect.tasks import check_folders, label, opener
-    from lmk.runtime.pipeline import detect_all
-    from lmk.runtime.regions import RegionMaker
-
     check_folders([folder for _, folder in todo], wanted)
     regions = RegionMaker(wanted.where, landmarker)
     tasks = (
@@ -243,10 +244,6 @@ def _detect_many(
 def _detect_on_ray(
     pairs: Sequence[tuple[Spec, Path]], model: Path, wanted: Wanted, options: dict[str, Any]
 ) -> int:
-    from lmk.runtime.detect.on_ray import contract_of_model, detect_on_ray
-    from lmk.runtime.detect.on_ray_part import Model
-    from lmk.runtime.detect.report import print_outcome
-
     if options["live"]:
         raise UserError("--live: got it with --on ray, expected one of them; leave the other out")
     engine = str(options["engine"]) if options["engine"] else None
@@ -267,9 +264,6 @@ def _detect_on_ray(
 
 def _tell(todo: Sequence[tuple[Spec, Path]], outcomes: Sequence[Outcome], seconds: float) -> int:
     """The end of what happened to several sources, and the exit code."""
-    from lmk.runtime.detect.report import print_summary
-    from lmk.runtime.pipeline import total
-
     summaries = [each.summary for each in outcomes if each.summary]
     print_summary(total(summaries, seconds))
     failed = len(outcomes) - len(summaries)

@@ -20,7 +20,7 @@ from lmk.runtime.outputs import Style, make_sinks, output_files
 from lmk.runtime.owner import RECORD, Owned, check_same, journal_of, listing
 from lmk.runtime.pipeline import Journal, Smoother, Task, read_record
 from lmk.runtime.regions import RegionMaker, Where
-from lmk.runtime.sources import ImageSource, Source, open_source
+from lmk.runtime.sources import ImageSource, Source, find_medium, open_source
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,6 @@ def name_of(spec: Spec) -> str:
     path = _common(spec) if isinstance(spec, tuple) else Path(spec)
     if path.exists():
         return printable(path.resolve().stem if path.is_file() else path.resolve().name) or "images"
-    from lmk.runtime.sources import find_medium
-
     try:
         return find_medium(str(spec)).name
     except UserError:  # told when its turn comes

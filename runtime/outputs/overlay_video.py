@@ -5,20 +5,20 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from lmk.runtime.detection import Detection, Frame
 from lmk.runtime.errors import UserError
 from lmk.runtime.outputs.painter import Painter, Style
+from lmk.runtime.outputs.retouch import Retoucher
 from lmk.runtime.outputs.segments import BT709, ENCODER, Segments
 from lmk.runtime.outputs.sink import FileSink, write_errors
-from lmk.runtime.sources import Source
-
-if TYPE_CHECKING:
-    import av
+from lmk.runtime.outputs.soundtrack import Soundtrack, seconds
+from lmk.runtime.sources import Source, colours_of, matrix_and_range
 
 
 class OverlayVideoSink(FileSink):
@@ -45,12 +45,6 @@ class OverlayVideoSink(FileSink):
 
     def begin(self, source: Source, path: Path) -> None:
         """Get the encoder ready; raises UserError without libx264 or for a source of images."""
-        import av
-        from av.video.reformatter import VideoReformatter
-
-        from lmk.runtime.outputs.retouch import Retoucher
-        from lmk.runtime.outputs.soundtrack import Soundtrack
-
         if ENCODER not in av.codecs_available:
             raise UserError(
                 f"{self.path}: got PyAV {av.__version__} without the encoder {ENCODER}; "
@@ -108,8 +102,6 @@ class OverlayVideoSink(FileSink):
         return canvas
 
     def _picture(self, frame: Frame, drawn: NDArray[np.uint8]) -> av.VideoFrame:
-        from lmk.runtime.sources import colours_of
-
         native = frame.native
         fits = native is not None and drawn.shape[:2] == frame.size == self._size
         if fits and colours_of(native) == self._colours:  # else they changed half-way
@@ -117,10 +109,6 @@ class OverlayVideoSink(FileSink):
         return self._convert(drawn)
 
     def _convert(self, drawn: NDArray[np.uint8]) -> av.VideoFrame:
-        import av
-
-        from lmk.runtime.sources import matrix_and_range
-
         matrix, bounds = matrix_and_range(self._colours)
         return self._reformatter.reformat(
             av.VideoFrame.from_numpy_buffer(drawn, format="rgb24"),
@@ -154,10 +142,6 @@ class OverlayVideoSink(FileSink):
 
     def end(self) -> None:
         """Close the last segment, join them all with the sound."""
-        import av
-
-        from lmk.runtime.outputs.soundtrack import seconds
-
         segments = self._started()
         segments.end()
         end_s = float(max(self._last_tick, 0) * self._time_base) + self._frame_s

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmk.runtime.detection import Detection, Frame
+from lmk.runtime.files import atomic_path
 from lmk.runtime.outputs.sink import FileSink, columns, write_errors
 from lmk.runtime.sources import Source
 
 if TYPE_CHECKING:
     import pyarrow
-from lmk.runtime.files import atomic_path
-
-_GROUP_ROWS = 16384  # of the joined Parquet file
 
 GROUP_ROWS = 16384  # rows that are kept in memory, 2 MB of 10 landmarks
 _PIXELS = "pixels of the frame; (0, 0) is the centre of the top-left pixel"
@@ -113,7 +111,7 @@ def join_parquet(parts: Sequence[Path], target: Path) -> None:
         rows = schema.empty_table()
         for part in parts:
             rows = pyarrow.concat_tables([rows, pyarrow.parquet.read_table(part, schema=schema)])
-            while rows.num_rows >= _GROUP_ROWS:
-                writer.write_table(rows.slice(0, _GROUP_ROWS), _GROUP_ROWS)
-                rows = rows.slice(_GROUP_ROWS)
+            while rows.num_rows >= GROUP_ROWS:
+                writer.write_table(rows.slice(0, GROUP_ROWS), GROUP_ROWS)
+                rows = rows.slice(GROUP_ROWS)
         writer.write_table(rows)

@@ -6,15 +6,11 @@ changes colours that nobody touched.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    pass
 from lmk.runtime.sources import colours_of, matrix_and_range
 
 

@@ -8,15 +8,13 @@ import shutil
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
+import av
+
+from lmk.runtime.detection import Colours
 from lmk.runtime.errors import UserError
 from lmk.runtime.outputs.sink import Pending
-
-if TYPE_CHECKING:
-    import av
-
-    from lmk.runtime.detection import Colours
 
 ENCODER = "libx264"
 BT709: Colours = (1, 1, 1, 1)  # in limited range
@@ -70,8 +68,6 @@ class Segments:
         self._num_pictures += 1
 
     def _begin(self) -> None:
-        import av
-
         self._pending = Pending(self._folder / f"{self._num_pictures:09d}{_SUFFIX}")
         self._container = av.open(str(self._pending.temporary), "w", format="nut")
         self._stream = self._add_encoder(self._container)
@@ -105,8 +101,6 @@ class Segments:
 
         They raise UserError at their end when segments of the earlier run are missing.
         """
-        import av
-
         if not self._files():
             stream = self._add_encoder(container)  # of no picture
             return self._packets(stream)
@@ -148,8 +142,6 @@ class Segments:
 
 
 def _packets(path: Path) -> Iterator[av.Packet]:
-    import av
-
     with av.open(str(path)) as container:
         for packet in container.demux(video=0):
             if packet.size:

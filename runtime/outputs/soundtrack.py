@@ -38,13 +38,13 @@ class Soundtrack:
         """Add the audio streams to `container`; gives their packets before `end_s`, in order."""
         with av.open(str(self._path)) as source:
             tracks = {
-                stream.index: _track(stream, container, self._start)
+                stream.index: _sound(stream, container, self._start)
                 for stream in source.streams.audio
                 if stream.codec_context is not None
             }
         return self._packets(tracks, end_s)
 
-    def _packets(self, tracks: dict[int, _Track], end_s: float) -> Iterator[av.Packet]:
+    def _packets(self, tracks: dict[int, _Sound], end_s: float) -> Iterator[av.Packet]:
         if not tracks:
             return
         with av.open(str(self._path)) as source:
@@ -54,7 +54,7 @@ class Soundtrack:
                         yield ready
 
 
-class _Track(Protocol):
+class _Sound(Protocol):
     """Packets of one audio stream of the source -> those of the output."""
 
     def take(self, packet: av.Packet) -> Iterator[av.Packet]:
@@ -62,7 +62,7 @@ class _Track(Protocol):
         ...
 
 
-class _Copied(_Track):
+class _Copied(_Sound):
     def __init__(
         self, stream: av.AudioStream, container: av.container.OutputContainer, start: Fraction
     ) -> None:
@@ -82,7 +82,7 @@ class _Copied(_Track):
             yield packet
 
 
-class _Encoded(_Track):
+class _Encoded(_Sound):
     def __init__(
         self, stream: av.AudioStream, container: av.container.OutputContainer, start: Fraction
     ) -> None:
@@ -108,9 +108,9 @@ class _Encoded(_Track):
             yield from self._stream.encode(None)
 
 
-def _track(
+def _sound(
     stream: av.AudioStream, container: av.container.OutputContainer, start: Fraction
-) -> _Track:
+) -> _Sound:
     # AVI counts the time of some sound in packets, which nothing else can.
     in_packets = stream.container.format.name == "avi" and stream.codec_context.name == "mp3"
     copied = stream.codec_context.name in _COPIED & container.supported_codecs and not in_packets

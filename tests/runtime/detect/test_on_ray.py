@@ -214,7 +214,7 @@ def test_what_no_worker_can_do_ends_the_run(cluster, tmp_path, blob_video, model
 def test_joined_parts(tmp_path, monkeypatch, lengths):
     import pyarrow
 
-    monkeypatch.setattr("lmk.runtime.outputs.parquet._GROUP_ROWS", 7)
+    monkeypatch.setattr("lmk.runtime.outputs.parquet.GROUP_ROWS", 7)
     schema = pyarrow.schema([pyarrow.field("n", pyarrow.int64(), metadata={"unit": "m"})])
     first, paths = 0, []
     for length in lengths:
