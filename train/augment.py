@@ -61,6 +61,14 @@ def random_similarity(
     return from_centre @ linear @ to_centre
 
 
+def turn(degrees: float, size: int) -> Tensor:
+    """Matrix (3,3) that turns a square of `size` px about its centre, clockwise on the screen."""
+    angle = math.radians(degrees)
+    cos, sin, middle = math.cos(angle), math.sin(angle), (size - 1) / 2
+    x, y = middle - cos * middle - sin * middle, middle + sin * middle - cos * middle
+    return torch.tensor([[cos, sin, x], [-sin, cos, y], [0.0, 0.0, 1.0]])
+
+
 def _translation(x: Tensor, y: Tensor) -> Tensor:
     matrix = torch.eye(3).repeat(len(x), 1, 1)
     matrix[:, 0, 2], matrix[:, 1, 2] = x, y

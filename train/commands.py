@@ -276,5 +276,5 @@ def report_command(
     model, header = load_pack(pack, core or workspace.core_of(pack))
     workspace.warn_unfinished(pack, header)
     decoded = load_decoded(data, layout, model.config.input_size, crop)
-    console().print(write_report(output, model, header, decoded, config).headline)
+    console().print(write_report(output, model, header, decoded, config).summary)
     click.echo(output)

@@ -163,7 +163,7 @@ class Adaptation:
         page, header = self.config.output.with_suffix(".html"), read_header(self.config.output)
         judging = EvaluateConfig(images=REPORT_IMAGES, device=str(self.device))
         judged = write_report(page, self.kept, header, self.data, judging, REPORT_VIEWS)
-        self.run.monitor.say(f"{judged.headline} See {page}")
+        self.run.monitor.say(f"{judged.summary} See {page}")
 
     @torch.no_grad()
     def _look(self) -> None:

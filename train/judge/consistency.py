@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from lmk.train.draws import generator
 from lmk.train.network import LandmarkNetwork, find
 from lmk.train.split import Indices
 
+TURNS = (90, 180)  # degrees, beyond what landmarks are steadied by
 _STREAM = 3  # of the random numbers: training has its own
 
 
@@ -50,14 +52,37 @@ def views(
     number of the view alone: every model sees the same. Raises UserError for a device that is not
     there.
     """
-    ready = prepared(model, config)
     size = model.config.input_size
-    images = np.empty((1 + views, len(indices), size, size, 3), np.uint8)
+    moves = [transforms(indices, size, config, view) for view in range(1 + views)]
+    return _seen(model, data, indices, config, moves)
+
+
+def turned(
+    model: LandmarkNetwork, data: DecodedSet, indices: Indices, config: EvaluateConfig
+) -> Views:
+    """See the images `indices` of `data` as they are and turned by 90 and by 180 degrees: V is 3.
+
+    Raises UserError for a device that is not there.
+    """
+    size = model.config.input_size
+    moves = [augment.turn(angle, size).expand(len(indices), 3, 3) for angle in TURNS]
+    return _seen(model, data, indices, config, [None, *moves])
+
+
+def _seen(
+    model: LandmarkNetwork,
+    data: DecodedSet,
+    indices: Indices,
+    config: EvaluateConfig,
+    moves: Sequence[Tensor | None],
+) -> Views:
+    """See images under each of `moves`, of which the first is None."""
+    ready, size = prepared(model, config), model.config.input_size
+    images = np.empty((len(moves), len(indices), size, size, 3), np.uint8)
     found, expected = [], []
-    for view in range(1 + views):
-        moves = transforms(indices, size, config, view)
-        found.append(find_landmarks(ready, data, indices, config.batch, moves, images[view]))
-        expected.append(moved(found[0], moves))
+    for move, into in zip(moves, images, strict=True):
+        found.append(find_landmarks(ready, data, indices, config.batch, move, into))
+        expected.append(moved(found[0], move))
     return Views(images, np.stack(found), np.stack(expected))
 
 

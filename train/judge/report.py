@@ -22,15 +22,16 @@ from lmk.train.config import EvaluateConfig
 from lmk.train.datasets import DecodedSet, PointArray
 from lmk.train.device import to_float
 from lmk.train.judge import steadiness
-from lmk.train.judge.consistency import Views, prepared, views
+from lmk.train.judge.consistency import TURNS, Views, prepared, turned, views
 from lmk.train.judge.evaluation import spread_over
 from lmk.train.judge.steadiness import Landmark, Steadiness
 from lmk.train.network import LandmarkNetwork, find, versions
 from lmk.train.split import Indices, split_indices
 
-GALLERY = 8  # images of each third: the best, the middling, the worst
+GALLERY = 8  # images of each third: the worst, the middling, the best
 _JPEG_QUALITY = 85
 _BLUR = 0.016  # of the crop's side: standard deviation of the dots that the maps are made of
+_PARTS = ("images", "found", "expected")
 _Pixels = NDArray[np.uint8]
 
 
@@ -65,14 +66,15 @@ def write_report(
     chosen, which = _choose(data, header, config.images)
     seen = views(model, data, chosen, config, num_views)
     names = tuple(header["landmark_names"])
-    judged = steadiness.measure(seen, _scores(model, seen.images[0], config), names)
+    quarters = turned(model, data, chosen, config)
+    judged = steadiness.measure(seen, quarters, _scores(model, seen.images[0], config), names)
     page = _template(judged.size).render(
         category=header["category"],
         judged=judged,
         colours=["#{:02x}{:02x}{:02x}".format(*colour(k)) for k in range(len(names))],
         key=_key(seen, judged),
         maps=_maps(seen, judged),
-        transformed=_transformed(seen, judged, [data.names[i] for i in chosen]),
+        transformed=_transformed(seen, quarters, judged, [data.names[i] for i in chosen]),
         gallery=_gallery(seen, judged, [data.names[i] for i in chosen]),
         reasons=[_reason(landmark, judged.size) for landmark in judged.landmarks],
         config=config,
@@ -133,16 +135,17 @@ def _over(points: PointArray) -> tuple[tuple[float, float], ...]:
 
 
 def _ranked(judged: Steadiness) -> Indices:
-    """Images from best to worst; those in which nothing could be measured are last."""
-    return np.argsort(judged.errors_px, kind="stable")
+    """Images from worst to best; those in which nothing could be measured are first."""
+    return np.argsort(judged.errors_px, kind="stable")[::-1]
 
 
 def _key(seen: Views, judged: Steadiness) -> MarkedPicture:
-    """The best image, on which the landmarks are named."""
-    best = _ranked(judged)[0]
+    """The median image, on which the landmarks are named."""
+    order = _ranked(judged)
+    median = order[len(order) // 2]
     names = ", ".join(landmark.name for landmark in judged.landmarks)
-    alt = f"The image they are found in best, with the landmarks {names}"
-    return MarkedPicture(_uri(seen.images[0, best]), alt, found=_over(seen.found[0, best]))
+    alt = f"The image they are found in middling well, with the landmarks {names}"
+    return MarkedPicture(_uri(seen.images[0, median]), alt, found=_over(seen.found[0, median]))
 
 
 def _maps(seen: Views, judged: Steadiness) -> list[MarkedPicture]:
@@ -162,36 +165,43 @@ def _maps(seen: Views, judged: Steadiness) -> list[MarkedPicture]:
     return pictures
 
 
-def _transformed(seen: Views, judged: Steadiness, names: list[str]) -> list[list[MarkedPicture]]:
-    """The best, the median and the worst image, each as it is and transformed."""
+def _transformed(
+    seen: Views, quarters: Views, judged: Steadiness, names: list[str]
+) -> list[list[MarkedPicture]]:
+    """The worst, the median and the best image, each as it is, transformed and turned."""
     order = _ranked(judged)
-    kinds = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
-    errors = seen.errors
+    kinds = {"worst": order[0], "median": order[len(order) // 2], "best": order[-1]}
+    both = Views(
+        *(np.concatenate((getattr(seen, part), getattr(quarters, part)[1:])) for part in _PARTS)
+    )
+    errors = both.errors
+    changes = ["as it is", *(f"transform {n}" for n in range(1, judged.views + 1))]
+    changes += [f"turned by {angle}°" for angle in TURNS]
     rows: dict[int, list[MarkedPicture]] = {}
     for kind, image in kinds.items():
         if image in rows:  # there are fewer than three
             continue
         rows[image] = [
             MarkedPicture(
-                uri=_uri(seen.images[view, image]),
-                alt=f"{names[image]}, {f'transform {view}' if view else 'as it is'}",
+                uri=_uri(both.images[view, image]),
+                alt=f"{names[image]}, {change}",
                 caption=f"off by {_px(_mean(errors[view, image]))}" if view else f"{kind} image",
-                found=_over(seen.found[view, image]),
-                expected=_over(seen.expected[view, image]) if view else (),
+                found=_over(both.found[view, image]),
+                expected=_over(both.expected[view, image]) if view else (),
             )
-            for view in range(len(seen.images))
+            for view, change in enumerate(changes)
         ]
     return list(rows.values())
 
 
 def _gallery(seen: Views, judged: Steadiness, names: list[str]) -> dict[str, list[MarkedPicture]]:
-    """Images with their landmarks, from best to worst: all, or some of each third."""
+    """Images with their landmarks, from worst to best: all, or some of each third."""
     order = _ranked(judged)
     total, middle = len(order), (len(order) - GALLERY) // 2
-    parts = {"Best": slice(GALLERY), "Middling": slice(middle, middle + GALLERY)}
-    parts["Worst"] = slice(total - GALLERY, total)
+    parts = {"Worst": slice(GALLERY), "Middling": slice(middle, middle + GALLERY)}
+    parts["Best"] = slice(total - GALLERY, total)
     if total <= 3 * GALLERY:
-        parts = {f"All {total}, from best to worst": slice(total)}
+        parts = {f"All {total}, from worst to best": slice(total)}
     return {
         title: [
             MarkedPicture(
@@ -235,6 +245,11 @@ def _reason(landmark: Landmark, size: int) -> str:
         return "Jumps about: it moves, but not with the image."
     if p90 > steadiness.STEADY_P90:
         return f"Slips: in one view of ten it is off by more than {_percent(p90)} of the crop."
+    if landmark.score < steadiness.STEADY_SCORE:
+        return (
+            f"Blurred: its score is {landmark.score:.2f}. Most of its heat-map lies elsewhere, "
+            "spread or in a second place; where it is found is a compromise."
+        )
     if landmark.verdict == "wobbly":
         median = _percent(landmark.median_px / size)
         return f"Trembles: it is typically off by {median} of the crop."
@@ -243,7 +258,12 @@ def _reason(landmark: Landmark, size: int) -> str:
             "Follows every transform, yet is at the same place in nearly every image: right where "
             "the images are aligned to the object; otherwise it may mark the picture's frame."
         )
-    return "Follows every transform."
+    if not landmark.turns:
+        return (
+            "Follows small transforms, but not turns of 90° and 180°: there it is typically off by "
+            f"{_px(landmark.turned_px)}."
+        )
+    return "Follows every transform and turns with the object."
 
 
 def _facts(header: Mapping[str, Any], data: DecodedSet, judged: Steadiness) -> dict[str, str]:

@@ -28,6 +28,12 @@ STEADY_P90 = 0.04  # share of the crop's side
 FOLLOWS = 0.5
 # The network sees cells of so many pixels: two landmarks nearer than one cannot be told apart.
 SAME_PX = float(STRIDE)
+# Below it less than half of the heat-map's mass is near the landmark: it is spread, or in two
+# places.
+STEADY_SCORE = 0.5
+# A turned image asks for a landmark elsewhere, not for the same one to the pixel: another that has
+# taken its place is off by far more.
+TURNS_MEDIAN = STEADY_P90  # share of the crop's side
 FEW_IMAGES = 20  # with fewer, one view in ten is hardly a view
 
 
@@ -44,6 +50,8 @@ class Landmark:
     follows: float  # how far it moves in proportion to the image: 1 wholly, 0 not at all
     spread_px: float  # rms distance from its mean place in the crop, from image to image
     score: float  # mean, in [0, 1]
+    turned_px: float  # the larger of the medians under turns by 90 and by 180 degrees
+    turns: bool  # it goes with these
     same_as: str | None  # the steadier landmark that it sits on
 
     @property
@@ -70,6 +78,7 @@ class Steadiness:
     errors_px: PointArray  # (N,) mean over landmarks and views; NaN: none in sight
     spread_px: float  # rms distance of an image's landmarks from their centre
     collapsed: bool  # that is so small that nothing else counts
+    wrong: int  # images whose landmarks are off, on average, by more than STEADY_P90 of the crop
 
     @property
     def still_px(self) -> float:
@@ -93,6 +102,31 @@ class Steadiness:
         return 2 * good < len(self.landmarks)
 
     @property
+    def turns(self) -> bool:
+        """Whether all steady landmarks go with an object that is turned."""
+        steady = self.having("steady")
+        return bool(steady) and all(landmark.turns for landmark in steady)
+
+    @property
+    def turning(self) -> str:
+        """The same in one sentence."""
+        steady = self.having("steady")
+        if not steady:
+            return "None is steady, so whether they turn with the object cannot be said."
+        if self.turns:
+            return "Turns with the object: what is steady is found again at 90° and 180° too."
+        go = sum(landmark.turns for landmark in steady)
+        return (
+            f"Holds for upright only: at 90° and 180°, {go or 'none'} of the {len(steady)} "
+            "steady landmarks go with the object."
+        )
+
+    @property
+    def summary(self) -> str:
+        """What a terminal says of it."""
+        return self.headline if self.collapsed else f"{self.headline} {self.turning}"
+
+    @property
     def headline(self) -> str:
         """The verdict in one sentence."""
         total = len(self.landmarks)
@@ -106,8 +140,10 @@ class Steadiness:
         return f"{counts[0][1]} of {total} landmarks are steady, {parts[0]}, {parts[1]}."
 
 
-def measure(views: Views, scores: PointArray, names: tuple[str, ...]) -> Steadiness:
-    """Judge the K landmarks `names` by two or more `views`; scores (N,K) are those of view 0.
+def measure(views: Views, turned: Views, scores: PointArray, names: tuple[str, ...]) -> Steadiness:
+    """Judge the K landmarks `names` by two or more `views`, and by those of images `turned` about.
+
+    Scores (N,K) are those of view 0.
 
     Raises ValueError when there is nothing but view 0, or numbers that do not match.
     """
@@ -120,13 +156,16 @@ def measure(views: Views, scores: PointArray, names: tuple[str, ...]) -> Steadin
     size, still = views.images.shape[2], views.found[0]
     errors = views.errors[1:]
     medians, p90s = (_percentiles(errors, percent) for percent in (50, 90))
+    at_turns = np.array([_percentiles(turn[None], 50) for turn in turned.errors[1:]])
     spreads = np.sqrt(((still - still.mean(axis=0)) ** 2).sum(axis=2).mean(axis=0))
-    same = _same(still, p90s)
+    means, same = scores.mean(axis=0), _same(still, p90s)
     judged = []
     for k, name in enumerate(names):
         still_px, moves_px, follows = _motion(views, k)
         stuck = follows < FOLLOWS and moves_px <= still_px
         steady = medians[k] <= STEADY_MEDIAN * size and p90s[k] <= STEADY_P90 * size
+        steady = steady and means[k] >= STEADY_SCORE
+        turned_px = float(at_turns[:, k].max())  # NaN where one of them has it out of sight
         judged.append(
             Landmark(
                 index=k,
@@ -137,19 +176,23 @@ def measure(views: Views, scores: PointArray, names: tuple[str, ...]) -> Steadin
                 still_px=still_px,
                 follows=follows,
                 spread_px=float(spreads[k]),
-                score=float(scores[:, k].mean()),
+                score=float(means[k]),
+                turned_px=turned_px,
+                turns=turned_px <= TURNS_MEDIAN * size,
                 same_as=None if (twin := same[k]) is None else names[twin],
             )
         )
     spread = math.sqrt(((still - still.mean(axis=1, keepdims=True)) ** 2).sum(axis=2).mean())
+    errors_px = _mean_of_each_image(errors)
     return Steadiness(
         landmarks=tuple(judged),
         size=size,
         images=images,
         views=count - 1,
-        errors_px=_mean_of_each_image(errors),
+        errors_px=errors_px,
         spread_px=spread,
         collapsed=spread * REFERENCE / size < COLLAPSED_SPREAD,
+        wrong=int((~(errors_px <= STEADY_P90 * size)).sum()),  # out of sight is no better
     )
 
 

@@ -114,6 +114,20 @@ def test_the_verdict_and_what_to_drop(report):
     assert "it moves 0% as far as it should" in text
 
 
+def test_nothing_flatters_above_wrong_pictures(report, spots, tmp_path, monkeypatch):
+    judged, page = report
+    assert judged.turns and judged.turning in text_of(page) and "--rotation 180" not in page
+    assert "None needs to be dropped" not in text_of(page)  # p3 and p4 do
+    monkeypatch.setattr(steadiness.Steadiness, "useless", [])
+    monkeypatch.setattr(steadiness.Steadiness, "turns", False)
+    found = replace(judged, wrong=3)
+    monkeypatch.setattr(steadiness, "measure", lambda *given: found)
+    write(tmp_path / "a.html", spots)
+    text = text_of((tmp_path / "a.html").read_text())
+    assert "None needs to be dropped" not in text and "--rotation 180" in text
+    assert "In 3 of 30 images they are off by more than 4 % of the crop on average" in text
+
+
 def test_figures_and_facts(report):
     judged, page = report
     text = text_of(page)
@@ -135,11 +149,11 @@ def test_only_held_out_images_of_the_pack_s_own_data(spots, tmp_path):
     assert "held out" not in text and "Adapted to spots & co" in text
 
 
-def test_the_gallery_goes_from_best_to_worst(report):
+def test_the_gallery_goes_from_worst_to_best(report):
     _, page = report
-    gallery = text_of(page).split("From best to worst")[1].split("The rule")[0]
+    gallery = text_of(page).split("From worst to best")[1].split("The rule")[0]
     shown = [float(px) for px in re.findall(r"\d+: ([\d.]+) px", gallery)]
-    assert len(shown) == 24 and shown == sorted(shown)
+    assert len(shown) == 24 and shown == sorted(shown, reverse=True)
     for title in ("Best", "Middling", "Worst"):
         assert title in gallery
 
@@ -195,7 +209,7 @@ def test_a_lone_image(spots, tmp_path):
     assert write(tmp_path / "a.html", alone).images == 1
     text = text_of((tmp_path / "a.html").read_text())
     assert "Judged on 1 image of spots & co that it was adapted to" in text
-    assert "few images" in text and "All 1, from best to worst" in text
+    assert "few images" in text and "All 1, from worst to best" in text
 
 
 def test_a_browser_shows_it_on_a_desk_and_on_a_phone(report, browser):
@@ -204,7 +218,7 @@ def test_a_browser_shows_it_on_a_desk_and_on_a_phone(report, browser):
     for one in found:
         assert one["content"] <= one["width"] and one["outside"] == []
         assert one["smallest"] >= 12  # CSS pixels
-        assert len(one["images"]) == 1 + 5 + 3 * (judged.views + 1) + 24
+        assert len(one["images"]) == 1 + 5 + 3 * (judged.views + 3) + 24
         for natural, shown, alt in one["images"]:
             assert natural == SIZE and shown >= 60 and alt
     for part in (pixels[:, :1280], pixels[:, 1280:1680]):  # pictures: not one flat colour

@@ -8,9 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lmk.train import augment
 from lmk.train.config import EvaluateConfig
 from lmk.train.judge import steadiness
-from lmk.train.judge.consistency import Views, moved, transforms
+from lmk.train.judge.consistency import TURNS, Views, moved, transforms
 from lmk.train.judge.steadiness import measure
 
 SIZE, COUNT, VIEWS = 128, 60, 4
@@ -61,10 +62,21 @@ def see(*landmarks, images=COUNT, seed=0):
     return Views(blank, found.astype(np.float32), expected)
 
 
-def judge(*landmarks, **options):
+def turned(seen, *swapped):
+    """The same turned by 90° and 180°; landmarks `swapped` do not go with the second."""
+    still = seen.found[0]
+    moves = [None, *(augment.turn(angle, SIZE).expand(len(still), 3, 3) for angle in TURNS)]
+    expected = np.stack([moved(still, move) for move in moves])
+    found = expected.copy()
+    found[2, :, list(swapped)] = still[:, list(swapped)].swapaxes(0, 1)
+    return Views(np.zeros((3, *seen.images.shape[1:]), np.uint8), found, expected)
+
+
+def judge(*landmarks, swapped=(), scores=0.5, **options):
     seen = see(*landmarks, **options)
     names = tuple(f"p{k}" for k in range(len(landmarks)))
-    return measure(seen, np.full(seen.found.shape[1:3], 0.5, np.float32), names)
+    known = np.broadcast_to(np.float32(scores), seen.found.shape[1:3])
+    return measure(seen, turned(seen, *swapped), known, names)
 
 
 CORNERS = [(30, 30), (98, 30), (30, 98), (98, 98), (64, 64)]
@@ -144,20 +156,23 @@ def test_images_are_ranked_by_their_own_errors():
     seen = see(*[(place, 5, follow) for place in CORNERS], images=5)
     for image, px in enumerate([3.0, 0.0, 5.0, 1.0, 2.0]):
         seen.found[1:, image, :, 0] += px
-    judged = measure(seen, np.ones((5, 5), np.float32), tuple("abcde"))
-    np.testing.assert_allclose(judged.errors_px, [3, 0, 5, 1, 2], atol=1e-3)
+    seen.found[1:, 2, :, 1] += 4.0
+    judged = measure(seen, turned(seen), np.ones((5, 5), np.float32), tuple("abcde"))
+    np.testing.assert_allclose(judged.errors_px, [3, 0, math.hypot(5, 4), 1, 2], atol=1e-3)
+    assert judged.wrong == 1  # beyond 4 % of 128
 
 
 def test_what_leaves_the_crop_does_not_count():
     seen = see((CORNERS[0], 0, follow), (CORNERS[1], 0, follow))
     seen.expected[1, :, 0], seen.found[1, :, 0] = -50.0, 64.0
-    assert measure(seen, np.ones((COUNT, 2)), ("a", "b")).landmarks[0].verdict == "steady"
+    judged = measure(seen, turned(seen), np.ones((COUNT, 2)), ("a", "b"))
+    assert judged.landmarks[0].verdict == "steady"
 
 
 def test_never_in_sight():
     seen = see((CORNERS[0], 5, follow), (CORNERS[1], 5, follow))
     seen.expected[1:, :, 0] = -50.0
-    judged = measure(seen, np.ones((COUNT, 2)), ("a", "b"))
+    judged = measure(seen, turned(seen), np.ones((COUNT, 2)), ("a", "b"))
     lost = judged.landmarks[0]
     assert math.isnan(lost.median_px) and math.isnan(lost.follows)
     assert lost.verdict == "wobbly" and lost.useless
@@ -168,7 +183,23 @@ def test_one_view_is_not_enough():
     seen = see((CORNERS[0], 5, follow))
     alone = Views(seen.images[:1], seen.found[:1], seen.expected[:1])
     with pytest.raises(ValueError, match="V over 1"):
-        measure(alone, np.ones((COUNT, 1)), ("a",))
+        measure(alone, turned(seen), np.ones((COUNT, 1)), ("a",))
+
+
+def test_what_is_blurred_is_not_steady():
+    judged = judge(*[(place, 5, follow) for place in CORNERS[:2]], scores=[0.49, 0.5])
+    assert [landmark.verdict for landmark in judged.landmarks] == ["wobbly", "steady"]
+
+
+def test_whether_they_turn_with_the_object():
+    marks = [((30, 40), 5, follow), ((98, 30), 5, follow), ((30, 98), 5, stay)]
+    judged = judge(*marks, swapped=[2])
+    assert judged.turns and judged.turning.startswith("Turns with the object")  # what is steady
+    judged = judge(*marks, swapped=[1, 2])
+    assert [landmark.turns for landmark in judged.landmarks] == [True, False, False]
+    assert not judged.turns and "upright only: at 90° and 180°, 1 of the 2 steady" in judged.summary
+    assert judged.landmarks[1].turned_px == pytest.approx(2 * math.hypot(34.5, 33.5), rel=0.05)
+    assert "cannot be said" in judge((CORNERS[0], 5, stay)).turning
 
 
 @pytest.mark.parametrize(("good", "poor"), [(2, True), (3, False)])
