@@ -10,6 +10,8 @@ from pathlib import Path
 
 from lmk.runtime.errors import UserError, as_text, write_error
 
+_FORMULAS = ("=", "+", "-", "@")  # what spreadsheets run begins with one of them
+
 
 def cache_folder() -> Path:
     """Where decoded images and built engines are kept: $LMK_CACHE, else the user's cache folder.
@@ -79,6 +81,33 @@ def printable(name: str) -> str:
     `.encode().decode("unicode_escape")` gives the bytes' numbers back.
     """
     return as_text(name.replace("\\", "\\\\"))
+
+
+def as_cell(name: str) -> str:
+    """A name as a cell of a CSV that no spreadsheet takes for a formula; `of_cell` undoes it."""
+    return f"'{name}" if name.lstrip("'").startswith(_FORMULAS) else name
+
+
+def of_cell(text: str) -> str:
+    """The name of which `as_cell` made `text`."""
+    return text.removeprefix("'") if text.lstrip("'").startswith(_FORMULAS) else text
+
+
+def read_text(path: Path, expected: str) -> str:
+    """The text of a UTF-8 file; its lines end as they do there.
+
+    expected: what the file should be, as "a CSV of boxes". Raises UserError if it is missing, no
+    regular file, or no such text.
+    """
+    if not path.is_file():  # to open a pipe is to wait
+        got = "something else than a file" if path.exists() else "no such file"
+        raise UserError(f"{path}: got {got}, expected {expected}; check the path")
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}), expected {expected}; save it as UTF-8"
+        ) from error
 
 
 def check_output(path: Path, force: bool) -> None:

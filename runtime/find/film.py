@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from lmk.runtime.errors import UserError
-from lmk.runtime.files import atomic_path
+from lmk.runtime.files import as_cell, atomic_path
 from lmk.runtime.outputs import colour
 from lmk.runtime.regions import PatchRegion, Region, Shown, parse_roi, survey_film
 from lmk.runtime.sources import open_source
@@ -89,7 +89,9 @@ def write_boxes(
                     turn = target.heading
                     heading = "" if turn is None else f"{math.degrees(turn) % 360:.1f}"
                     box = (f"{value:.2f}" for value in target.box)
-                    writer.writerow((frame.source, frame.index, target.track, *box, heading))
+                    writer.writerow(
+                        (as_cell(frame.source), frame.index, target.track, *box, heading)
+                    )
                 seen.update(target.track for target in targets)
                 if frames % every == 0:
                     image = Image.fromarray(frame.image)

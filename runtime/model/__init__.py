@@ -1,6 +1,6 @@
 """The files of a model: packs, ONNX files and engines, and what each promises."""
 
-from lmk.runtime.model import weights, wire, workspace
+from lmk.runtime.model import gate, weights, wire, workspace
 from lmk.runtime.model.composition import (
     compose_file,
     composed,

@@ -127,7 +127,7 @@ def check(values: Any, rules: Mapping[str, Rule], source: str, cure: str) -> Non
     Values without a rule may be anything.
     """
     if not isinstance(values, dict):
-        raise UserError(f"{source}: got {_short(values)}, expected a table; {cure}")
+        raise UserError(f"{source}: got {short(values)}, expected a table; {cure}")
     for name, rule in rules.items():
         if name not in values:
             if rule.optional:
@@ -135,7 +135,7 @@ def check(values: Any, rules: Mapping[str, Rule], source: str, cure: str) -> Non
             raise UserError(f"{source}: '{name}' is missing, expected {rule.words}; {cure}")
         if not rule.holds(values[name]):
             raise UserError(
-                f"{source}: '{name}': got {_short(values[name])}, expected {rule.words}; {cure}"
+                f"{source}: '{name}': got {short(values[name])}, expected {rule.words}; {cure}"
             )
 
 
@@ -145,6 +145,7 @@ def digest_of(header: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value for a message, cut where it is long."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lmk.runtime.detection import Detection, Frame
 from lmk.runtime.errors import UserError
+from lmk.runtime.files import as_cell
 from lmk.runtime.outputs.sink import FileSink, Spool, write_errors
 from lmk.runtime.sources import Source
 
@@ -109,7 +110,11 @@ class _DlcSink(FileSink):
 
 
 class DlcCsvSink(_DlcSink):
-    """The table as CSV, a header line per level, as DeepLabCut writes it."""
+    """The table as CSV, a header line per level, as DeepLabCut writes it.
+
+    File names that a spreadsheet would run are quoted, as by `CsvSink`. Names of landmarks are not:
+    readers look them up in the header.
+    """
 
     def save(self, path: Path, chunks: Iterator[pandas.DataFrame]) -> None:
         """See `_DlcSink.save`; 7 digits are all that float32 has."""
@@ -117,6 +122,8 @@ class DlcCsvSink(_DlcSink):
             for number, chunk in enumerate(chunks):
                 # Not empty fields: pandas would take a first row of them for names of the index.
                 options = {"na_rep": "NaN", "float_format": "%.7g", "lineterminator": "\n"}
+                if not self._is_video:
+                    chunk.index = chunk.index.map(as_cell)
                 chunk.to_csv(file, header=number == 0, **options)
 
 

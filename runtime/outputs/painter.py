@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from numpy.typing import NDArray
 
 from lmk.runtime.detection import Detection
 from lmk.runtime.errors import UserError
+from lmk.runtime.files import read_text
+from lmk.runtime.model import gate
 from lmk.runtime.outputs.drawing import (
     colour,
     draw_discs,
@@ -149,21 +150,25 @@ def read_skeleton(path: Path) -> tuple[tuple[str, str], ...]:
 
     A CSV has a pair a line, without a header. Raises UserError when the file is neither.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        is_json = path.suffix.lower() == ".json"
-        rows = (
-            json.loads(text) if is_json else [row for row in csv.reader(text.splitlines()) if row]
-        )
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
-        raise UserError(
-            f"{path}: cannot be read ({error}); save it as UTF-8 CSV or JSON"
-        ) from error
+    expected = "pairs of landmark names: nose,tail"
+    text = read_text(path, expected)
+    if path.suffix.lower() == ".json":
+        rows = gate.parse(text, str(path), f"list {expected}")
+    else:
+        try:
+            rows = [row for row in csv.reader(text.splitlines()) if row]
+        except csv.Error as error:
+            raise UserError(f"{path}: got no CSV ({error}), expected {expected}; mend it") from None
     pairs = []
     for row in rows if isinstance(rows, list) else [rows]:
         if not (isinstance(row, list) and len(row) == 2 and all(isinstance(n, str) for n in row)):
-            raise UserError(f"{path}: got {row}, expected pairs of landmark names: nose,tail")
-        pairs.append((row[0].strip(), row[1].strip()))
+            raise UserError(f"{path}: got {gate.short(row)}, expected {expected}; mend it")
+        first, second = (name.strip() for name in row)
+        if first == second:
+            raise UserError(
+                f"{path}: got '{first}' twice in a pair, expected two landmarks; mend it"
+            )
+        pairs.append((first, second))
     if not pairs:
-        raise UserError(f"{path}: got no pair, expected pairs of landmark names: nose,tail")
+        raise UserError(f"{path}: got no pair, expected {expected}; mend it")
     return tuple(pairs)

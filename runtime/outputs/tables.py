@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from lmk.runtime.detection import Detection, Frame
+from lmk.runtime.files import as_cell
 from lmk.runtime.outputs.sink import FileSink, columns, number, write_errors
 from lmk.runtime.sources import Source
 
@@ -39,7 +40,7 @@ class CsvSink(_TextSink):
 
     def __init__(self, path: Path, names: Sequence[str]) -> None:
         super().__init__(path)
-        self._header = columns(names)
+        self._header = [as_cell(name) for name in columns(names)]
 
     def begin(self, source: Source, path: Path) -> None:
         """Start the file with its header."""
@@ -87,9 +88,7 @@ class JsonlSink(_TextSink):
 
 
 def _row(frame: Frame, detection: Detection) -> list[Any]:
-    # A spreadsheet would take some names for formulas, and run them.
-    name = f"'{frame.source}" if frame.source[:1] in ("=", "+", "-", "@") else frame.source
-    row = [name, frame.index, f"{frame.time_s:.6f}", detection.track]
+    row = [as_cell(frame.source), frame.index, f"{frame.time_s:.6f}", detection.track]
     row += [f"{value:g}" for value in detection.box]
     for (x, y), score in zip(detection.points.tolist(), detection.scores.tolist(), strict=True):
         row += [f"{x:.3f}", f"{y:.3f}", f"{score:.4f}"]

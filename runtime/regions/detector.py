@@ -15,6 +15,7 @@ from PIL import Image
 from lmk.runtime.detection import Frame
 from lmk.runtime.errors import UserError
 from lmk.runtime.images import Box
+from lmk.runtime.model import gate
 from lmk.runtime.regions.region import Region, Target, overlap
 from lmk.runtime.regions.yolo import FORMS, decode, recognise, suppress
 from lmk.runtime.runners import PROVIDERS, open_session
@@ -98,7 +99,7 @@ class BoxDetector:
         output = self._run(np.zeros((1, 3, *self._size), np.float32))
         count = len(self.names) if self.names else None
         self._form = recognise(output.shape, self._size, count, str(self.path))
-        self._wanted = [self._class_number(name) for name in classes]
+        self._wanted = [number for name in classes for number in self._class_numbers(name)]
 
     def __call__(self, image: NDArray[np.uint8]) -> list[DetectedBox]:
         """The objects in an HWC uint8 RGB image, the best first."""
@@ -136,14 +137,14 @@ class BoxDetector:
             )
         return np.asarray(output, np.float32)
 
-    def _class_number(self, name: str) -> int:
-        for number, known in self.names.items():
-            if name in (known, str(number)):
-                return number
-        if not self.names and name.isdecimal():
-            return int(name)
-        known = ", ".join(self.names.values()) or "a number: the model has no names"
-        raise UserError(f"{self.path}: got class '{name}', expected {known}")
+    def _class_numbers(self, name: str) -> list[int]:
+        numbers = [number for number, known in self.names.items() if name == known]
+        if name.isdecimal() and (int(name) in self.names or not self.names):
+            numbers = numbers or [int(name)]
+        if not numbers:
+            known = ", ".join(self.names.values()) or "a number: the model has no names"
+            raise UserError(f"{self.path}: got class '{name}', expected {known}")
+        return numbers
 
 
 class DetectorRegion(Region):
@@ -231,11 +232,16 @@ def _class_names(text: str | None, path: Path) -> dict[int, str]:
     if text is None:
         return {}
     try:
-        names = ast.literal_eval(text)
-        pairs = names.items() if isinstance(names, dict) else enumerate(names)
-        return {int(number): str(name) for number, name in pairs}
-    except (ValueError, SyntaxError, TypeError) as error:
-        raise UserError(
-            f"{path}: got class names '{text[:40]}', expected a dictionary of numbers and names; "
-            "export the detector again"
-        ) from error
+        found = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):  # the last: too deep
+        found = None
+    names = dict(enumerate(found)) if isinstance(found, list | tuple) else found
+    if isinstance(names, dict) and all(
+        type(number) is int and number >= 0 and gate.TEXT.holds(name)
+        for number, name in names.items()
+    ):
+        return names
+    raise UserError(
+        f"{path}: got class names {gate.short(text)}, expected a dictionary of numbers and names; "
+        "export the detector again"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,10 +14,12 @@ from numpy.typing import NDArray
 
 from lmk.runtime.detection import Frame
 from lmk.runtime.errors import UserError
+from lmk.runtime.files import of_cell, read_text
 from lmk.runtime.images import Box
 from lmk.runtime.regions.region import Region, Target
 
 COLUMNS = ("frame", "x", "y", "w", "h")
+_MOST_TRACKS = 1 << 31  # tables and journals keep 32 bits
 
 
 class Boxes(Region):
@@ -48,8 +51,8 @@ def parse_roi(text: str) -> Boxes:
         raise UserError(
             f"roi: got '{text}', expected full, center, track, x,y,w,h or a .csv"
         ) from None
-    if not (width > 0 and height > 0):
-        raise UserError(f"roi: got {text}, expected x,y,w,h with a width and height above 0")
+    if not (width > 0 and height > 0 and np.isfinite([x, y, width, height]).all()):
+        raise UserError(f"roi: got {text}, expected finite x,y,w,h with a width and height above 0")
     return Boxes(lambda frame: [Target(_inside(text, (x, y, width, height), frame))])
 
 
@@ -80,15 +83,11 @@ def read_boxes(path: Path) -> Boxes:
     reach beyond the frame, whose border is then replicated. Raises UserError naming the line that
     is wrong.
     """
+    text = read_text(path, "a CSV of boxes")
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: got no such file, expected a CSV of boxes; check the path"
-        ) from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read ({error}); save it as UTF-8 CSV") from error
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    except csv.Error as error:
+        raise UserError(f"{path}: got no CSV ({error}), expected one of boxes; mend it") from None
     if not rows:
         raise UserError(f"{path}: got no box, expected rows of {','.join(COLUMNS)}")
     if "box_x" in rows[0]:  # results of ours
@@ -99,12 +98,21 @@ def read_boxes(path: Path) -> Boxes:
             f"{', '.join(missing)}, with commas between them"
         )
     several = "track" in rows[0]
-    keys: dict[str | None, dict[int, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
+    keys: dict[str | None, dict[int, dict[float, list[float]]]] = defaultdict(
+        lambda: defaultdict(dict)
+    )
     for line, row in enumerate(rows, start=2):
-        track = _track(path, line, row) if several else 0
-        keys[row.get("source")][track].append(_numbers(path, line, row))
+        source = row.get("source")
+        numbers = _numbers(path, line, row)
+        boxes = keys[source and of_cell(source)][_track(path, line, row) if several else 0]
+        if numbers[0] in boxes:
+            raise UserError(
+                f"{path}, line {line}: got frame {numbers[0]:g} again, expected a box a frame"
+                f"{' and track' if several else '; number several objects in a column track'}"
+            )
+        boxes[numbers[0]] = numbers
     paths = {
-        source: {track: np.array(sorted(rows)) for track, rows in tracks.items()}
+        source: {track: np.array(sorted(boxes.values())) for track, boxes in tracks.items()}
         for source, tracks in keys.items()
     }
 
@@ -126,21 +134,27 @@ def _box_at(rows: NDArray[np.float64], index: int) -> Box:
 
 def _track(path: Path, line: int, row: dict[str, Any]) -> int:
     try:
-        return int(row["track"])
+        track = int(row["track"])
+        if not 0 <= track < _MOST_TRACKS:
+            raise ValueError
+        return track
     except (TypeError, ValueError):
         raise UserError(
-            f"{path}, line {line}: got track '{row['track']}', expected a whole number"
+            f"{path}, line {line}: got track '{row['track']}', expected a whole number from 0 to "
+            f"{_MOST_TRACKS - 1}"
         ) from None
 
 
 def _numbers(path: Path, line: int, row: dict[str, Any]) -> list[float]:
     try:
         values = [float(row[column]) for column in COLUMNS]
-        if not np.isfinite(values).all() or min(values[3:]) <= 0 or values[0] < 0:
+        if not np.isfinite(values).all() or min(values[3:]) <= 0:
+            raise ValueError
+        if values[0] < 0 or values[0] % 1:
             raise ValueError
     except (KeyError, TypeError, ValueError):
         raise UserError(
             f"{path}, line {line}: got {', '.join(str(v) for v in row.values())}, expected numbers "
-            f"for {','.join(COLUMNS)}, with a width and height above 0"
+            f"for {','.join(COLUMNS)}, with a whole frame from 0 and a width and height above 0"
         ) from None
     return values

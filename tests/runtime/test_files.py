@@ -7,9 +7,11 @@ import pytest
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import (
+    as_cell,
     atomic_path,
     cache_folder,
     check_output,
+    of_cell,
     printable,
     walk,
     write_bytes,
@@ -80,6 +82,13 @@ def test_names_are_escaped_without_loss():
     name = os.fsdecode(b"a\xff\\\x1b[31m\n.png")
     assert printable(name) == r"a\xff\\\x1b[31m\n.png"
     assert printable(name).encode().decode("unicode_escape").encode("latin-1") == os.fsencode(name)
+
+
+def test_cells_are_no_formulas_without_loss():
+    names = ["=1+1.png", "@x", "-5.png", "+", "'=1", "''@", "a=b", "'a", "it's", ""]
+    cells = [as_cell(name) for name in names]
+    assert cells == ["'=1+1.png", "'@x", "'-5.png", "'+", "''=1", "'''@", *names[6:]]
+    assert [of_cell(cell) for cell in cells] == names
 
 
 def test_errors_steer_no_terminal():

@@ -160,7 +160,7 @@ def test_a_pattern_in_quotes(run, blob_video):
         (["VIDEO", "--write", "xml"], "format: got 'xml', expected some of csv, overlay"),
         (["VIDEO", "--write", "csv,"], "got 'csv,', expected names with commas between them"),
         (["VIDEO", "--write", "overlay", "--no-overlay"], "got nothing to write"),
-        (["VIDEO", "--skeleton", "no.csv"], "no.csv: cannot be read"),
+        (["VIDEO", "--skeleton", "no.csv"], "no.csv: got no such file"),
         (["VIDEO", "--smooth-by", "0", "1"], "cut-off of 0.0 Hz"),
         (["VIDEO", "--roi", "track", "--start", "1,2"], "roi: got '1,2'"),
         (["VIDEO", "--hwaccel", "nonsense"], "nonsense"),

@@ -59,6 +59,14 @@ def test_several_objects_have_four_levels(tmp_path):
         assert np.isnan(one[1]).all() == (number == 0)
 
 
+def test_a_file_name_is_no_formula_in_the_csv(tmp_path):
+    csv_path, hdf_path = _write(tmp_path, {"=1+1.png": [0], "a.png": [0]}, None, ["-nose", "tail"])
+    table, from_csv = pandas.read_hdf(hdf_path), pandas.read_csv(csv_path, header=[0, 1, 2])
+    assert table.index.to_list() == ["=1+1.png", "a.png"]
+    assert from_csv.iloc[:, 0].to_list() == ["'=1+1.png", "a.png"]
+    assert table.columns[0][1] == from_csv.columns[1][1] == "-nose"  # readers look it up
+
+
 @pytest.mark.parametrize("first", [[], [3]])
 def test_first_frame_is_a_row_even_if_empty(tmp_path, first):
     assert len(_read(*_write(tmp_path, {0: first, 1: [3]}), [0, 1, 2])) == 2

@@ -132,14 +132,18 @@ def test_pairs_are_read(tmp_path, name, text):
     [
         ("s.csv", "nose,tail,ear\n", r"got \['nose', 'tail', 'ear'\], expected pairs"),
         ("s.csv", "", "got no pair"),
-        ("s.json", "{", "cannot be read"),
+        ("s.json", "{", "s.json is not JSON"),
+        ("s.json", "[" * 100_000, "s.json is not JSON"),
+        ("s.json", '{"nose": "tail"}', "expected pairs"),
+        ("s.csv", "nose, nose\n", "got 'nose' twice in a pair"),
+        ("s.csv", "nose,\udcff\n", "cannot be read"),
         ("s.json", "7", "got 7, expected pairs"),
         ("s.json", "[[1, 2]]", r"got \[1, 2\], expected pairs"),
-        ("missing.csv", None, "cannot be read"),
+        ("missing.csv", None, "missing.csv: got no such file, expected pairs"),
     ],
 )
 def test_what_is_no_list_of_pairs_is_named(tmp_path, name, text, message):
     if text is not None:
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, errors="surrogateescape")
     with pytest.raises(UserError, match=message):
         read_skeleton(tmp_path / name)

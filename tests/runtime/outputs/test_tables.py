@@ -14,6 +14,7 @@ from lmk.runtime.detection import Detection, Frame
 from lmk.runtime.errors import UserError
 from lmk.runtime.outputs.overlay_video import OverlayVideoSink
 from lmk.runtime.outputs.tables import CsvSink, JsonlSink
+from lmk.runtime.regions import parse_roi
 
 NAMES = ["nose", "tail"]
 
@@ -62,14 +63,17 @@ def test_csv_has_a_row_per_object_by_name(tmp_path):
 
 
 def test_a_name_is_no_formula(tmp_path):
-    sink = CsvSink(tmp_path / "out.csv", NAMES)
+    sink = CsvSink(tmp_path / "out.csv", ["=nose", "tail"])
     sink.open(_video())
     for name in ("=1+1.png", "@x.png", "a=b.png"):
         sink.write(_frame(_grey(), source=name), [_detection()])
     sink.close()
     with open(tmp_path / "out.csv", newline="") as file:
-        sources = [row["source"] for row in csv.DictReader(file)]
-    assert sources == ["'=1+1.png", "'@x.png", "a=b.png"]
+        rows = list(csv.DictReader(file))
+    assert [row["source"] for row in rows] == ["'=1+1.png", "'@x.png", "a=b.png"]
+    assert rows[0].keys() >= {"'=nose_x", "tail_x"}
+    region = parse_roi(str(tmp_path / "out.csv"))  # the boxes are found again
+    assert len(region.targets(_frame(_grey(), source="=1+1.png"))) == 1
 
 
 def test_jsonl_has_a_line_per_frame_with_its_objects(tmp_path):

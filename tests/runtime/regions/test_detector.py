@@ -92,6 +92,11 @@ def test_boxes_are_those_of_the_frame(write, form, given):
     assert isinstance(found[0], DetectedBox)
 
 
+def test_all_classes_of_a_name(write):
+    path = write(rows("columns", FOUND), names="{0: 'dog', 1: 'dog'}")  # all of that name
+    assert len(BoxDetector(path, classes=["dog"])(IMAGE)) == len(BoxDetector(path)(IMAGE)) > 1
+
+
 def test_only_what_is_wanted(write):
     path = write(rows("columns", FOUND))
     assert [one.label for one in BoxDetector(path, classes=["dog"])(IMAGE)] == ["dog"]
@@ -141,6 +146,10 @@ def test_a_letterbox_pads_with_grey():
     [
         ({"names": "{0: 'cat'}"}, "got an output .* and 1 classes"),
         ({"names": "cat, dog"}, "got class names"),
+        ({"names": "[" * 5000}, "got class names"),
+        ({"names": "{0: ['cat'], 1: 'dog'}"}, "got class names"),
+        ({"names": "{-1: 'cat', 1: 'dog'}"}, "got class names"),
+        ({"names": r"{0: 'cat\x1b[2J', 1: 'dog'}"}, "got class names"),
         ({"kind": TensorProto.UINT8}, "got inputs .* expected one, float32"),
         ({"shape": (1, 3, "height", "width")}, "of fixed size"),
         ({"shape": (1, *SIZE, 3)}, "got inputs"),
