@@ -41,6 +41,7 @@ class FilePath(click.Path):
 
 FILE_PATH = FilePath()
 _LINE_SECONDS = 10.0  # between two lines of progress where there is no terminal
+_actions: list[Callable[[], None]] = []  # of `on_stop`, the innermost last
 Report = Callable[[int, int | None], None]  # items done, items in all if known
 
 
@@ -145,9 +146,12 @@ def ends_in_order() -> Iterator[list[int]]:
                 if os.isatty(descriptor):
                     os.dup2(nowhere, descriptor)
         on_ctrl_c = signal.getsignal(signal.SIGINT)
-        if not callable(on_ctrl_c):  # ignored, as of a program in a shell's background
+        if _actions:
+            _actions[-1]()
+        elif callable(on_ctrl_c):
+            on_ctrl_c(number, frame)
+        else:  # ignored, as of a program in a shell's background
             raise KeyboardInterrupt
-        on_ctrl_c(number, frame)
 
     for number in ours:
         signal.signal(number, end)
@@ -156,6 +160,28 @@ def ends_in_order() -> Iterator[list[int]]:
     finally:
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def on_stop(action: Callable[[], None]) -> Iterator[None]:
+    """Call `action` where Ctrl-C, SIGTERM or SIGHUP would raise KeyboardInterrupt.
+
+    As in `ends_in_order`, one that is ignored stays so, and after SIGTERM or SIGHUP the next ends
+    the program at once. Does nothing outside the main thread, which alone may say so.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    with ends_in_order():
+        _actions.append(action)
+        if before is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, lambda number, frame: action())
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+            _actions.pop()
 
 
 def clock(seconds: float) -> str:

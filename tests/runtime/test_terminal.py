@@ -115,6 +115,21 @@ def test_signals_are_the_program_s_again_after_a_command():
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)] == before
 
 
+@pytest.mark.parametrize("on_ctrl_c", [signal.default_int_handler, signal.SIG_IGN])
+def test_what_is_to_be_done_takes_the_place_of_ctrl_c(on_ctrl_c):
+    done = []
+    before = signal.signal(signal.SIGINT, on_ctrl_c)
+    try:
+        with terminal.ends_in_order() as came, terminal.on_stop(lambda: done.append("stop")):
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # the next ends it
+        assert done == ["stop"] * (1 if on_ctrl_c is signal.SIG_IGN else 2)
+        assert came == [signal.SIGTERM] and signal.getsignal(signal.SIGINT) is on_ctrl_c
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_what_an_encoding_does_not_have_is_escaped():
     code = "from lmk.runtime import terminal; terminal.escape_output()\n"
     code += "terminal.output().print('größe\\udcff'); terminal.console().print('größe')"

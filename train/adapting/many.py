@@ -17,12 +17,12 @@ from rich.text import Text
 from lmk.runtime.cluster import Place, Share, at, here, joined_ray, machines, share_out
 from lmk.runtime.errors import UserError, write_error
 from lmk.runtime.model import read_header
-from lmk.runtime.terminal import console, explain
+from lmk.runtime.terminal import console, explain, on_stop
 from lmk.train.adapting.adaptation import adapt
 from lmk.train.adapting.phases import has_begun, is_finished
 from lmk.train.config import AdaptConfig
 from lmk.train.datasets import CropMode
-from lmk.train.loop import on_stop, training_set
+from lmk.train.loop import training_set
 
 Ending = Literal["done", "done before", "stopped", "not begun", "failed"]
 _POLL = 0.5  # seconds between two looks at whether Ctrl-C was pressed

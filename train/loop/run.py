@@ -6,13 +6,11 @@ import contextlib
 import hashlib
 import json
 import math
-import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, NoReturn, Protocol
 
 import torch
@@ -23,6 +21,7 @@ from lmk.runtime.errors import UserError
 from lmk.runtime.files import write_bytes
 from lmk.runtime.model import read_header
 from lmk.runtime.owner import check_same
+from lmk.runtime.terminal import on_stop
 from lmk.train import distributed
 from lmk.train.config import RunConfig
 from lmk.train.datasets import CropMode, DecodedSet, Specs, load_decoded
@@ -151,7 +150,8 @@ class TrainingRun:
                 (self.folder / STATE_NAME).unlink(missing_ok=True)
                 write_bytes(self.folder / DATA_NAME, self.data.encode())
         self.monitor.start()
-        self._handler = on_stop(self._interrupt)
+        self._handler = contextlib.ExitStack()
+        self._handler.enter_context(on_stop(self._interrupt))
         self._started = self._saved = time.monotonic()
         self._first_step, self._first_progress = self.step, self.progress
         return self
@@ -312,23 +312,6 @@ class TrainingRun:
                     f"--resume: {name} is {now[name]}, the run in {self.folder} has "
                     f"{saved.get(name)}; give the same options or start anew with --force"
                 )
-
-
-def on_stop(action: Any) -> contextlib.ExitStack:
-    """Call `action` on Ctrl-C, SIGTERM and SIGHUP until closed; but for those that are ignored.
-
-    Does nothing outside the main thread, which alone may say so.
-    """
-    stack = contextlib.ExitStack()
-
-    def handler(number: int, frame: FrameType | None) -> None:
-        action()
-
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup means it
-                stack.callback(signal.signal, number, signal.signal(number, handler))
-    return stack
 
 
 def _sha256(text: str) -> str:

@@ -2,11 +2,14 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -223,3 +226,45 @@ def test_kill_9_and_resume_end_as_if_nothing_had_been(tmp_path, blob_video, mode
     assert sorted(ours) == sorted(theirs) and len(ours) == 9
     assert [name for name in ours if ours[name] != theirs[name]] == []
     assert not (tmp_path / ".o.partial").exists()
+
+
+_TELLS = """
+from lmk.cli import main
+from lmk.runtime.outputs.tables import CsvSink
+write, rows = CsvSink.write, []
+def told(self, frame, detections):
+    write(self, frame, detections)
+    rows.append(frame.index)
+    if len(rows) == 6:
+        print("six rows", flush=True)
+CsvSink.write = told
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_live_stream_that_is_terminated_keeps_what_was_found(tmp_path, blob_image, model_path):
+    arguments = ["detect", "stdin:64x48@25", "--live", "--model", str(model_path), "--output", "o"]
+    with subprocess.Popen(
+        [sys.executable, "-c", _TELLS, *arguments],
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        said = []
+        reader = threading.Thread(target=lambda: said.append(process.stdout.readline()))
+        reader.start()
+        while reader.is_alive() and process.poll() is None:
+            process.stdin.write(blob_image(48, 64, 30, 24).tobytes())
+            process.stdin.flush()
+            time.sleep(0.02)
+        reader.join()
+        process.send_signal(signal.SIGTERM)  # it waits for the next frame, which does not come
+        code = process.wait(timeout=60)
+        told = process.stderr.read().decode()
+    assert (said, code) == ([b"six rows\n"], 128 + signal.SIGTERM), told
+    assert "interrupted" in told
+    assert len((tmp_path / "o" / "landmarks.csv").read_text().splitlines()) >= 7
+    with av.open(str(tmp_path / "o" / "overlay.mp4")) as film:
+        assert len(list(film.decode(video=0))) >= 6
