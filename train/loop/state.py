@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,6 @@ from torch.optim import Optimizer
 from lmk.runtime.errors import UserError
 from lmk.train.network import checkpoint
 
-_OF_THE_FILE = ("kind", "versions", "seal")  # which `checkpoint.save` adds
 Models = Mapping[str, nn.Module]
 Optimizers = Mapping[str, Optimizer]
 
@@ -34,7 +32,8 @@ def save_state(
         for index, values in state["state"].items():
             tensors |= {f"optimizer.{name}.{index}.{key}": v for key, v in values.items()}
     plain = json.loads(json.dumps({**header, "groups": groups}, default=str))
-    checkpoint.save(path, "run", tensors, {**plain, "seal": _seal(plain, tensors)})
+    # A header is checked against its own digest wherever it is read; the weights are here.
+    checkpoint.save(path, "run", tensors, {**plain, "seal": checkpoint.digest(tensors)})
 
 
 def load_state(path: Path, models: Models, optimizers: Optimizers) -> dict[str, Any]:
@@ -43,7 +42,7 @@ def load_state(path: Path, models: Models, optimizers: Optimizers) -> dict[str, 
     Raises UserError for a file that was changed since, or is the state of other models.
     """
     tensors, header = checkpoint.load(path, "run")
-    if header.get("seal") != _seal(header, tensors):
+    if header.get("seal") != checkpoint.digest(tensors):
         raise UserError(
             f"{path}: damaged, or written by an earlier version, expected the state of a run; "
             "start anew with --force"
@@ -58,13 +57,6 @@ def load_state(path: Path, models: Models, optimizers: Optimizers) -> dict[str, 
         optimizer.load_state_dict({"state": state, "param_groups": header["groups"][name]})
         _lay_out(optimizer)
     return header
-
-
-def _seal(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """sha256 over the weights and all that the header says of the run."""
-    said = {name: value for name, value in header.items() if name not in _OF_THE_FILE}
-    text = json.dumps(said, sort_keys=True) + checkpoint.digest(tensors)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
