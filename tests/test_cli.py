@@ -361,11 +361,6 @@ def test_a_changed_byte_in_a_pack_is_found(here, capsys, tmp_path):
     assert "sha256" in fails(capsys, "export", *arguments)
 
 
-def test_results_are_not_written_into_the_source(here, capsys, tmp_path):
-    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    assert "inside the source" in fails(capsys, "detect", tmp_path, "--output", tmp_path / "out")
-
-
 def test_debug_shows_the_traceback(here, capsys):
     assert run("--debug", "export", "no.safetensors") == 2
     assert "Traceback" in capsys.readouterr().err
