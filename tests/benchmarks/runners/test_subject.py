@@ -31,7 +31,7 @@ def exporting(monkeypatch):
         made.append((pack.name, core.name, precision))
         path.write_bytes(precision.encode())
 
-    monkeypatch.setattr("lmk.export.graph.pack.export_pack", export)
+    monkeypatch.setattr("lmk.export.graph.export_pack", export)
     return made
 
 
