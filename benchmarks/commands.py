@@ -15,9 +15,10 @@ from click.core import ParameterSource
 from lmk.benchmarks.claims import Claim
 from lmk.benchmarks.paper.experiments import TABLES
 from lmk.benchmarks.paper.plan import ALL, ReproduceOptions
-from lmk.benchmarks.runners.names import BenchOptions
+from lmk.benchmarks.runners.names import TITLES, BenchOptions
 from lmk.runtime.errors import UserError, write_error
 from lmk.runtime.files import write_bytes
+from lmk.runtime.runners import RUNNERS
 from lmk.runtime.terminal import FILE_PATH, CommaList, output
 from lmk.train.options import config_options, make_config
 
@@ -66,7 +67,7 @@ def reproduce_command(table: str, force: bool, dry_run: bool, **o: Any) -> None:
     "--against",
     type=CommaList(),
     default=(),
-    help="Runners: eager, compile, ort-cpu, ort-cuda, trt, rtx, openvino, also with a precision: "
+    help=f"Runners: {', '.join(TITLES)}, also with a precision: "
     "eager-bf16, trt-fp16; with --video one.  [default: all that this machine has]",
 )
 @click.option("--batch", "batches", type=CommaList(int), default="1,8,32", show_default=True)
@@ -197,7 +198,7 @@ def _bench_video(
     from lmk.benchmarks.video import bench_video, check_claims, figures, print_videos, reasons
 
     BenchOptions(threads=options["threads"])
-    devices = {"ort-cpu": "cpu", "ort-cuda": "cuda", "openvino": "openvino"}
+    devices = {entry.name: entry.device for entry in RUNNERS if entry.suffix == ".onnx"}
     runner = ",".join(options["against"]) or "ort-cpu"
     if runner not in devices:
         raise click.UsageError(f"--against: got {runner}, expected one of {', '.join(devices)}")

@@ -10,21 +10,11 @@ from pathlib import Path
 
 import click
 
-from lmk.benchmarks.runners.names import parse_name
+from lmk.benchmarks.runners.names import TITLES, parse_name
 from lmk.benchmarks.runners.run import BASE
 from lmk.benchmarks.runners.tables import Result
 from lmk.benchmarks.tables import markdown_table
 from lmk.runtime.terminal import FILE_PATH
-
-_WORDS = {
-    "eager": "PyTorch",
-    "compile": "PyTorch, compiled",
-    "ort-cpu": "ONNX Runtime",
-    "ort-cuda": "ONNX Runtime, CUDA",
-    "trt": "TensorRT",
-    "rtx": "TensorRT for RTX",
-    "openvino": "OpenVINO",
-}
 
 
 def markdown(result: Result) -> str:
@@ -43,7 +33,7 @@ def markdown(result: Result) -> str:
         drifts = [row[metric] for metric in ("drift_mean", "drift_p99") if metric in row]
         drift = " / ".join(f"{px:#.2g}" if px >= 1e-3 else f"{px:.5f}" for px in drifts)
         whole = [drift, f"{row['first_s']:.1f}", f"{row['rss']:.0f}"]
-        rows.append([f"{_WORDS[parse_name(name)[0]]}, {row['precision']}", *speeds, *whole])
+        rows.append([f"{TITLES[parse_name(name)[0]]}, {row['precision']}", *speeds, *whole])
     columns = ["", *(f"batch {batch}" for batch in batches)]
     return markdown_table([*columns, "drift, px", "first result, s", "memory, MiB"], rows)
 

@@ -20,10 +20,10 @@ from lmk.benchmarks.runners.run import BASE, BenchRun, find_crops, planned
 from lmk.benchmarks.runners.subject import open_subject
 from lmk.benchmarks.runners.torch_runner import compile_into
 from lmk.benchmarks.timing import Seconds, latency, speed_up
+from lmk.runtime.runners import runner_packages
 from lmk.runtime.terminal import console
 from lmk.train.device import pick_device
 
-_PACKAGES = ("openvino", "tensorrt", "tensorrt-rtx", "cuda-core")
 Costs = Mapping[int, roofline.Cost]  # by batch
 
 
@@ -147,7 +147,7 @@ def _making(run: BenchRun) -> dict[str, Any]:
 
 
 def _about(run: BenchRun) -> dict[str, Any]:
-    here = machine(*_PACKAGES)
+    here = machine(*(package.distributions[0] for package in runner_packages()))
     return {
         "model": run.subject.facts,
         "crops": {

@@ -9,45 +9,22 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.model import PRECISIONS
-from lmk.runtime.runners import Runner
+from lmk.runtime.runners import RUNNERS, Runner
 
-_PYTORCH = ("fp32", "tf32", "fp16", "bf16")
-_ORT_CPU = ("fp32", "fp16", "int8", "fp8")  # it has no operators of bf16 there
-_OPENVINO = ("fp32", "fp16", "bf16", "int8")
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """One way to run a detector."""
-
-    device: str
-    precisions: tuple[str, ...]
-    says: tuple[str, ...]  # stands in the name of a runner that has not fallen back
-
-
-# The device of PyTorch is that of the benchmark.
-_KINDS = {
-    "eager": _Kind("any", _PYTORCH, ("PyTorch eager",)),
-    "compile": _Kind("any", _PYTORCH, ("PyTorch compiled",)),
-    "ort-cpu": _Kind("cpu", _ORT_CPU, ("onnxruntime", "CPUExecutionProvider")),
-    "ort-cuda": _Kind("cuda", PRECISIONS, ("onnxruntime", "CUDAExecutionProvider")),
-    "trt": _Kind("cuda", PRECISIONS, ("TensorRT 1",)),  # its version, 10 or newer
-    "rtx": _Kind("cuda", PRECISIONS, ("TensorRT for RTX",)),
-    "openvino": _Kind("cpu", _OPENVINO, ("OpenVINO", "CPU")),
-}
-KINDS = tuple(_KINDS)
+_PYTORCH = {"eager": "PyTorch", "compile": "PyTorch, compiled"}  # kind -> what tables call it
+_PYTORCH_IN = ("fp32", "tf32", "fp16", "bf16")
+_ENTRIES = {entry.name: entry for entry in RUNNERS}
+TITLES = _PYTORCH | {name: entry.title for name, entry in _ENTRIES.items()}
 # The baselines that are fair: also what PyTorch does best, with one option more.
-_DEFAULTS = {
-    "cpu": ("eager", "eager-bf16", "compile", "ort-cpu", "openvino"),
-    "cuda": ("eager", "eager-tf32", "eager-bf16", "eager-fp16", "compile", "compile-fp16")
-    + ("ort-cuda", "ort-cuda-fp16", "trt", "trt-fp16", "rtx", "rtx-fp16"),
+_BASELINES = {
+    "cpu": ("eager", "eager-bf16", "compile"),
+    "cuda": ("eager", "eager-tf32", "eager-bf16", "eager-fp16", "compile", "compile-fp16"),
 }
 
 
@@ -105,29 +82,32 @@ def defaults(device: str, real: bool) -> tuple[str, ...]:
 
     real: whether it has images of the category, which the scales of int8 are set by.
     """
-    names = _DEFAULTS[device]
-    if device == "cpu" and real and importlib.util.find_spec("openvino"):
-        names += ("openvino-bf16", "openvino-int8")
-    return names
+    there = [kind for kind, entry in _ENTRIES.items() if entry.place == device]
+    if device == "cuda":
+        return (*_BASELINES[device], *(name for kind in there for name in (kind, f"{kind}-fp16")))
+    if real and importlib.util.find_spec("openvino"):
+        there += ["openvino-bf16", "openvino-int8"]
+    return (*_BASELINES[device], *there)
 
 
 def parse_name(name: str) -> tuple[str, str | None]:
     """`ort-cuda-fp16` -> kind and precision; None: that of the model. Raises UserError."""
-    for kind, known in _KINDS.items():
+    for kind in TITLES:
+        known = _PYTORCH_IN if is_pytorch(kind) else _ENTRIES[kind].precisions
         precision = name.removeprefix(f"{kind}-")
         if name == kind:
             return kind, None
-        if precision != name and precision in known.precisions:
+        if precision != name and precision in known:
             return kind, precision
-        if precision != name and precision in (*_PYTORCH, *PRECISIONS):
+        if precision != name and precision in (*_PYTORCH_IN, *PRECISIONS):
             raise UserError(
-                f"against: got '{name}', expected {kind} in {', '.join(known.precisions)}: it "
-                f"never runs in {precision}; leave it out"
+                f"against: got '{name}', expected {kind} in {', '.join(known)}: it never runs in "
+                f"{precision}; leave it out"
             )
-    near = difflib.get_close_matches(name.lower().replace("_", "-"), KINDS, 1)
+    near = difflib.get_close_matches(name.lower().replace("_", "-"), TITLES, 1)
     raise UserError(
-        f"against: got '{name}', expected any of {', '.join(KINDS)}, each with -PRECISION or "
-        f"without: {', '.join(_PYTORCH)} of PyTorch, {', '.join(PRECISIONS)} of the others"
+        f"against: got '{name}', expected any of {', '.join(TITLES)}, each with -PRECISION or "
+        f"without: {', '.join(_PYTORCH_IN)} of PyTorch, {', '.join(PRECISIONS)} of the others"
         + (f"; did you mean {near[0]}?" if near else "")
     )
 
@@ -145,13 +125,17 @@ def check_device(names: tuple[str, ...], device: str) -> None:
 
 def device_of(kind: str, device: str) -> str:
     """Where a runner of `kind` runs, in a benchmark on `device`."""
-    own = _KINDS[kind].device
-    return device if own == "any" else own
+    return device if is_pytorch(kind) else _ENTRIES[kind].place
 
 
 def is_pytorch(kind: str) -> bool:
     """Whether it runs the pack itself, not an exported model."""
-    return _KINDS[kind].device == "any"
+    return kind in _PYTORCH
+
+
+def runs_engines(kind: str) -> bool:
+    """Whether it runs an engine, which is built from an exported model."""
+    return not is_pytorch(kind) and _ENTRIES[kind].suffix == ".engine"
 
 
 def open_runner(spec: RunnerSpec) -> Runner:
@@ -170,10 +154,13 @@ def open_runner(spec: RunnerSpec) -> Runner:
 
 
 def refuse_fallback(spec: RunnerSpec, runner: Runner) -> None:
-    """Raise UserError unless the engine and device that `runner` names are those of `spec`."""
-    expected = _KINDS[spec.kind].says
+    """Raise UserError unless `runner` names the engine, device and precision of `spec`."""
     if is_pytorch(spec.kind):
-        expected += (f" {spec.device}",)
+        word = "compiled" if spec.kind == "compile" else "eager"
+        expected: tuple[str, ...] = (f"PyTorch {word}", f" {spec.device}")
+    else:
+        entry = _ENTRIES[spec.kind]
+        expected = entry.says + tuple(p for p in entry.said if p == spec.precision)
     if not all(word in runner.name for word in expected):
         raise UserError(
             f"{spec.name}: got a runner on '{runner.name}', expected '{' '.join(expected)}'; it "
@@ -183,38 +170,10 @@ def refuse_fallback(spec: RunnerSpec, runner: Runner) -> None:
 
 def _open(spec: RunnerSpec) -> Runner:
     path = Path(spec.file)
-    if is_pytorch(spec.kind):
-        from lmk.benchmarks.runners.torch_runner import TorchRunner
+    if not is_pytorch(spec.kind):
+        return _ENTRIES[spec.kind].open(path, spec.threads, spec.batches)
+    from lmk.benchmarks.runners.torch_runner import TorchRunner
 
-        core = Path(spec.core) if spec.core else None
-        compiled = spec.kind == "compile"
-        return TorchRunner(path, core, spec.device, spec.precision, spec.threads, compiled)
-    return _ENGINES[spec.kind](path, spec)
-
-
-def _open_ort(path: Path, spec: RunnerSpec) -> Runner:
-    from lmk.runtime.runners import OrtRunner
-
-    buckets = spec.batches if spec.device == "cuda" else ()
-    return OrtRunner(path, spec.device, spec.threads, buckets)
-
-
-def _open_trt(path: Path, spec: RunnerSpec) -> Runner:
-    from lmk.runtime.runners import TrtRunner
-
-    return TrtRunner(path)
-
-
-def _open_openvino(path: Path, spec: RunnerSpec) -> Runner:
-    from lmk.runtime.runners import OpenVinoRunner
-
-    return OpenVinoRunner(path, spec.threads, spec.batches)
-
-
-_ENGINES: dict[str, Callable[[Path, RunnerSpec], Any]] = {
-    "ort-cpu": _open_ort,
-    "ort-cuda": _open_ort,
-    "trt": _open_trt,
-    "rtx": _open_trt,
-    "openvino": _open_openvino,
-}
+    core = Path(spec.core) if spec.core else None
+    compiled = spec.kind == "compile"
+    return TorchRunner(path, core, spec.device, spec.precision, spec.threads, compiled)

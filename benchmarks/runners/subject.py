@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmk.benchmarks.runners.names import RunnerSpec, device_of, is_pytorch, parse_name
+from lmk.benchmarks.runners.names import (
+    RunnerSpec,
+    device_of,
+    is_pytorch,
+    parse_name,
+    runs_engines,
+)
 from lmk.benchmarks.timing import seconds_of
 from lmk.export.engine import LIBRARIES, EngineOptions, export_engine
 from lmk.runtime.errors import UserError
@@ -31,8 +37,6 @@ from lmk.runtime.model import (
     workspace,
 )
 from lmk.runtime.runners import open_device
-
-_ENGINE_KINDS = ("trt", "rtx")
 
 
 @dataclass
@@ -81,7 +85,7 @@ class Subject:
                 name, kind, precision or "fp32", place, threads, batches, str(file), core
             )
         own = self._own_file(kind, precision)
-        if own is None and kind in _ENGINE_KINDS:
+        if own is None and runs_engines(kind):
             open_device()  # an engine may be built without a GPU, in minutes, but not be measured
             own = self._engine(name, kind, self._onnx(name, precision, crops), batches)
         file = own or self._onnx(name, precision, crops)
@@ -106,7 +110,7 @@ class Subject:
         if not self._is_model or precision not in (None, self.contract.precision):
             return None
         if self.given.suffix == ".onnx":
-            return None if kind in _ENGINE_KINDS else self.given
+            return None if runs_engines(kind) else self.given
         library = read_info(self.given).recipe.library
         return self.given if ENGINE_NAMES[library] == kind else None
 

@@ -36,6 +36,7 @@ from lmk.runtime.pipeline import (
     total,
 )
 from lmk.runtime.regions import RegionMaker, Where
+from lmk.runtime.runners import device_words
 from lmk.runtime.sources import expand
 from lmk.runtime.terminal import FILE_PATH, CommaList, progress
 
@@ -96,7 +97,7 @@ _OPTIONS: list[Callable[[Any], Any]] = [
     ),
     click.option(
         "--device",
-        type=click.Choice(["cpu", "cuda", "openvino"]),
+        type=click.Choice(device_words()),
         help="Default: cpu, for an engine cuda.",
     ),
     click.option(

@@ -26,7 +26,15 @@ from lmk.runtime.doctor.imports import ABSENT, Trial, try_import
 from lmk.runtime.doctor.providers import Provider, provider_cure, try_provider, wanted_by_tensorrt
 from lmk.runtime.errors import install_line
 from lmk.runtime.outputs import FORMATS
-from lmk.runtime.runners import adds_int8_exactly, cpu_flags
+from lmk.runtime.runners import (
+    CUDA_CORE,
+    ONNXRUNTIME,
+    TENSORRT_RTX,
+    Package,
+    adds_int8_exactly,
+    cpu_flags,
+    runner_packages,
+)
 
 _INSTRUCTIONS = {
     "avx2": "AVX2",
@@ -66,63 +74,28 @@ class Diagnosis:
         return "cuda" if loads else "cpu"
 
 
-@dataclass(frozen=True)
-class _Package:
-    module: str
-    distributions: tuple[str, ...]  # any of them brings the module; the first is the usual one
-    extra: str = ""  # of our pyproject.toml; none: it is installed by its own name
-    fact: str = "None"  # Python over `module` that tells something about it
-    gpus: bool = False  # the fact is the GPUs it sees, or how many
-
-
-_ONNXRUNTIME = _Package(
-    "onnxruntime", ("onnxruntime", "onnxruntime-gpu"), fact="module.get_available_providers()"
-)
-_CUDA_CORE = _Package(
-    "cuda.core",
-    ("cuda-core",),
-    fact="[[gpu.name, *gpu.compute_capability] for gpu in module.Device.get_all_devices()]",
-    gpus=True,
-)
-_TENSORRT_RTX = _Package(
-    "tensorrt_rtx",
-    ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
-    "rtx",
-    "[name for name in module.ComputeCapability.__members__ if name.startswith('SM')]",
-)
-_AV = _Package("av", ("av",), fact="'libx264' in module.codecs_available")
+_AV = Package("av", ("av",), fact="'libx264' in module.codecs_available")
 _PACKAGES = (
-    _Package("numpy", ("numpy",)),
-    _ONNXRUNTIME,
+    Package("numpy", ("numpy",)),
+    Package("PIL", ("pillow",)),
     _AV,
-    _Package("PIL", ("pillow",)),
-    _Package(
+    *runner_packages(),
+    Package(
         "torch",
         ("torch",),
         "train",
         "module.cuda.is_available() and module.cuda.device_count()",
         gpus=True,
     ),
-    _Package("torchvision", ("torchvision",), "train"),
-    _Package("onnx", ("onnx",), "train"),
-    _Package("onnxscript", ("onnxscript",), "train"),
-    _Package("tensorrt", ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"), "trt"),
-    _TENSORRT_RTX,
-    _CUDA_CORE,
-    _Package(
-        "pycuda.driver",
-        ("pycuda",),
-        "pycuda",
-        "(module.init(), module.Device.count())[1]",
-        gpus=True,
-    ),
-    _Package("openvino", ("openvino",), "openvino"),
+    Package("torchvision", ("torchvision",), "train"),
+    Package("onnx", ("onnx",), "train"),
+    Package("onnxscript", ("onnxscript",), "train"),
     *(
-        _Package(module, (module.replace("_", "-"),), name)
+        Package(module, (module.replace("_", "-"),), name)
         for name, form in FORMATS.items()
         for module in form.packages
     ),
-    _Package("ray", ("ray",), "ray"),
+    Package("ray", ("ray",), "ray"),
 )
 
 
@@ -134,21 +107,21 @@ def examine() -> Diagnosis:
     """
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         running = {each: pool.submit(try_import, each.module, each.fact) for each in _PACKAGES}
-        built = running[_ONNXRUNTIME].result().fact or ()
+        built = running[ONNXRUNTIME].result().fact or ()
         names = [name for name in built if name != "CPUExecutionProvider"]
         providers = dict(zip(names, pool.map(try_provider, names), strict=True))
     found = {each: trial.result() for each, trial in running.items()}
-    gpu, gpus = _check_gpus(found[_CUDA_CORE])
+    gpu, gpus = _check_gpus(found[CUDA_CORE])
     checks = [Check("python", "ok", f"{platform.python_version()} at {sys.executable}")]
     checks.append(_check_toolkit())
     for package, trial in found.items():
         checks.append(_check_package(package, trial, bool(gpus)))
-        if package is _ONNXRUNTIME:
+        if package is ONNXRUNTIME:
             checks += [_check_provider(n, p, bool(gpus)) for n, p in providers.items()]
     checks += [gpu, _check_cpu()]
     loads = {check.name for check in checks if check.state == "ok"}
     cures = {check.name: check.cure for check in checks if check.cure}
-    rtx = {parse_capability(name) for name in found[_TENSORRT_RTX].fact or ()}
+    rtx = {parse_capability(name) for name in found[TENSORRT_RTX].fact or ()}
     best = _with_openvino(best_runner(gpus, loads, cures, rtx), "openvino" in loads, cpu_flags())
     return Diagnosis(tuple(checks), gpus, best)
 
@@ -173,7 +146,7 @@ def _check_toolkit() -> Check:
     return Check("lmk-toolkit", "ok", f"{installed} at {folder}")
 
 
-def _check_package(package: _Package, trial: Trial, has_gpu: bool) -> Check:
+def _check_package(package: Package, trial: Trial, has_gpu: bool) -> Check:
     name = package.distributions[0]
     found = _distribution(package)
     if trial.error == ABSENT and found is None:
@@ -191,10 +164,10 @@ def _check_package(package: _Package, trial: Trial, has_gpu: bool) -> Check:
     return Check(name, "broken", f"{detail}: {reason}", cure)
 
 
-def _describe(package: _Package, trial: Trial, check: Check, has_gpu: bool) -> Check:
+def _describe(package: Package, trial: Trial, check: Check, has_gpu: bool) -> Check:
     """Add what an imported package told of itself; broken where it lacks what we need of it."""
     detail, cure = check.detail, f"pip install --force-reinstall {package.distributions[0]}"
-    if package is _ONNXRUNTIME:
+    if package is ONNXRUNTIME:
         return _with_providers(check, trial)
     if package is _AV:
         if trial.fact:
@@ -210,7 +183,7 @@ def _describe(package: _Package, trial: Trial, check: Check, has_gpu: bool) -> C
         reason = f" ({trial.complaint})" if trial.complaint else ""
         detail = f"{detail}: sees none of the GPUs{reason}"
         return replace(check, state="broken", detail=detail, cure=cure)
-    if package is _TENSORRT_RTX and trial.fact:
+    if package is TENSORRT_RTX and trial.fact:
         names = (capability_text(parse_capability(name)) for name in trial.fact)
         detail += f", builds for compute capability {', '.join(names)}"
     wants = wanted_by_tensorrt(package.module) if package.module.startswith("tensorrt") else ""
@@ -236,7 +209,7 @@ def _check_provider(name: str, provider: Provider, has_gpu: bool) -> Check:
     lacks = f"not found: {', '.join(provider.missing)}" if provider.missing else provider.error
     detail = f"{wants}; {lacks}" if provider.wants else lacks
     if short not in _NVIDIA_PROVIDERS:
-        cure = f"pip install --force-reinstall {_distribution(_ONNXRUNTIME)}"
+        cure = f"pip install --force-reinstall {_distribution(ONNXRUNTIME)}"
         return replace(check, state="broken", detail=detail, cure=cure)
     if not has_gpu:
         return replace(check, state="missing", detail=detail, cure=DRIVER_CURE)
@@ -275,7 +248,7 @@ def _check_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> Check:
     return Check("cpu", "ok", ", ".join([model, f"{count} cores", *words]))
 
 
-def _distribution(package: _Package) -> str | None:
+def _distribution(package: Package) -> str | None:
     """The installed one that brings the package."""
     return next((d for d in package.distributions if _version(d)), None)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from lmk.runtime.errors import UserError
 from lmk.runtime.model import check_kind, composed, contract_of, model_file, pack_file, read_header
 from lmk.runtime.runners.ort import OrtRunner, SideBySide
-from lmk.runtime.runners.ov import OpenVinoRunner
+from lmk.runtime.runners.registry import RUNNERS, device_words
 from lmk.runtime.runners.runner import Runner
 from lmk.runtime.runners.trt import TrtRunner
 from lmk.runtime.terminal import console
@@ -25,7 +25,7 @@ def open_runner(
     """Open a model made by `lmk export`, or a category by its name.
 
     A category's model is `runs/NAME.onnx`, composed on first use from a pack in `runs/` or one that
-    ships, see `model_file`. device: "cpu", "cuda", or "openvino", which is OpenVINO on the
+    ships, see `model_file`. device: a word of `RUNNERS`, of which "openvino" is OpenVINO on the
     CPU; None = cuda for an engine and cpu else. threads: CPU threads of the model, None = one a
     core. engine: run the category, or its pack, with this engine file, which was built with --refit
     for another category of the same core: it gets the weights of the pack, see `swap`.
@@ -45,11 +45,12 @@ def open_runner(
     if path.suffix == ".engine":
         _check_device(path, device)
         return TrtRunner(path)
-    if device == "openvino":
-        return OpenVinoRunner(path, threads)
     if side_by_side and device in (None, "cpu"):
         return SideBySide(OrtRunner(path, "cpu", threads=1), threads)
-    return OrtRunner(path, device or "cpu", threads)
+    for entry in RUNNERS:
+        if entry.suffix == ".onnx" and device in (None, entry.device):
+            return entry.open(path, threads, ())
+    raise UserError(f"device: got '{device}', expected one of {', '.join(device_words())}")
 
 
 def open_engine(engine: Path, category: Path | str) -> TrtRunner:

@@ -96,21 +96,23 @@ def test_spec_survives_its_journey():
 
 
 @pytest.mark.parametrize(
-    ("kind", "device", "name"),
+    ("asked", "device", "name"),
     [
         ("ort-cuda", "cuda", "onnxruntime CPUExecutionProvider"),
         ("trt", "cuda", "TensorRT for RTX 1.2 on a GPU"),
         ("eager", "cuda", "PyTorch eager 2.12 cpu fp32"),
         ("compile", "cpu", "PyTorch eager 2.12 cpu fp32"),
         ("openvino", "cpu", "OpenVINO 2026.1 GPU"),
+        ("openvino-int8", "cpu", "OpenVINO 2026.1 CPU, f32"),
     ],
 )
-def test_runner_that_fell_back_is_refused_and_closed(kind, device, name, monkeypatch):
+def test_runner_that_fell_back_is_refused_and_closed(asked, device, name, monkeypatch):
     closed = []
     runner = SimpleNamespace(name=name, close=lambda: closed.append(name))
     monkeypatch.setattr(names, "_open", lambda spec: runner)
-    with pytest.raises(UserError, match=f"^{kind}: got a runner on '.*; it fell back"):
-        open_runner(spec(kind, device=device))
+    with pytest.raises(UserError, match=f"^{asked}: got a runner on '.*; it fell back"):
+        kind, precision = parse_name(asked)
+        open_runner(RunnerSpec(asked, kind, precision or "fp32", device, 1, (1, 2), "model"))
     assert closed == [name]
 
 

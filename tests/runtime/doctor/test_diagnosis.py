@@ -32,11 +32,11 @@ def no_driver(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
 
 
-def _package(module: str, **facts) -> diagnosis._Package:
-    return diagnosis._Package(module, (module.replace("_", "-"),), **facts)
+def _package(module: str, **facts) -> diagnosis.Package:
+    return diagnosis.Package(module, (module.replace("_", "-"),), **facts)
 
 
-def _check(package: diagnosis._Package, trial: Trial, has_gpu: bool = False) -> Check:
+def _check(package: diagnosis.Package, trial: Trial, has_gpu: bool = False) -> Check:
     return diagnosis._check_package(package, trial, has_gpu)
 
 
@@ -91,7 +91,7 @@ def test_package_that_lacks_the_driver_is_not_reinstalled():
 
 
 def test_installed_distribution_without_its_module_is_broken():
-    package = diagnosis._Package("lmk_no_such_module", ("numpy",))
+    package = diagnosis.Package("lmk_no_such_module", ("numpy",))
     check = _check(package, Trial(ABSENT))
     assert check.state == "broken"
     assert check.detail == f"{version('numpy')}: has no module lmk_no_such_module"
@@ -107,14 +107,14 @@ def test_installed_distribution_without_its_module_is_broken():
     ],
 )
 def test_package_that_sees_no_gpu_is_broken_where_there_is_one(fact, has_gpu, state, words):
-    package = diagnosis._Package("numpy", ("numpy",), gpus=True)
+    package = diagnosis.Package("numpy", ("numpy",), gpus=True)
     check = _check(package, Trial(None, fact, "driver too old"), has_gpu)
     assert check.state == state and check.detail.endswith(words)
     assert check.cure == ("" if state == "ok" else "pip install --force-reinstall numpy")
 
 
 def test_tensorrt_rtx_tells_what_it_builds_for():
-    check = _check(diagnosis._TENSORRT_RTX, Trial(None, ["SM75", "SM120"]))
+    check = _check(diagnosis.TENSORRT_RTX, Trial(None, ["SM75", "SM120"]))
     assert "builds for compute capability 7.5, 12.0" in check.detail
 
 
@@ -125,7 +125,7 @@ def test_build_without_libx264_is_broken():
 
 def test_two_onnxruntimes_are_broken(monkeypatch):
     monkeypatch.setattr(diagnosis, "_version", lambda distribution: "1.31.1")
-    check = _check(diagnosis._ONNXRUNTIME, Trial(None, ["CPUExecutionProvider"]))
+    check = _check(diagnosis.ONNXRUNTIME, Trial(None, ["CPUExecutionProvider"]))
     assert check.state == "broken"
     assert check.cure.startswith("pip uninstall -y onnxruntime-gpu onnxruntime && pip install ")
 
@@ -205,7 +205,7 @@ def test_openvino_is_named_for_what_the_processor_computes_in(monkeypatch):
 def test_doctor_imports_nothing_heavy():
     program = (
         "import sys; from lmk.runtime.doctor import diagnosis as doctor\n"
-        "needed = (doctor._ONNXRUNTIME, doctor._CUDA_CORE, doctor._TENSORRT_RTX)\n"
+        "needed = (doctor.ONNXRUNTIME, doctor.CUDA_CORE, doctor.TENSORRT_RTX)\n"
         "doctor._PACKAGES = needed; doctor.examine()\n"
         "print({'torch', 'torchvision', 'onnx', 'onnxruntime', 'tensorrt'} & set(sys.modules))"
     )
