@@ -53,7 +53,7 @@ def deadly(function):
 if where == "rename":
     os.replace = deadly(os.replace)
 else:
-    from lmk.train.descend import Descent
+    from lmk.train.loop.descend import Descent
     Descent._accumulate = deadly(Descent._accumulate)
 data = decode(builtin("butterfly", 40), 64, "image", Path(cache))
 adapt(AdaptConfig(output=Path(output), core=Path(core), landmarks=5, batch=4, steps=6,
