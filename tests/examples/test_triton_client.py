@@ -123,7 +123,7 @@ def test_what_goes_wrong_is_one_line(url, tmp_path, capsys):
     for arguments, words in (
         ([picture, "--model", "cups", "--url", url], "unknown model: 'cups'"),
         ([picture, "--model", "blob", "--url", "127.0.0.1:1"], "failed to connect"),
-        ([str(tmp_path / "no.png"), "--model", "blob", "--url", url], "cannot be read as an image"),
+        ([str(tmp_path / "no.png"), "--model", "blob", "--url", url], "no.png: got no such file"),
     ):
         assert client.main(arguments) == 2
         error = capsys.readouterr().err

@@ -13,7 +13,7 @@ from lmk.runtime.errors import UserError
 @pytest.fixture
 def pack(tmp_path):
     header = {
-        "kind": "pack",
+        "kind": "run",
         "category": "[/b]",
         "seconds": 2701.8123,
         "config": {"lr": 0.00123456, "steps": None, "resume": False, "size": [1, 2]},
@@ -29,7 +29,7 @@ def test_info_is_short(pack, capsys):
     commands.print_info(pack[0])
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert lines == {
-        "kind": "pack",
+        "kind": "run",
         "category": "[/b]",
         "seconds": "2702",
         "config": "lr 0.001235, steps null, resume false, size (1, 2)",

@@ -80,7 +80,8 @@ _PAIRS = (
 # Errors of the whole body of a fly are nothing that the distance of its eyes could measure.
 _OF_A_FACE = re.compile(
     r"((l|r|left|right)_)?(inner_|outer_)?"
-    r"(eye|nose|mouth|ear|brow|eyebrow|lip|chin|jaw|cheek|pupil|forehead|face)(_?\w+)?"
+    r"(eye|nose|mouth|ear|brow|eyebrow|lip|chin|jaw|cheek|pupil|forehead|face)(_?\w+)?",
+    re.IGNORECASE,
 )
 _IBUG_NORMALISER = Normaliser("inter-ocular", (36, 45))  # outer eye corners
 _IBUG_FLIPS = _ibug_flips()

@@ -45,7 +45,7 @@ def test_failure_is_said_in_the_words_of_the_process(tmp_path, crops):
     with pytest.raises(UserError) as error:
         start(spec("ort-cpu", tmp_path / "nowhere.onnx"), crops, 1)
     assert str(error.value).startswith("ort-cpu, in a process of its own: ")
-    assert "got no such file" in str(error.value)
+    assert "nowhere.onnx: no such file" in str(error.value)
 
 
 def test_runner_without_pytorch_is_opened_without_it(exported_detector, crops):
@@ -65,5 +65,5 @@ def test_runner_without_pytorch_is_opened_without_it(exported_detector, crops):
 def test_detect_is_timed_from_start_to_end(exported_detector, tmp_path):
     crop = probe_crops(64, 1)[0]
     assert set(detect(exported_detector, crop, 1, 2)) == {"first_s", "again_s"}
-    with pytest.raises(UserError, match="^lmk detect: .*got no such file"):
+    with pytest.raises(UserError, match="^lmk detect: .*nowhere.onnx: no such file"):
         detect(tmp_path / "nowhere.onnx", crop, 1, 1)

@@ -68,7 +68,7 @@ def test_what_could_not_be_compiled_has_no_figures(kind, where, monkeypatch):
 
 def test_the_plain_pairs_are_two_views_of_one_image():
     data = builtin("butterfly", 3)
-    pairs = training_plain.Pairs(
+    pairs = training_plain.PlainPairs(
         data, AdaptConfig(input_size=64, rotation=10.0, shift=0.02, scale=0.05)
     )
     first, second, between = pairs[1]

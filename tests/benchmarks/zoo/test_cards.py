@@ -38,9 +38,20 @@ def folder(tmp_path):
     import torch
 
     sha256 = {}
+    network = {"num_landmarks": 10, "width": 128, "input_size": 128}
+    of_a_pack = {
+        "category": "cats",
+        "method": "projection",
+        "scope": "all",
+        "train_plain_convs": False,
+        "core_sha256": "",
+        "crop_scale": 1.0,
+        "landmark_names": [f"p{index}" for index in range(10)],
+    }
     for value, (name, kind) in enumerate((("core", "core"), ("cats", "pack"))):
         tensors = {"a": torch.full((1,), float(value))}
-        save(tmp_path / f"{name}.safetensors", kind, tensors, {})
+        header = {"network": network, **(of_a_pack if kind == "pack" else {})}
+        save(tmp_path / f"{name}.safetensors", kind, tensors, header)
         sha256[name] = cards.read_header(tmp_path / f"{name}.safetensors")["sha256"]
     core = {
         "kind": "core",

@@ -15,7 +15,7 @@ from lmk.export.graph.trace import DetectorGraph
 from lmk.export.graph.verify import open_session, run_eager, run_emulated, run_onnx
 from lmk.runtime.errors import UserError
 from lmk.runtime.model.contract import INPUT, LANDMARKS, SCORES
-from lmk.runtime.runners.ort import OrtRunner
+from lmk.runtime.runners.ort import open_session as open_runtime_session
 
 TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 
@@ -144,4 +144,4 @@ def test_bf16_on_the_cpu_is_refused_in_words(onnx_model, tmp_path):
     path = tmp_path / "bf16.onnx"
     path.write_bytes(halve(onnx_model, "bf16").SerializeToString())
     with pytest.raises(UserError, match=r"has no operators of its precision .*--precision fp32"):
-        OrtRunner(path)
+        open_runtime_session(path, "CPUExecutionProvider", 1)

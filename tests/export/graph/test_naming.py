@@ -245,7 +245,7 @@ def test_command_takes_a_folder_and_need_not_export(here, table, capsys):
         (("--ridge", "0"), "got '0', expected auto or a number over 0"),
         (("--ridge", "strong"), "got 'strong', expected auto or a number over 0"),
         (("--output", "mine.onnx"), "got mine.onnx, expected a name ending in .safetensors"),
-        (("--annotations", "none.csv"), "none.csv: cannot be read"),
+        (("--annotations", "none.csv"), "none.csv: got no such file"),
     ],
 )
 def test_bad_arguments(here, table, capsys, arguments, complaint):
