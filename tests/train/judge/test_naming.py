@@ -136,7 +136,7 @@ def test_an_image_that_exif_rotates(table):
 def test_an_image_that_is_not_there(table):
     path = table()
     (path.parent / "4.png").unlink()
-    with pytest.raises(UserError, match=r"4\.png: cannot be read as an image"):
+    with pytest.raises(UserError, match=r"4\.png: got no such file"):
         read_annotated(path, SIZE, 1.0)
 
 
