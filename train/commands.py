@@ -26,10 +26,13 @@ from lmk.train.config import (
 from lmk.train.datasets import (
     CROP_MARGIN,
     LAYOUTS,
+    USUAL_FILMS,
     CropMode,
     DecodedSet,
+    FilmOptions,
     Specs,
     category_name,
+    film_options,
     first_pose_set,
     load_decoded,
 )
@@ -47,9 +50,11 @@ def _data_options(crop: str) -> Callable[[Command], Command]:
             show_default=True,
             help="What the crops are fitted to.",
         )(command)
-        return click.option("--layout", type=click.Choice(list(LAYOUTS)), help="Of the data.")(
-            command
-        )
+        return click.option(
+            "--layout",
+            type=click.Choice(list(LAYOUTS)),
+            help="Of the data; recognised by its files unless given. Films are `video`.",
+        )(command)
 
     return add
 
@@ -83,9 +88,10 @@ def train_core_command(
     "--data",
     required=True,
     multiple=True,
-    help="A folder, a name, or builtin:butterfly; several are adapted to at once, by Ray.",
+    help="A folder, film, pattern, name, or builtin:butterfly; several give a pack each, by Ray.",
 )
 @_data_options("image")
+@film_options
 @click.option("--preset", type=click.Choice(list(PRESETS)), default="default", show_default=True)
 @click.option("--force", is_flag=True, help="Overwrite the output.")
 @click.option(
@@ -98,6 +104,7 @@ def adapt_command(
     data: tuple[str, ...],
     layout: str,
     crop: CropMode,
+    films: FilmOptions,
     preset: str,
     force: bool,
     jobs: int | None,
@@ -122,9 +129,9 @@ def adapt_command(
             raise UserError(f"{flag}: got {o[name]}, but the core's {name} is taken; leave it out")
     configs = [_adapt_config(spec, o, PRESETS[preset], force) for spec in data]
     if len(data) == 1:
-        _run(adapt, configs[0], data[0], layout, crop)
+        _run(adapt, configs[0], data[0], layout, crop, films)
     else:
-        _run_many(data, configs, layout, crop, jobs)
+        _run_many(data, configs, layout, crop, films, jobs)
 
 
 def _adapt_config(data: str, o: dict[str, Any], preset: dict[str, Any], force: bool) -> AdaptConfig:
@@ -147,13 +154,15 @@ def _run_many(
     configs: Sequence[AdaptConfig],
     layout: str | None,
     crop: CropMode,
+    films: FilmOptions,
     jobs: int | None,
 ) -> None:
     """Adapt to all, print the packs; exit code 1 when one has failed."""
     from lmk.train.adapting import Request, adapt_many, print_ends
 
     pairs = zip(data, configs, strict=True)
-    ends = adapt_many([Request(spec, config, layout, crop) for spec, config in pairs], jobs)
+    requests = [Request(spec, config, layout, crop, films) for spec, config in pairs]
+    ends = adapt_many(requests, jobs)
     print_ends(ends)
     for end in ends:
         if end.pack:
@@ -170,6 +179,7 @@ def _run(
     data: Specs,
     layout: str | None,
     crop: CropMode,
+    films: FilmOptions = USUAL_FILMS,
 ) -> None:
     """Decode the images and train, alone or as one of torchrun's processes; print what it wrote."""
     from lmk.train.device import pick_device
@@ -178,7 +188,7 @@ def _run(
 
     with joined(pick_device(config.device)):
         with leader_first():
-            images = training_set(data, layout, crop, config)
+            images = training_set(data, layout, crop, config, films)
         written = train(config, images)
         if leads():
             click.echo(written)
@@ -245,8 +255,9 @@ def evaluate_command(
 
 @click.command("report")
 @click.argument("pack", type=FILE_PATH, required=False)
-@click.option("--data", required=True, help="A folder or a name; labels are not needed.")
+@click.option("--data", required=True, help="A folder, film, pattern or name, without labels.")
 @_data_options("image")
+@film_options
 @click.option("--images", type=int, default=300, show_default=True, help="At most so many.")
 @click.option("--core", type=FILE_PATH, help="The pack's core, if it is not in runs/.")
 @click.option("--output", type=FILE_PATH, help="The page; default: the pack's name with .html.")
@@ -257,6 +268,7 @@ def report_command(
     data: str,
     layout: str,
     crop: CropMode,
+    films: FilmOptions,
     images: int,
     core: Path | None,
     output: Path | None,
@@ -275,6 +287,6 @@ def report_command(
     check_output(output, force)
     model, header = load_pack(pack, core or workspace.core_of(pack))
     workspace.warn_unfinished(pack, header)
-    decoded = load_decoded(data, layout, model.config.input_size, crop)
+    decoded = load_decoded(data, layout, model.config.input_size, crop, films=films)
     console().print(write_report(output, model, header, decoded, config).summary)
     click.echo(output)

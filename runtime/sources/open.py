@@ -141,7 +141,7 @@ def open_source(spec: Path | str, hwaccel: str | None = None) -> Source:
         return ImageSource(found.images, path, found.told)
     if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
         return PagesSource(path) if num_pages(path) > 1 else ImageSource([path], path)
-    if _is_pattern(str(spec)):
+    if is_pattern(str(spec)):
         root = fixed_part(str(spec))
         found = _sorted_out((path for path in _matches(str(spec)) if path.is_file()), root)
         if not found.images:
@@ -164,7 +164,7 @@ def expand(specs: Sequence[str]) -> list[str]:
     """
     expanded: dict[str, None] = {}  # a set that keeps the order
     for spec in specs:
-        found = _expand_pattern(spec) if _is_pattern(spec) else [spec]
+        found = _expand_pattern(spec) if is_pattern(spec) else [spec]
         for one in found:
             expanded.update(dict.fromkeys(_expand_folder(one)))
     return list(expanded)
@@ -212,7 +212,7 @@ def _tell(spec: str, lines: Iterable[str]) -> None:
         _logger.warning("%s: %s", spec, line)
 
 
-def _is_pattern(spec: str) -> bool:
+def is_pattern(spec: str) -> bool:
     """Whether to expand it; a file that is called `a[1].jpg` is no pattern, nor is an address."""
     return glob.has_magic(spec) and "://" not in spec and not Path(spec).exists()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import numpy as np
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lmk.runtime.detection import Frame
-from lmk.runtime.sources.source import Source
 
 T = TypeVar("T")
 _SMALL = (32, 24)  # width, height of the pictures that are compared
@@ -19,7 +18,7 @@ _CANDIDATES = 5  # times the budget: so many frames are chosen from
 _SAME = 1.0  # grey levels, root mean square over a small picture: below it two show the same
 
 
-def sample(source: Source, count: int, keep: Callable[[Frame], T]) -> list[T]:
+def sample(source: Iterable[Frame], count: int, keep: Callable[[Frame], T]) -> list[T]:
     """What `keep` makes of frames spread evenly over the source: `count` to 2·`count` of them.
 
     All when it has fewer than twice that many. The source is read once, to its end; how long it
@@ -35,23 +34,25 @@ def sample(source: Source, count: int, keep: Callable[[Frame], T]) -> list[T]:
     return kept
 
 
-def choose_frames(source: Source, budget: int) -> list[int]:
-    """The numbers of at most `budget` frames, ascending; the same whenever they are chosen.
-
-    Spread as by `choose`, for which the source is read once, to its end.
-    """
-    candidates = sample(source, _CANDIDATES * budget, lambda frame: (frame.index, small(frame)))
-    if not candidates:
-        return []
-    chosen = choose(np.stack([picture for _, picture in candidates]), budget)
-    return [candidates[place][0] for place in chosen]
-
-
 def small(frame: Frame) -> NDArray[np.uint8]:
     """What tells frames apart: the picture in grey, 32×24 and flat, (768,) uint8."""
     image = Image.fromarray(frame.image)
     grey = image.resize(_SMALL, Image.Resampling.BOX, reducing_gap=2.0).convert("L")
     return np.asarray(grey).reshape(-1)
+
+
+def choose_frames(
+    source: Iterable[Frame], budget: int, look: Callable[[Frame], NDArray[np.uint8]] = small
+) -> list[int]:
+    """The numbers of at most `budget` frames, ascending; the same whenever they are chosen.
+
+    Spread as by `choose`, for which the source is read once, to its end. look: what is compared.
+    """
+    candidates = sample(source, _CANDIDATES * budget, lambda frame: (frame.index, look(frame)))
+    if not candidates:
+        return []
+    chosen = choose(np.stack([picture for _, picture in candidates]), budget)
+    return [candidates[place][0] for place in chosen]
 
 
 def choose(pictures: NDArray[np.uint8], budget: int) -> list[int]:

@@ -21,7 +21,7 @@ from lmk.runtime.terminal import console, explain, on_stop
 from lmk.train.adapting.adaptation import adapt
 from lmk.train.adapting.phases import has_begun, is_finished
 from lmk.train.config import AdaptConfig
-from lmk.train.datasets import CropMode
+from lmk.train.datasets import USUAL_FILMS, CropMode, FilmOptions
 from lmk.train.loop import training_set
 
 Ending = Literal["done", "done before", "stopped", "not begun", "failed"]
@@ -39,6 +39,7 @@ class Request:
     config: AdaptConfig
     layout: str | None = None
     crop: CropMode = "image"
+    films: FilmOptions = USUAL_FILMS
 
     @property
     def name(self) -> str:
@@ -188,7 +189,8 @@ def work(request: Request, place: Place, share: Share) -> Ended:
     try:
         with at(place), _told_to(request.log):
             try:
-                adapt(config, training_set(request.data, request.layout, request.crop, config))
+                fitted = request.layout, request.crop, config, request.films
+                adapt(config, training_set(request.data, *fitted))
             except KeyboardInterrupt:
                 return _end(request, "stopped")
             # The verdict, if a page was written: a run ends with it.

@@ -1,5 +1,6 @@
 """Whatever lies on the disk -> images and points, decoded once."""
 
+from lmk.train.datasets.commands import film_options
 from lmk.train.datasets.decoded import CROP_MARGIN, CropMode, DecodedSet, decode
 from lmk.train.datasets.find import (
     BUILTIN,
@@ -9,6 +10,6 @@ from lmk.train.datasets.find import (
     locate,
     open_dataset,
 )
-from lmk.train.datasets.layouts import LAYOUTS
+from lmk.train.datasets.layouts import LAYOUTS, USUAL_FILMS, FilmOptions
 from lmk.train.datasets.load import Specs, join, load_decoded
 from lmk.train.datasets.sample import Dataset, PointArray, Sample, Scheme

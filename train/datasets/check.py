@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
-from lmk.runtime.images import UnreadableImage
-from lmk.train.datasets.find import open_dataset
+from lmk.runtime.files import atomic_path
+from lmk.runtime.images import UnreadableImage, crop, square_around
+from lmk.train.datasets.decoded import object_box
 from lmk.train.datasets.layouts import told
 from lmk.train.datasets.sample import Dataset, Sample
 from lmk.train.split import HELD_OUT
@@ -20,6 +25,16 @@ from lmk.train.split import HELD_OUT
 # coordinates in other units, lie far outside.
 _FAR = 0.5  # of the longer side of the image
 KNOWN_SPLITS = {"train", "training", *HELD_OUT}
+
+_SHOWN, _COLUMNS, _SIDE = 48, 8, 128  # crops on a sheet; pixels of one
+Crop = tuple[str, NDArray[np.uint8]]
+
+
+class _Look(NamedTuple):
+    """What is wrong with an image, as kind and example, and crops of its objects."""
+
+    troubles: list[tuple[str, str]]
+    crops: list[Crop]
 
 
 @dataclass(frozen=True)
@@ -37,25 +52,28 @@ class CheckReport:
     decoded: bool  # whether every image was decoded
     problems: tuple[str, ...]  # what is missing or wrong, a line each
     notes: tuple[str, ...]  # what is left out by design, a line each
+    crops: tuple[Crop, ...] = ()  # some, spread over the set, with the names of their images
 
 
 def check(
     layout: str,
-    spec: str,
+    dataset: Dataset,
     decode: bool = True,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> CheckReport:
-    """Read `spec`, a folder or the name of a data set, as `layout` and count what it holds.
+    """Count what a data set, opened as `layout`, holds.
 
     With `decode` every image is decoded, so that corrupt ones are found, and points far outside
-    their image. `progress` gets images done and images in all. Raises UserError if the folder is
-    not of that layout or holds nothing that can be used.
+    their image. `progress` gets images done and images in all.
     """
-    dataset = open_dataset(spec, layout)
     images: dict[str, list[Sample]] = {}
     for sample in dataset.samples:
         images.setdefault(sample.name, []).append(sample)
-    found = _decode_all(images, progress) if decode else iter(())
+    count = min(len(dataset.samples), _SHOWN)
+    places = np.linspace(0, len(dataset.samples) - 1, count).round().astype(int)
+    shown = {id(dataset.samples[place]) for place in places}
+    looks = list(_decode_all(images, shown, progress)) if decode else []
+    found = (trouble for look in looks for trouble in look.troubles)
     return CheckReport(
         layout=layout,
         name=dataset.name,
@@ -68,6 +86,7 @@ def check(
         decoded=decode,
         problems=(*dataset.problems, *_without_length(dataset), *_grouped(found)),
         notes=(*dataset.notes, *_splits(dataset)),
+        crops=tuple(each for look in looks for each in look.crops),
     )
 
 
@@ -108,25 +127,46 @@ def _without_length(dataset: Dataset) -> tuple[str, ...]:
     return _grouped((kind, dataset.samples[i].name) for i in np.flatnonzero(wrong))
 
 
+def write_sheet(crops: Sequence[Crop], path: Path) -> None:
+    """The crops side by side, each with the end of its name, as PNG."""
+    columns = min(_COLUMNS, len(crops))
+    sheet = Image.new("RGB", (columns * _SIDE, -(-len(crops) // columns) * _SIDE))
+    pen = ImageDraw.Draw(sheet)
+    for place, (name, picture) in enumerate(crops):
+        corner = (place % columns * _SIDE, place // columns * _SIDE)
+        sheet.paste(Image.fromarray(picture), corner)
+        text = name.encode("ascii", "replace").decode()[-20:]
+        pen.text((corner[0] + 3, corner[1] + 1), text, stroke_width=1, stroke_fill="black")
+    with atomic_path(path) as temporary:
+        sheet.save(temporary)
+
+
 def _decode_all(
-    images: Mapping[str, list[Sample]], progress: Callable[[int, int], None]
-) -> Iterator[tuple[str, str]]:
-    """What is wrong, as kind and example, image by image."""
+    images: Mapping[str, list[Sample]], shown: set[int], progress: Callable[[int, int], None]
+) -> Iterator[_Look]:
+    """What the images are like, one by one; `shown` are the ids of samples to be cropped."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done, troubles in enumerate(pool.map(_troubles, images.values()), 1):
-            yield from troubles
+        looks = pool.map(lambda samples: _look(samples, shown), images.values())
+        for done, look in enumerate(looks, 1):
+            yield look
             progress(done, len(images))
 
 
-def _troubles(samples: list[Sample]) -> list[tuple[str, str]]:
-    """What is wrong with the objects of one image."""
+def _look(samples: list[Sample], shown: set[int]) -> _Look:
     try:
-        height, width = samples[0].read().shape[:2]
+        image = samples[0].read()
     except UnreadableImage as error:
-        return [("images that cannot be read", str(error))]
+        return _Look([("images that cannot be read", str(error))], [])
+    crops = []
+    for sample in samples:
+        if id(sample) in shown:
+            box, scale = object_box(sample, image, "image")
+            crops.append((sample.name, crop(image, square_around(box, scale), _SIDE)))
+    height, width = image.shape[:2]
     margin = _FAR * max(height, width)
     kind = "objects with a point far outside their image"
-    return [(kind, each.name) for each in samples if _is_far(each, (height, width), margin)]
+    far = [(kind, each.name) for each in samples if _is_far(each, (height, width), margin)]
+    return _Look(far, crops)
 
 
 def _is_far(sample: Sample, size: tuple[int, int], margin: float) -> bool:

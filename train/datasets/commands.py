@@ -2,10 +2,38 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import click
 
-from lmk.runtime.terminal import progress
-from lmk.train.datasets.layouts import LAYOUTS
+from lmk.runtime.model import workspace
+from lmk.runtime.terminal import FILE_PATH, progress
+from lmk.train.datasets.layouts import LAYOUTS, FilmOptions
+
+
+def film_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--frames and --boxes, which the command gets as `films`."""
+
+    @click.option(
+        "--frames",
+        type=click.IntRange(min=1),
+        default=FilmOptions.frames,
+        show_default=True,
+        help="Of films: choose at most so many.",
+    )
+    @click.option(
+        "--boxes",
+        type=FILE_PATH,
+        help="Of films: where the objects are, by `lmk find`; default: runs/FILM-boxes.csv.",
+    )
+    @functools.wraps(command)
+    def with_films(frames: int, boxes: Path | None, **others: Any) -> Any:
+        return command(films=FilmOptions(frames, boxes), **others)
+
+    return with_films
 
 
 @click.group("data")
@@ -29,11 +57,21 @@ def data_list_command() -> None:
 @click.argument("layout", type=click.Choice(list(LAYOUTS)))
 @click.argument("folder")
 @click.option("--decode/--no-decode", default=True, help="Decode every image.")
-def data_check_command(layout: str, folder: str, decode: bool) -> int:
-    """Count what a data set of LAYOUT holds and say what is missing or corrupt (exit code 1)."""
-    from lmk.train.datasets.check import check, format_check
+@film_options
+def data_check_command(layout: str, folder: str, decode: bool, films: FilmOptions) -> int:
+    """Count what a data set of LAYOUT holds and say what is missing or corrupt (exit code 1).
 
+    Some of the crops that would be learnt from come onto a sheet, runs/NAME-crops.png.
+    """
+    from lmk.train.datasets.check import check, format_check, write_sheet
+    from lmk.train.datasets.find import category_name, open_dataset
+
+    dataset = open_dataset(folder, layout, films)
     with progress(f"checking {folder}") as report:
-        found = check(layout, folder, decode, report)
+        found = check(layout, dataset, decode, report)
     click.echo(format_check(found))
+    if found.crops:
+        sheet = workspace.RUNS / f"{category_name(folder)}-crops.png"
+        write_sheet(found.crops, sheet)
+        click.echo(sheet)
     return int(bool(found.problems))

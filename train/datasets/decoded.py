@@ -85,19 +85,18 @@ def object_box(
 ) -> tuple[Box, float]:
     """The box to crop about and its scale.
 
-    image: the whole image; center: the largest square in its middle; object: the box that the data
-    set gives, else the whole image; annotation: the annotated points and `margin`. Only the last
-    one knows where the points are.
+    image: the whole image, of an object of a film its box; center: the largest square in the
+    middle; object: the box that the data set gives, else as image; annotation: the annotated points
+    and `margin`, else as image. Only the last one knows where the points are.
     """
     if mode == "center":
         height, width = image.shape[:2]
         side = min(height, width)
         return ((width - side) / 2, (height - side) / 2, side, side), 1.0
-    if mode == "object" and sample.box is not None:
-        return sample.box, 1.0
     seen = sample.points[np.isfinite(sample.points).all(axis=1)]
     if mode != "annotation" or len(seen) < 2:
-        return whole(image), 1.0
+        is_boxed = mode == "object" or sample.track is not None
+        return (is_boxed and sample.box) or whole(image), 1.0
     (x0, y0), (x1, y1) = seen.min(axis=0), seen.max(axis=0)
     return (x0 + 0.5, y0 + 0.5, max(x1 - x0, 1.0), max(y1 - y0, 1.0)), margin
 

@@ -8,8 +8,18 @@ from pathlib import Path
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import user_folder, walk
 from lmk.runtime.images import IMAGE_SUFFIXES
+from lmk.runtime.sources import VIDEO_SUFFIXES, fixed_part, is_pattern
 from lmk.train.datasets.drawn import drawn
-from lmk.train.datasets.layouts import LAYOUTS, folder, mismatch, table
+from lmk.train.datasets.layouts import (
+    LAYOUTS,
+    USUAL_FILMS,
+    FilmOptions,
+    folder,
+    mismatch,
+    open_films,
+    table,
+    video,
+)
 from lmk.train.datasets.sample import Dataset, Layout
 
 BUILTIN = "builtin:"
@@ -52,33 +62,48 @@ def _holds_data(root: Path) -> bool:
     )
 
 
-def open_dataset(spec: str, layout: str | None = None) -> Dataset:
-    """Open `spec`: "builtin:NAME", a folder, or the name of a folder in `homes`.
+def open_dataset(spec: str, layout: str | None = None, films: FilmOptions = USUAL_FILMS) -> Dataset:
+    """Open `spec`: "builtin:NAME", a folder, a film, a pattern, or a name of these in `homes`.
 
-    The layout is recognised unless given. Raises UserError as `locate`, and as the layout does.
+    The layout is recognised unless given. Raises UserError as `locate`, as the layout does, and for
+    boxes of what is no film.
     """
     if spec.startswith(BUILTIN):
         if layout:
             raise UserError(f"--layout {layout}: got {spec}, expected a folder; leave it out")
         return drawn.builtin(spec.removeprefix(BUILTIN), BUILTIN_COUNT)
     root, chosen = locate(spec, layout)
+    if chosen is video.LAYOUT:
+        return open_films(root, films)
+    if films.boxes:
+        raise UserError(f"--boxes: got {films.boxes} for {root} without films; leave it out")
     return chosen.open(root)
 
 
 def locate(spec: str, layout: str | None = None) -> tuple[Path, Layout]:
-    """The folder that `spec`, a path or a name, stands for, and its layout; nothing is read.
+    """The folder, film or pattern that `spec`, a path or a name, is, and its layout; none is read.
 
     Raises UserError listing what there is, and for a folder that is not of the layout that was
     given, what was looked for and what was found.
     """
     candidates = (Path(spec), *(home / spec for home in homes()))
     root = next((path for path in candidates if path.is_dir()), None)
+    root = root or next((path for path in candidates if path.is_file()), None)
+    if root is None and is_pattern(spec):
+        root = Path(spec)
+    if root is None and Path(spec).suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
+        raise UserError(f"--data {spec}: got no such file; check the path")
     if root is None:
         names = ", ".join([*found(), *(BUILTIN + name for name in drawn.CATEGORIES)])
         places = " and ".join(str(home) for home in homes())
         raise UserError(
-            f"--data {spec}: no such folder, here or in {places}; give a folder, or one of {names}"
+            f"--data {spec}: no such folder or film, here or in {places}; give one, or "
+            f"one of {names}"
         )
+    if not root.is_dir():
+        if layout not in (None, video.LAYOUT.name):
+            raise UserError(f"--layout {layout}: got {root}, expected a folder; leave it out")
+        return root, video.LAYOUT
     chosen = LAYOUTS[layout] if layout else layout_of(root)
     if not chosen.recognises(root):
         raise mismatch(root, f"{chosen.looks_for} (layout {chosen.name})")
@@ -86,8 +111,13 @@ def locate(spec: str, layout: str | None = None) -> tuple[Path, Layout]:
 
 
 def category_name(spec: str) -> str:
-    """What a category is called after its data: the last part of the path or name."""
-    return Path(spec.removeprefix(BUILTIN)).resolve().name
+    """What a category is called after its data: the last part of the path or name.
+
+    After a film without its suffix, after a pattern the folder it begins in.
+    """
+    path = fixed_part(spec) if is_pattern(spec) else Path(spec.removeprefix(BUILTIN))
+    is_file = path.is_file() or path.suffix.lower() in VIDEO_SUFFIXES
+    return path.resolve().stem if is_file and not path.is_dir() else path.resolve().name
 
 
 def first_pose_set() -> str:

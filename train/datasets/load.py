@@ -14,6 +14,7 @@ from lmk.runtime.files import cache_folder
 from lmk.runtime.terminal import progress
 from lmk.train.datasets.decoded import CROP_MARGIN, CropMode, DecodedSet, decode
 from lmk.train.datasets.find import open_dataset
+from lmk.train.datasets.layouts import USUAL_FILMS, FilmOptions
 from lmk.train.datasets.sample import Dataset, Normaliser, Sample, Scheme
 
 Specs = str | tuple[str, ...]  # what the user calls one data set, or several
@@ -26,13 +27,14 @@ def load_decoded(
     input_size: int,
     crop: CropMode = "image",
     margin: float = CROP_MARGIN,
+    films: FilmOptions = USUAL_FILMS,
 ) -> DecodedSet:
     """The decoded images of what the user calls `spec`, from the cache if they are there.
 
     Several sets are joined: see `join`.
     """
     specs = (spec,) if isinstance(spec, str) else spec
-    dataset = join([open_dataset(each, layout) for each in specs])
+    dataset = join([open_dataset(each, layout, films) for each in specs])
     for problem in dataset.problems:
         log.warning("%s: left out, %s", dataset.name, problem)
     with progress(f"decoding {dataset.name}") as report:

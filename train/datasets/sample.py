@@ -133,6 +133,7 @@ class Sample:
     split: str = ""  # as the data set names it: train, val, test, …; "" where it has none
     box: Box | None = None  # of the object, where the data set gives one apart from the points
     length: float = float("nan")  # pixels that errors are divided by, if the scheme asks for it
+    track: int | None = None  # of an object of a film: its number, the same in all frames
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from lmk.runtime.owner import check_same
 from lmk.runtime.terminal import on_stop
 from lmk.train import distributed
 from lmk.train.config import RunConfig
-from lmk.train.datasets import CropMode, DecodedSet, Specs, load_decoded
+from lmk.train.datasets import USUAL_FILMS, CropMode, DecodedSet, FilmOptions, Specs, load_decoded
 from lmk.train.device import pick_device, pick_dtype
 from lmk.train.loop.monitor import Monitor
 from lmk.train.loop.state import Models, Optimizers, load_state, save_state
@@ -318,7 +318,13 @@ def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def training_set(data: Specs, layout: str | None, crop: CropMode, config: RunConfig) -> DecodedSet:
+def training_set(
+    data: Specs,
+    layout: str | None,
+    crop: CropMode,
+    config: RunConfig,
+    films: FilmOptions = USUAL_FILMS,
+) -> DecodedSet:
     """The decoded images for a run; a device that is not there is told before they are decoded."""
     pick_dtype(config.dtype, pick_device(config.device))
-    return load_decoded(data, layout, config.input_size, crop)
+    return load_decoded(data, layout, config.input_size, crop, films=films)

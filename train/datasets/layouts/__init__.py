@@ -11,11 +11,13 @@ from lmk.train.datasets.layouts import (
     lsp,
     mpii,
     table,
+    video,
     w300lp,
     zappos,
 )
 from lmk.train.datasets.layouts.listing import mismatch, told
 from lmk.train.datasets.layouts.table import open_table
+from lmk.train.datasets.layouts.video import USUAL_FILMS, FilmOptions, open_films
 
 # The first that recognises a folder reads it; CelebA's folder is MAFL's too, if that is asked for,
 # and `folder` recognises all.
@@ -33,6 +35,7 @@ _ALL = (
     zappos.LAYOUT,
     coco.LAYOUT,
     table.LAYOUT,
+    video.LAYOUT,
     folder.LAYOUT,
 )
 LAYOUTS = {layout.name: layout for layout in _ALL}
