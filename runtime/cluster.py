@@ -6,7 +6,9 @@ import contextlib
 import logging
 import math
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +64,8 @@ def joined_ray(
     address = os.environ.get("RAY_ADDRESS", "")
     try:
         _knock(address)
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        with sigterm_kept():
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except OSError as error:  # of which ConnectionError, Ray's own, is one
         raise UserError(
             f"RAY_ADDRESS: got {address or 'none'}, expected a cluster that answers ({error}); "
@@ -80,6 +83,17 @@ def joined_ray(
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def sigterm_kept() -> Iterator[None]:
+    """Leave SIGTERM as it was: `ray.init` takes it for good, and ends the program at once."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _knock(address: str) -> None:

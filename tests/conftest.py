@@ -17,7 +17,7 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
-from lmk.runtime.cluster import SETTINGS
+from lmk.runtime.cluster import SETTINGS, sigterm_kept
 
 # `make test` gives the same answer every time; `make explore` looks for new examples, and what it
 # finds is kept as an @example of the test.
@@ -108,7 +108,8 @@ def cluster():
             patched.setenv(name, value)
         for left in (2, 1, 0):
             try:
-                ray.init("local", log_to_driver=False, logging_level="ERROR", **options)
+                with sigterm_kept():
+                    ray.init("local", log_to_driver=False, logging_level="ERROR", **options)
                 break
             except Exception as error:
                 ray.shutdown()
