@@ -95,6 +95,14 @@ def started(monkeypatch):
     assert not alive
 
 
+@pytest.fixture(autouse=True)
+def signals_as_python_starts():
+    """Whatever nohup or a shell's background has set, or a library in an earlier test."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.fixture(scope="module")
 def cluster():
     """A Ray of two CPUs: it takes seconds to start, so there is one for all tests of a file.

@@ -108,17 +108,7 @@ def test_signals_that_end_a_program_do_so_in_order_and_then_at_once(name, again)
         assert said.strip() == "lmk: interrupted; what was finished is kept"
 
 
-@pytest.fixture
-def as_python_starts():
-    """The signals as a new process has them: a library may have changed them in an earlier test."""
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
-    yield
-    for number, handler in zip(numbers, before, strict=True):
-        signal.signal(number, handler)
-
-
-def test_signals_are_the_program_s_again_after_a_command(as_python_starts):
+def test_signals_are_the_program_s_again_after_a_command():
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)]
     with terminal.ends_in_order():
         assert signal.getsignal(signal.SIGTERM) not in before
@@ -126,7 +116,7 @@ def test_signals_are_the_program_s_again_after_a_command(as_python_starts):
 
 
 @pytest.mark.parametrize("on_ctrl_c", [signal.default_int_handler, signal.SIG_IGN])
-def test_what_is_to_be_done_takes_the_place_of_ctrl_c(as_python_starts, on_ctrl_c):
+def test_what_is_to_be_done_takes_the_place_of_ctrl_c(on_ctrl_c):
     done = []
     before = signal.signal(signal.SIGINT, on_ctrl_c)
     try:
