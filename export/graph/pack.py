@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from lmk.export.graph.typed import typed_graph
 from lmk.export.graph.verify import probe_crops, verify_randomised
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import check_output
-from lmk.runtime.model import Contract, Precision
+from lmk.runtime.model import Contract, Precision, contract_of
 from lmk.train.network import LandmarkNetwork, checkpoint, load_pack
 
 _PROBES = 8
@@ -61,19 +62,9 @@ def export_pack(
     onnx_model, drift = typed_graph(model, folded, single, crops, names, precision)
     drift["synthetic"] = synthetic
     drift["randomised"] = verify_randomised(model, filled)
-    contract = Contract(
-        category=header["category"],
-        num_landmarks=len(names),
-        input_size=network.input_size,
-        precision=precision,
-        core_sha256=header["core_sha256"],
-        pack_sha256=header["sha256"],
-        landmark_names=names,
-        crop_scale=header["crop_scale"],
-        drift=drift,
-        versions=checkpoint.versions(
-            "lmk-toolkit", "torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu"
-        ),
+    versions = checkpoint.versions(
+        "lmk-toolkit", "torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu"
     )
+    contract = replace(contract_of(header, precision, versions), drift=drift)
     write_onnx(onnx_model, contract, output)
     return contract

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import as_cell, atomic_path
 from lmk.runtime.outputs import colour
-from lmk.runtime.regions import PatchRegion, Region, Shown, parse_roi, survey_film
+from lmk.runtime.regions import Finding, PatchRegion, Region, Shown, parse_roi, survey_film
 from lmk.runtime.sources import open_source
 from lmk.runtime.terminal import Report
 
@@ -46,7 +46,8 @@ def find_in_film(
 
     way: "motion", what moves before a still camera; "auto", the same, but only where that is sure;
     "box", what `start` (as of `parse_roi`) gives in the first frame is followed. objects: how many
-    there are; None: as many as most frames show. boxes: CSV, see `write_boxes`. picture: PNG or
+    there are; None: as many as most frames show. boxes: CSV, see `write_boxes`; beside it a note
+    of how they were found, see `finding_of`. picture: PNG or
     JPEG; of motion written first, after some frames were looked at and whether or not it is sure,
     and once more when all are; `tell` is called with what was found in words. Raises UserError,
     with the cure.
@@ -63,6 +64,7 @@ def find_in_film(
             found.check()
         region = found.region()
     boxed, shown = write_boxes(region, spec, boxes, report)
+    Finding("box" if way == "box" else "motion", objects).write_beside(boxes)
     write_picture(shown, picture)
     return boxed
 

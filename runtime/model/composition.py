@@ -117,6 +117,7 @@ def contract_of(
         landmark_names=tuple(header["landmark_names"]),
         crop_scale=header["crop_scale"],
         versions=versions,
+        finding=header.get("finding"),
     )
 
 

@@ -40,6 +40,7 @@ _RULES = {
     "crop_scale": gate.CROP_SCALE,
     "drift": gate.TABLE,
     "versions": gate.TABLE,
+    "finding": gate.optional(gate.nullable(gate.FINDING)),
 }
 
 
@@ -58,6 +59,7 @@ class Contract:
     crop_scale: float = 1.0
     drift: dict[str, Any] = field(default_factory=dict)  # see export/graph/verify.py
     versions: dict[str, str] = field(default_factory=dict)  # libraries that made the file
+    finding: dict[str, Any] | None = None  # see regions.Finding; None: not known
     format: int = FORMAT_VERSION
 
     def to_metadata(self) -> dict[str, str]:
@@ -80,6 +82,8 @@ class Contract:
         for name in cls.__dataclass_fields__:
             key = _PREFIX + name
             if key not in metadata:
+                if name in _RULES and _RULES[name].optional:
+                    continue
                 raise UserError(
                     f"{source}: metadata key '{key}' is missing, expected a model made by "
                     f"`lmk export`; {_CURE}"

@@ -74,6 +74,22 @@ def rows_of(rule: Rule, words: str, least: int = 0) -> Rule:
     return Rule(words, holds)
 
 
+def table_of(words: str, **rules: Rule) -> Rule:
+    """A table with some of these entries and no other."""
+
+    def holds(value: Any) -> bool:
+        return isinstance(value, dict) and all(
+            name in rules and rules[name].holds(each) for name, each in value.items()
+        )
+
+    return Rule(words, holds)
+
+
+def nullable(rule: Rule) -> Rule:
+    """The same, or nothing."""
+    return Rule(f"{rule.words}, or null", lambda value: value is None or rule.holds(value))
+
+
 def optional(rule: Rule) -> Rule:
     """The same for a value that may be missing."""
     return Rule(rule.words, rule.holds, optional=True)
@@ -96,6 +112,14 @@ NAMES = rows_of(
 SIZE = whole(1, 4096)  # pixels, and channels
 COUNT = whole(1, _MOST)  # landmarks
 CROP_SCALE = number(0, 100)
+# Of `regions.Finding`.
+FINDING = table_of(
+    "how objects were found, of this version or an older one",
+    way=one_of("full", "motion", "box", "detector"),
+    objects=nullable(whole(1, _MOST)),
+    margin=number(0, 100),
+    detector=TEXT,
+)
 CAPABILITY = Rule(
     "such as 8.6", lambda value: isinstance(value, str) and bool(re.fullmatch(r"\d+\.\d", value))
 )

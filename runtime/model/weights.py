@@ -51,6 +51,7 @@ _RULES: dict[str, dict[str, gate.Rule]] = {
         "crop_scale": gate.CROP_SCALE,
         "landmark_names": gate.NAMES,
         "network": gate.TABLE,
+        "finding": gate.optional(gate.nullable(gate.FINDING)),
         "finished": gate.optional(gate.TRUTH),
         "probe": gate.optional(gate.TABLE),
         "sha256": gate.TEXT,

@@ -10,7 +10,7 @@ from lmk.cli import cli
 from lmk.runtime.detection import Frame
 from lmk.runtime.errors import UserError
 from lmk.runtime.find import find_in_film
-from lmk.runtime.regions import parse_roi
+from lmk.runtime.regions import Finding, finding_of, parse_roi
 
 
 @pytest.fixture
@@ -31,6 +31,7 @@ def test_boxes_can_be_given_back(film, tmp_path):
         [target] = region.targets(Frame("a film.mkv", n, 0.0, frames[n]))
         x, y, width, height = target.box
         assert abs(x + width / 2 - places[n][0]) < 2 and abs(y + height / 2 - places[n][1]) < 2
+    assert finding_of(boxes) == Finding("motion")
     with boxes.open() as file:
         assert {"source", "track", "heading"} <= set(next(csv.DictReader(file)))
     with Image.open(tmp_path / "out" / "a film-found.png") as picture:
@@ -57,6 +58,10 @@ def test_a_box_is_followed(film, tmp_path):
     boxes, picture = tmp_path / "b.csv", tmp_path / "p.png"
     found = find_in_film(path, boxes, picture, "box", f"{x - 20},{y - 20},40,40")
     assert found.frames == 60 and found.seen == {0: 60} and picture.exists()
+    assert finding_of(boxes) == Finding("box")
+    boxes.with_suffix(".json").write_text('{"way": "magic"}')
+    with pytest.raises(UserError, match="b.json: 'finding': got .*magic.*lmk find"):
+        finding_of(boxes)
     with boxes.open() as file:
         last = list(csv.DictReader(file))[-1]
     assert abs(float(last["x"]) + float(last["w"]) / 2 - places[-1][0]) < 12

@@ -1,9 +1,12 @@
 """Metadata: what is written is what is read."""
 
+from dataclasses import replace
+
 import pytest
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.model.contract import Contract, default_names
+from lmk.runtime.regions import Finding
 
 
 def _contract():
@@ -13,6 +16,15 @@ def _contract():
 
 def test_round_trip():
     assert Contract.from_metadata(_contract().to_metadata(), "f.onnx") == _contract()
+    found = replace(_contract(), finding=Finding("motion", 2).to_json())
+    read = Contract.from_metadata(found.to_metadata(), "f.onnx")
+    assert read == found and Finding.from_json(read.finding) == Finding("motion", 2)
+
+
+def test_files_of_before_say_less():
+    metadata = _contract().to_metadata()
+    del metadata["lmk.finding"]
+    assert Contract.from_metadata(metadata, "f.onnx") == _contract()
 
 
 @pytest.mark.parametrize(
@@ -27,6 +39,8 @@ def test_round_trip():
         ({"lmk.landmark_names": '["p0", "p\\n1"]'}, "'landmark_names': .*that can be printed"),
         ({"lmk.num_landmarks": "true"}, "'num_landmarks': got True, expected a whole number"),
         ({"lmk.drift": "[" * 100_000}, "'lmk.drift' is not JSON .maximum recursion depth"),
+        ({"lmk.finding": '{"way": "magic"}'}, "'finding': got .*'magic'.*, expected how objects"),
+        ({"lmk.finding": '{"sight": 1}'}, "'finding': got .*'sight': 1.*, expected how objects"),
         ({"lmk.input_size": '"128"'}, "'input_size': got '128', expected a whole number from 1"),
         ({"lmk.landmark_names": "null"}, "'landmark_names': got None, expected names that differ"),
         (
