@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import ExitStack
 from pathlib import Path
 
 from lmk.runtime.detection import Found
@@ -21,7 +22,7 @@ class Landmarker(Finder):
     def stream(
         self,
         source: Source | Path | str | int,
-        roi: str | Box | Region = "full",
+        roi: str | Box | Region = "auto",
         *,
         start: str | Box | None = None,
         objects: int | None = None,
@@ -53,7 +54,7 @@ class Landmarker(Finder):
                 objects,
                 Path(detector) if detector else None,
             )
-            region = RegionMaker(where, self)()
+            region: Region | RegionMaker = RegionMaker(where, self)
         elif start is None and objects is None and detector is None:
             region = roi
         else:
@@ -96,24 +97,23 @@ def _in_words(place: str | Box) -> str:
 def _stream(
     landmarker: Landmarker,
     source: Source | Path | str,
-    region: Region,
+    region: Region | RegionMaker,
     smoother: Smoother | None,
     batch_size: int,
     live: bool | None,
 ) -> Generator[Found, None, None]:
     """See `Landmarker.stream`; what it opens is opened when the first frame is asked for."""
-    opened = open_source(source) if isinstance(source, Path | str) else None
-    frames = opened or source
-    assert not isinstance(frames, Path | str)
-    live = frames.is_live if live is None else live
-    feed = Feed(frames, region, landmarker, batch_size, smoother, live)
-    try:
+    with ExitStack() as ends:
+        frames = source
+        if isinstance(frames, Path | str):
+            frames = ends.enter_context(open_source(frames))
+        live = frames.is_live if live is None else live
+        if isinstance(region, RegionMaker):
+            region = region(frames)
+        feed = Feed(frames, region, landmarker, batch_size, smoother, live)
+        ends.callback(feed.stop)
         feed.start()
         for _, found in follow([feed], landmarker, batch_size):
             yield from found
         if feed.error is not None:
             raise feed.error
-    finally:
-        feed.stop()
-        if opened is not None:
-            opened.close()

@@ -35,10 +35,10 @@ from lmk.runtime.pipeline import (
     detect_task,
     total,
 )
-from lmk.runtime.regions import RegionMaker, Where
+from lmk.runtime.regions import Finding, RegionMaker, Where
 from lmk.runtime.runners import device_words
 from lmk.runtime.sources import expand
-from lmk.runtime.terminal import FILE_PATH, CommaList, progress
+from lmk.runtime.terminal import FILE_PATH, CommaList, console, progress
 
 SOME_FAILED = 3  # exit code: results are there, but not of everything
 _HELP = """Find landmarks in images, folders, videos, cameras and streams.
@@ -64,12 +64,14 @@ _OPTIONS: list[Callable[[Any], Any]] = [
     ),
     click.option(
         "--roi",
-        default="full",
+        default="auto",
         show_default=True,
-        help="Where the object is: full, center, x,y,w,h, a CSV, or track: follow it.",
+        help="Where the object is: full, center, x,y,w,h, a CSV; motion: what moves before a still "
+        "camera; track: follow it by its landmarks, box: by its looks. auto: in films as in "
+        "those that the model was learnt from, else full.",
     ),
-    click.option("--start", help="With --roi track: its place in the first frame, x,y,w,h or CSV."),
-    click.option("--objects", type=click.IntRange(min=1), help="At most that many; default 1."),
+    click.option("--start", help="With --roi track or box: its place in the first frame, or CSV."),
+    click.option("--objects", type=click.IntRange(min=1), help="At most that many."),
     click.option("--detector", type=FILE_PATH, help="An ONNX box detector (YOLO-style output)."),
     click.option("--detector-class", help="Name or number of the class that is wanted."),
     click.option("--detector-score", type=click.FloatRange(0, 1), default=0.25, show_default=True),
@@ -154,6 +156,7 @@ def detect_command(sources: tuple[str, ...], **options: Any) -> int:
     with load(
         model, options["device"], options["threads"], options["engine"], side_by_side
     ) as landmarker:
+        _tell_where(wanted, landmarker.contract)
         todo = _unfinished(pairs, wanted, landmarker.contract)
         if len(specs) > 1:
             return _detect_many(todo, landmarker, wanted, options["streams"])
@@ -170,6 +173,13 @@ def _unfinished(
     if len(todo) < len(pairs):
         click.echo(f"finished already: {len(pairs) - len(todo)} of {len(pairs)}", err=True)
     return todo
+
+
+def _tell_where(wanted: Wanted, contract: Contract) -> None:
+    """Say what auto stands for with this model, if it is not the whole frame."""
+    where = wanted.where.resolved(Finding.from_json(contract.finding))
+    if wanted.where.roi == "auto" and where.roi != "full":
+        console().print(f"roi: {where.roi} in films, as the model was learnt; --roi says otherwise")
 
 
 def _check_live(specs: Sequence[Spec], options: dict[str, Any]) -> None:
@@ -249,7 +259,9 @@ def _detect_on_ray(
         raise UserError("--live: got it with --on ray, expected one of them; leave the other out")
     engine = str(options["engine"]) if options["engine"] else None
     loaded = Model(str(model), options["device"], options["threads"], engine)
-    todo = _unfinished(pairs, wanted, contract_of_model(loaded)) if wanted.resume else pairs
+    contract = contract_of_model(loaded)
+    _tell_where(wanted, contract)
+    todo = _unfinished(pairs, wanted, contract) if wanted.resume else pairs
     outcomes = []
     started = time.perf_counter()
     try:

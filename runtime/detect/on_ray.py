@@ -180,7 +180,12 @@ def _plan(
 def _splittable(spec: Spec, wanted: Wanted) -> ImageSource | None:
     """The images that `spec` stands for, if what is found in each depends on no other."""
     where = wanted.where
-    alone = where.roi != "track" and where.detector is None and wanted.smooth is None
+    alone = (
+        where.roi not in ("track", "box")
+        and where.start is None
+        and where.detector is None
+        and wanted.smooth is None
+    )
     if not alone or wanted.formats != ("parquet",) or not isinstance(spec, str):
         return None
     if not (Path(spec).is_dir() or glob.has_magic(spec)) or Path(spec).is_file() or "://" in spec:

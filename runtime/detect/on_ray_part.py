@@ -128,7 +128,8 @@ class Worker:
         wanted = replace(self._wanted, resume=True) if again else self._wanted
         if part.images:
             sink = ParquetSink(part.file, landmarker.names)
-            task = Task(SomeImages(part), regions(), [sink])
+            source = SomeImages(part)
+            task = Task(source, regions(source), [sink])
         else:
             task = opener(part.spec, Path(part.folder), landmarker, wanted, regions)()
         with task.source as source:

@@ -19,7 +19,7 @@ from lmk.runtime.model import Contract, workspace
 from lmk.runtime.outputs import Style, make_sinks, output_files
 from lmk.runtime.owner import RECORD, Owned, check_same, journal_of, listing
 from lmk.runtime.pipeline import Journal, Smoother, Task, read_record
-from lmk.runtime.regions import RegionMaker, Where
+from lmk.runtime.regions import Finding, RegionMaker, Where
 from lmk.runtime.sources import ImageSource, Source, find_medium, open_source
 
 
@@ -156,7 +156,7 @@ def make_task(
     Raises UserError when another run has the folder, and when results or an interrupted run are
     there already and neither `force` nor `resume` says what is to become of them.
     """
-    region = regions()
+    region = regions(source)
     smoother = Smoother(*wanted.smooth) if wanted.smooth else None
     force = wanted.force or wanted.resume
     contract = landmarker.contract
@@ -230,7 +230,12 @@ def made_of(spec: Source | Spec, wanted: Wanted, contract: Contract) -> dict[str
     options = asdict(wanted)
     for name in ("force", "resume", "batch", "formats"):
         del options[name]
-    options |= options.pop("where") | options.pop("style")
+    finding = Finding.from_json(contract.finding)
+    where = wanted.where.resolved(finding)
+    if where.roi == "motion" and finding and finding.way == "motion":
+        options["margin"] = finding.margin
+    options |= asdict(where) | options.pop("style")
+    del options["where"]
     for name, value in options.items():
         named = isinstance(value, str | Path) and Path(value).is_file()
         options[name] = listing([Path(value)]) if named else str(value)

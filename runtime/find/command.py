@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from lmk.runtime.errors import UserError
 from lmk.runtime.files import check_output
 from lmk.runtime.model import workspace
 from lmk.runtime.terminal import FILE_PATH, progress
@@ -16,12 +17,16 @@ from lmk.runtime.terminal import FILE_PATH, progress
 @click.option(
     "--find",
     "way",
-    type=click.Choice(["auto", "motion", "box"]),
+    type=click.Choice(["auto", "motion", "box", "detector"]),
     default="auto",
     show_default=True,
-    help="How: motion before a still camera, or a box that is followed; auto: motion, if sure.",
+    help="How: motion before a still camera, a box that is followed, or a detector; auto: the "
+    "detector if there is one, else motion, if sure.",
 )
 @click.option("--start", help="With --find box: its place in the first frame, x,y,w,h or a CSV.")
+@click.option("--detector", type=FILE_PATH, help="An ONNX box detector (YOLO-style output).")
+@click.option("--detector-class", help="Name or number of the class that is wanted.")
+@click.option("--detector-score", type=click.FloatRange(0, 1), default=0.25, show_default=True)
 @click.option("--objects", type=click.IntRange(min=1), help="How many; default: as it looks.")
 @click.option("--output", type=FILE_PATH, help="Folder of results; default: runs.")
 @click.option("--force", is_flag=True, help="Overwrite earlier results.")
@@ -30,13 +35,25 @@ def find_command(
     way: str,
     start: str | None,
     objects: int | None,
+    detector: Path | None,
+    detector_class: str | None,
+    detector_score: float,
     output: Path | None,
     force: bool,
 ) -> None:
     """Find what moves in films, without a model: boxes for --roi and a picture to judge by."""
     from lmk.runtime.find import find_in_film
+    from lmk.runtime.regions import BoxDetector
     from lmk.runtime.sources import expand
 
+    if (way == "detector") > bool(detector) or way in ("motion", "box") and detector:
+        raise UserError(
+            f"find: got {way} and {detector or 'no --detector'}, expected them together"
+        )
+    found_by = None
+    if detector:
+        classes = [name for name in (detector_class or "").split(",") if name]
+        found_by = BoxDetector(detector, classes, detector_score, max_objects=objects)
     for spec in expand(films):
         name = Path(spec).stem
         folder = output or workspace.RUNS
@@ -44,7 +61,7 @@ def find_command(
         check_output(boxes, force)
         with progress(f"following in {name}") as report:
             boxed = find_in_film(
-                spec, boxes, picture, way, start, objects, lambda words: click.echo(words), report
+                spec, boxes, picture, way, start, objects, click.echo, report, found_by
             )
         for track, seen in boxed.seen.items():
             click.echo(f"object {track}: in {seen / boxed.frames:.1%} of {boxed.frames} frames")

@@ -15,7 +15,16 @@ from PIL import Image, ImageDraw
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import as_cell, atomic_path
 from lmk.runtime.outputs import colour
-from lmk.runtime.regions import Finding, PatchRegion, Region, Shown, parse_roi, survey_film
+from lmk.runtime.regions import (
+    BoxDetector,
+    DetectorRegion,
+    Finding,
+    PatchRegion,
+    Region,
+    Shown,
+    parse_roi,
+    survey_film,
+)
 from lmk.runtime.sources import open_source
 from lmk.runtime.terminal import Report
 
@@ -41,21 +50,27 @@ def find_in_film(
     objects: int | None = None,
     tell: Callable[[str], None] = lambda words: None,
     report: Report = lambda done, of: None,
+    detector: BoxDetector | None = None,
 ) -> Boxed:
     """Find the objects of a film without a model; write their boxes in every frame, and a picture.
 
     way: "motion", what moves before a still camera; "auto", the same, but only where that is sure;
-    "box", what `start` (as of `parse_roi`) gives in the first frame is followed. objects: how many
+    "box", what `start` (as of `parse_roi`) gives in the first frame is followed. With a `detector`
+    its boxes are taken, whatever the way. objects: how many
     there are; None: as many as most frames show. boxes: CSV, see `write_boxes`; beside it a note
     of how they were found, see `finding_of`. picture: PNG or
     JPEG; of motion written first, after some frames were looked at and whether or not it is sure,
     and once more when all are; `tell` is called with what was found in words. Raises UserError,
     with the cure.
     """
-    if way == "box":
+    finding = Finding("box" if way == "box" else "motion", objects)
+    if detector is not None:
+        finding = Finding("detector", objects, detector=detector.path.name)
+        region: Region = DetectorRegion(detector)
+    elif way == "box":
         if start is None:
             raise UserError("find: got box without a start, expected its place, x,y,w,h or a CSV")
-        region: Region = PatchRegion(parse_roi(start))
+        region = PatchRegion(parse_roi(start))
     else:
         found = survey_film(spec, objects)
         write_picture(found.shown(), picture)
@@ -64,7 +79,7 @@ def find_in_film(
             found.check()
         region = found.region()
     boxed, shown = write_boxes(region, spec, boxes, report)
-    Finding("box" if way == "box" else "motion", objects).write_beside(boxes)
+    finding.write_beside(boxes)
     write_picture(shown, picture)
     return boxed
 

@@ -1,6 +1,7 @@
 """Frame -> where its objects are."""
 
 from lmk.runtime.regions.choose import RegionMaker, Where
+from lmk.runtime.regions.detector import BoxDetector, DetectorRegion
 from lmk.runtime.regions.finding import WAYS, Finding, Way, finding_of
 from lmk.runtime.regions.fixed import Boxes, parse_roi, read_boxes
 from lmk.runtime.regions.moving import Blob, MovingObjects

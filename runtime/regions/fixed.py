@@ -49,7 +49,7 @@ def parse_roi(text: str) -> Boxes:
         x, y, width, height = (float(part) for part in text.split(","))
     except ValueError:
         raise UserError(
-            f"roi: got '{text}', expected full, center, track, x,y,w,h or a .csv"
+            f"roi: got '{text}', expected auto, full, center, motion, track, box, x,y,w,h or a .csv"
         ) from None
     if not (width > 0 and height > 0 and np.isfinite([x, y, width, height]).all()):
         raise UserError(f"roi: got {text}, expected finite x,y,w,h with a width and height above 0")

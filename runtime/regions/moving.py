@@ -80,10 +80,9 @@ class Follow:
     unseen_s: float = 0.0
     pixels: NDArray[np.float64] | None = field(default=None, repr=False)  # in the last frame
 
-    @property
-    def box(self) -> Box:
-        """The square about it."""
-        side = MARGIN * self.length
+    def box(self, margin: float) -> Box:
+        """The square about it, of `margin` times its length."""
+        side = margin * self.length
         return (self.x - side / 2, self.y - side / 2, side, side)
 
     def predict(self, step_s: float) -> None:
@@ -122,14 +121,14 @@ class Follow:
 class MovingObjects(Region):
     """Follows what does not belong to the background, by its place; no landmarks are needed.
 
-    Boxes are square, about the objects without their thin parts, and as steady as those are in
-    size. Of objects that touch the pixels are shared out by where each was and how it lay. One that
-    is not seen for half a second is lost; the next to turn up has the number of the lost one that
-    is nearest, so that there are never more numbers than objects.
+    Boxes are square, of `margin` times the length of the objects without their thin parts, and as
+    steady as those are in size. Of objects that touch the pixels are shared out by where each was
+    and how it lay. One that is not seen for half a second is lost; the next to turn up has the
+    number of the lost one that is nearest, so that there are never more numbers than objects.
     """
 
-    def __init__(self, background: Background, usual: Usual) -> None:
-        self._background, self._usual = background, usual
+    def __init__(self, background: Background, usual: Usual, margin: float = MARGIN) -> None:
+        self._background, self._usual, self._margin = background, usual, margin
         # What is much thinner than an object, a tail, say, is no part of its body.
         self.opening = max(3, round(_THIN * usual.width / background.shrink) | 1)  # shrunk pixels
         self._objects: list[Follow] = []
@@ -138,7 +137,8 @@ class MovingObjects(Region):
 
     def targets(self, frame: Frame) -> Sequence[Target]:
         """See `Region.targets`."""
-        return [Target(each.box, each.number, each.heading) for each in self.look(frame)]
+        found = self.look(frame)
+        return [Target(each.box(self._margin), each.number, each.heading) for each in found]
 
     def look(self, frame: Frame) -> Sequence[Follow]:
         """The objects in the next frame, by number; only with those seen in it go pixels."""

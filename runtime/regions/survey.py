@@ -62,9 +62,9 @@ class Survey:
             f"a still camera{views}, in {len(self.looks)} frames of it"
         )
 
-    def region(self) -> MovingObjects:
+    def region(self, margin: float = MARGIN) -> MovingObjects:
         """What follows the objects through the film, from its first frame on."""
-        return MovingObjects(self.background, self.usual)
+        return MovingObjects(self.background, self.usual, margin)
 
     def check(self) -> None:
         """Raises UserError with the cure when it is not sure what moves."""

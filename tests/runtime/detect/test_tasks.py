@@ -3,18 +3,22 @@
 import csv
 import json
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import lmk
 from lmk.runtime.detect import tasks
 from lmk.runtime.detect.tasks import Wanted, folders_of, grouped, is_finished, opener
 from lmk.runtime.errors import UserError
+from lmk.runtime.find import find_in_film
 from lmk.runtime.pipeline import feed
 from lmk.runtime.pipeline.run import detect_all, detect_task
 from lmk.runtime.pipeline.summary import Interrupted, total
-from lmk.runtime.regions.choose import RegionMaker, Where
+from lmk.runtime.regions import Finding, PatchRegion, RegionMaker, Tracker, Where
+from lmk.runtime.sources import open_source
 
 CSV = Wanted(formats=("csv",))
 
@@ -242,7 +246,9 @@ def test_no_password_in_messages():
 @pytest.mark.parametrize(
     ("where", "complaint"),
     [
-        (Where("center", start="1,2,3,4"), "start: .*--roi track only"),
+        (Where("center", start="1,2,3,4"), "start: .*--roi track or box only"),
+        (Where("box"), "roi: got box without its place.*--start"),
+        (Where("motion", detector="d.onnx"), "roi: got motion and a detector"),
         (Where("nowhere"), "roi: got 'nowhere'"),
         (Where("track", start="nowhere"), "roi: got 'nowhere'"),
         (Where(objects=3), "objects: got 3"),
@@ -255,6 +261,77 @@ def test_words_that_do_not_go_together(landmarker, where, complaint):
     with pytest.raises(UserError, match=complaint) as caught:
         RegionMaker(where, landmarker)
     assert "\n" not in str(caught.value)
+
+
+def _detected(film, folder, model, wanted):
+    """The rows of `film`, by a model."""
+    with lmk.load(model, threads=1) as landmarker:
+        [(_, open_task)] = _tasks([str(film)], [folder], landmarker, wanted)
+        detect_task(open_task(), landmarker, 4)
+    return _rows(folder)
+
+
+def test_a_film_is_looked_at_as_those_that_were_learnt_from(
+    tmp_path, make_model, write_video, drawn
+):
+    frames, _ = drawn.one(60)
+    film = write_video(tmp_path / "film.mkv", frames, codec="ffv1", pix_fmt="bgr0")
+    find_in_film(film, tmp_path / "boxes.csv", tmp_path / "found.png")
+    given = replace(CSV, where=Where(str(tmp_path / "boxes.csv")))
+    expected = _detected(film, tmp_path / "given", make_model(), given)
+    motion = make_model(finding=Finding("motion").to_json())
+    found = _detected(film, tmp_path / "found", motion, CSV)
+    assert len(found) == len(expected) == 60
+    for row, other in zip(found, expected, strict=True):  # boxes.csv has two digits
+        for name in ("box_x", "box_y", "box_w", "box_h", "red_x", "blue_y"):
+            assert float(row[name]) == pytest.approx(float(other[name]), abs=0.02)
+    wider = make_model(finding=Finding("motion", margin=2.5).to_json())
+    widths = [float(row["box_w"]) for row in _detected(film, tmp_path / "wide", wider, CSV)]
+    assert widths == pytest.approx([2 * float(row["box_w"]) for row in found], abs=0.02)
+    whole = _detected(film, tmp_path / "whole", motion, replace(CSV, where=Where("full")))
+    assert {row["box_w"] for row in whole} == {"240"}
+
+
+def test_a_film_goes_on_by_motion_where_it_was(tmp_path, make_model, write_video, drawn):
+    frames, _ = drawn.one(40)
+    film = write_video(tmp_path / "film.mkv", frames * 15, codec="ffv1", pix_fmt="bgr0")
+    model = make_model(finding=Finding("motion").to_json())
+    whole = _detected(film, tmp_path / "whole", model, CSV)
+
+    def stop(done):
+        if done >= 540:  # past the first place where it can go on
+            raise KeyboardInterrupt
+
+    with lmk.load(model, threads=1) as landmarker:
+        [(_, open_task)] = _tasks([str(film)], [tmp_path / "parts"], landmarker, CSV)
+        with pytest.raises(Interrupted):
+            detect_task(open_task(), landmarker, 4, stop)
+    assert _detected(film, tmp_path / "parts", model, replace(CSV, resume=True)) == whole
+
+
+def test_what_cannot_be_found_as_it_was_learnt_says_what_to_give(
+    tmp_path, make_model, landmarker, blob_video, blob_image, write_video, drawn
+):
+    detector = make_model(finding=Finding("detector", detector="yolo.onnx").to_json())
+    with (
+        lmk.load(detector, threads=1) as loaded,
+        pytest.raises(UserError, match="boxes of the detector 'yolo.onnx'.*--detector"),
+    ):
+        RegionMaker(Where(), loaded)
+    motion = make_model(finding=Finding("motion").to_json())
+    still = [drawn.frame(drawn.floor(), [], seed=n) for n in range(20)]
+    film = write_video(tmp_path / "still.mkv", still, codec="ffv1", pix_fmt="bgr0")
+    with pytest.raises(UserError, match="still.mkv: got nothing that moves.*--roi boxes.csv"):
+        _detected(film, tmp_path / "still", motion, CSV)
+    Image.fromarray(blob_image(48, 64, 30, 24)).save(tmp_path / "a.png")
+    [row] = _detected(tmp_path / "a.png", tmp_path / "image", motion, CSV)
+    assert row["box_w"] == "64"  # an image is whole
+    with pytest.raises(UserError, match="got no film in a file.*--roi track"):
+        _detected(tmp_path / "a.png", tmp_path / "b", motion, replace(CSV, where=Where("motion")))
+    box = make_model(finding=Finding("box").to_json())
+    with lmk.load(box, threads=1) as loaded, open_source(film) as source:
+        assert isinstance(RegionMaker(Where(), loaded)(source), Tracker)
+        assert isinstance(RegionMaker(Where("box", "1,1,9,9"), loaded)(source), PatchRegion)
 
 
 def test_live_drops_what_comes_too_fast_and_says_how_many(tmp_path, blob_video, landmarker):
