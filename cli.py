@@ -11,7 +11,7 @@ import click
 
 from lmk import __version__
 from lmk.benchmarks.commands import bench_command, demo_command, reproduce_command
-from lmk.export.commands import export_command, name_command
+from lmk.export.commands import discover_command, export_command, name_command
 from lmk.runtime.commands import doctor_command, info_command
 from lmk.runtime.detect.command import detect_command
 from lmk.runtime.errors import without_passwords
@@ -39,6 +39,7 @@ def cli(debug: bool) -> None:
 
 
 for _command in (
+    discover_command,
     train_core_command,
     adapt_command,
     evaluate_command,

@@ -1,10 +1,11 @@
-"""The commands that ship: export, name."""
+"""The commands that ship: export, name, discover."""
 
 from __future__ import annotations
 
 import math
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,20 @@ import click
 from lmk.export.engine import LIBRARIES, Cached, EngineOptions, engine_options, make_options, shares
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import check_output
-from lmk.runtime.model import PRECISIONS, Precision, is_composed, read_header, read_model, workspace
+from lmk.runtime.model import (
+    PRECISIONS,
+    Precision,
+    check_kind,
+    is_composed,
+    read_header,
+    read_model,
+    workspace,
+)
+from lmk.runtime.sources import expand
 from lmk.runtime.terminal import FILE_PATH, console, progress
+from lmk.train.config import AdaptConfig
+from lmk.train.datasets import FilmOptions
+from lmk.train.options import Duration, make_config
 
 _MB = 1e6
 
@@ -165,6 +178,73 @@ def name_command(
         contract = export_pack(output, core, onnx, seen.crops, force=True)
         click.echo(f"verified: {_outcome(contract.drift)}", err=True)
         click.echo(onnx)
+
+
+@click.command("discover")
+@click.argument("films", nargs=-1, required=True)
+@click.option(
+    "--time-budget",
+    "minutes",
+    type=Duration(),
+    help="For all of it; adaptation gets what finding and detection leave.  [default: without a "
+    "GPU 20m]",
+)
+@click.option("--steps", type=click.IntRange(min=1), help="Of adaptation, in the place of a time.")
+@click.option(
+    "--find",
+    type=click.Choice(["auto", "motion", "box"]),
+    default="auto",
+    show_default=True,
+    help="How objects are found, as of `lmk find`.",
+)
+@click.option("--start", help="With --find box: its place in the first frame, x,y,w,h or a CSV.")
+@click.option("--objects", type=click.IntRange(min=1), help="How many; default: as it looks.")
+@click.option(
+    "--frames",
+    type=click.IntRange(min=1),
+    default=FilmOptions.frames,
+    show_default=True,
+    help="Learn from at most so many.",
+)
+@click.option("--landmarks", type=int, help="How many to discover.  [default: 10]")
+@click.option("--core", type=FILE_PATH, help="Default: the newest in runs/, else the one shipped.")
+@click.option(
+    "--output", type=FILE_PATH, help="The pack; all else is beside it.  [default: runs/FILM]"
+)
+@click.option("--device", help="auto, cpu, cuda, cuda:1, …")
+@click.option("--threads", type=int, help="CPU threads; default: all cores.")
+@click.option("--resume", is_flag=True, help="Go on; what is finished is not done again.")
+@click.option("--force", is_flag=True, help="Overwrite earlier results.")
+def discover_command(
+    films: tuple[str, ...],
+    find: str,
+    start: str | None,
+    objects: int | None,
+    frames: int,
+    force: bool,
+    **o: Any,
+) -> None:
+    """From films to landmarks: find what moves, adapt to it, judge, export, and draw it all.
+
+    Ends with the pictures to look at. Several films of one kind of object make one pack.
+    """
+    from lmk.export.discovery import Search, discover
+
+    paths = [Path(film) for film in expand(films)]
+    o["core"] = workspace.pick(o["core"], "core")
+    first = workspace.RUNS / f"{paths[0].stem}.safetensors"
+    config = make_config(AdaptConfig, o, output=first)
+    header = read_header(config.core)
+    check_kind(config.core, header, "core")
+    config = replace(config, input_size=header["network"]["input_size"])
+    made = discover(paths, config, Search(find, start, objects, frames), force)
+    click.echo("\n".join(map(str, made.pictures)))
+    screen = console()
+    screen.print("look at these; then, for other films of such an object:")
+    screen.print(f"  lmk find OTHER.mp4 && lmk detect OTHER.mp4 --model {made.onnx} \\")
+    screen.print("    --roi runs/OTHER-boxes.csv")
+    screen.print("for points of your own, from a few pictures:")
+    screen.print(f"  lmk name {made.pack} --annotations points.csv")
 
 
 def _export(

@@ -40,7 +40,7 @@ lmk.train.core lmk.train.judge.*
 lmk.train.adapting.*
 lmk.train.commands
 lmk.export.graph.*
-lmk.export.engine.* lmk.export.triton
+lmk.export.engine.* lmk.export.triton lmk.export.discovery
 lmk.export.commands
 lmk.benchmarks.*
 lmk.cli

@@ -27,7 +27,8 @@ def film_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option(
         "--boxes",
         type=FILE_PATH,
-        help="Of films: where the objects are, by `lmk find`; default: runs/FILM-boxes.csv.",
+        help="Of films: where the objects are, a CSV, or a folder of FILM-boxes.csv as `lmk find` "
+        "leaves them; default: runs.",
     )
     @functools.wraps(command)
     def with_films(frames: int, boxes: Path | None, **others: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -73,13 +73,31 @@ def clip(
     the box of the object (x, y, width, height), edges as in `lmk.runtime.images`.
     """
     _check(category, num_frames, seed)
-    path = _Path.draw(_rng(category, seed, 0, stream=2), size)
+    path = _Path.draw(_rng(category, seed, 0, stream=2), size, 0.32)
+    yield from _animated(category, seed, size, map(path.at, range(num_frames)), path.scale)
+
+
+def walk(
+    category: str, num_frames: int, seed: int = 0, size: tuple[int, int] = (240, 320)
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32], Box]]:
+    """As `clip`, but small in the frame and head first, wherever its way turns."""
+    _check(category, num_frames, seed)
+    path = _Path.draw(_rng(category, seed, 0, stream=2), size, 0.11)
+    yield from _animated(category, seed, size, map(path.ahead, range(num_frames)), path.scale)
+
+
+def _animated(
+    category: str,
+    seed: int,
+    size: tuple[int, int],
+    path: Iterable[tuple[Array, float, Array]],
+    scale: float,
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32], Box]]:
     scenery = _rng(category, seed, 0, stream=3)
     behind, gains = background(scenery, size), lighting(scenery, size)
-    for frame in range(num_frames):
-        motion, tilt, centre = path.at(frame)
+    for motion, tilt, centre in path:
         figure = FIGURES[category](_rng(category, seed, 0, stream=4), motion)
-        sketch = figure.moved(path.scale * rotation(tilt), centre)
+        sketch = figure.moved(scale * rotation(tilt), centre)
         yield paint(sketch, behind, gains), _points(sketch), _box(sketch)
 
 
@@ -94,9 +112,10 @@ class _Path:
     speeds: Array  # radians a frame
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, size: tuple[int, int]) -> _Path:
+    def draw(cls, rng: np.random.Generator, size: tuple[int, int], share: float) -> _Path:
+        """share: object units, of the frame's shorter side."""
         width_height = np.array(size[::-1], float)
-        scale = 0.32 * min(size)
+        scale = share * min(size)
         reach = width_height / 2 - MAX_RADIUS * scale
         phases = rng.uniform(0, 2 * np.pi, NUM_MOTIONS + 3)
         speeds = 2 * np.pi / rng.uniform(70, 120, NUM_MOTIONS + 3)
@@ -108,6 +127,12 @@ class _Path:
         waves = np.sin(self.phases + self.speeds * frame)
         place = self.middle + self.reach * waves[NUM_MOTIONS + 1 :]
         return waves[:NUM_MOTIONS] * 0.9, 0.6 * MAX_TILT * float(waves[NUM_MOTIONS]), place
+
+    def ahead(self, frame: int) -> tuple[Array, float, Array]:
+        """The same, with the head, which is up in a figure, where its place goes."""
+        motion, _, centre = self.at(frame)
+        x, y = self.at(frame + 1)[2] - centre
+        return motion, float(np.arctan2(y, x)) + np.pi / 2, centre
 
 
 def _check(category: str, count: int = 1, seed: int = 0) -> None:

@@ -53,7 +53,7 @@ class FilmOptions:
     """What of films is learnt from."""
 
     frames: int = FRAMES  # at most so many, of all films together
-    boxes: Path | None = None  # of their objects, as `lmk find` writes them
+    boxes: Path | None = None  # of their objects, a CSV or where `lmk find` has left FILM-boxes.csv
 
 
 USUAL_FILMS = FilmOptions()
@@ -70,18 +70,21 @@ class _Choice:
 def open_films(root: Path, options: FilmOptions = USUAL_FILMS) -> Dataset:
     """Chosen frames of the films that `root` is, matches or holds, and all images beside them.
 
-    Boxes are those of `options`, else those that `lmk find` has left in runs/ for a film of that
-    name. The budget is shared evenly by the films. Films that cannot be read or, with boxes given,
-    have none are told in `problems`. Raises UserError when nothing is left, a line on why.
+    Boxes are those of the file in `options`, else those that `lmk find` has left for a film of that
+    name, in the folder there or in runs/. The budget is shared evenly by the films. Films that
+    cannot be read or, with boxes given, have none are told in `problems`. Raises UserError when
+    nothing is left, a line on why.
     """
     films, images, unread = _contents(root)
     base = root if root.is_dir() else Path(os.path.commonpath([p.parent for p in films + images]))
-    given = read_boxes(options.boxes) if options.boxes else None
+    folder = options.boxes if options.boxes and options.boxes.is_dir() else workspace.RUNS
+    file = options.boxes if folder is not options.boxes else None
+    given = read_boxes(file) if file else None
     samples, sources, troubles, unboxed = [], [], dict[str, tuple[int, str]](), []
     for number, film in enumerate(films):
         name = printable(str(film.relative_to(base)))
-        left = workspace.RUNS / f"{film.stem}-boxes.csv"
-        boxes = options.boxes or (left if left.is_file() else None)
+        left = folder / f"{film.stem}-boxes.csv"
+        boxes = file or (left if left.is_file() else None)
         share = options.frames * (number + 1) // len(films) - options.frames * number // len(films)
         try:
             where = given or (read_boxes(boxes) if boxes else None)

@@ -1,0 +1,180 @@
+"""Films -> landmarks in one go: found, adapted to, judged, exported, drawn; each part only once."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from lmk.export.graph import export_pack
+from lmk.runtime.detect.report import print_summary
+from lmk.runtime.detect.tasks import Wanted, is_finished, opener
+from lmk.runtime.errors import UserError
+from lmk.runtime.files import check_output, read_text, write_bytes
+from lmk.runtime.find import find_in_film
+from lmk.runtime.landmarker import load
+from lmk.runtime.model import read_model
+from lmk.runtime.owner import beside, check_same, listing
+from lmk.runtime.pipeline import detect_task
+from lmk.runtime.regions import RegionMaker, Where
+from lmk.runtime.terminal import console, progress
+from lmk.train import adapting
+from lmk.train.config import AdaptConfig, EvaluateConfig
+from lmk.train.datasets import FilmOptions
+from lmk.train.judge import write_report
+from lmk.train.loop import training_set
+from lmk.train.network import load_pack
+
+_PARTS = ("finding", "adaptation", "report", "export", "detection")
+_LAST_PARTS_S = 40.0  # that report and export take; detection takes about as long as finding
+_LEAST_SHARE = 0.5  # of the budget is for adaptation, however long the rest takes
+_JUDGED = EvaluateConfig(images=100)
+
+
+@dataclass(frozen=True)
+class Search:
+    """How objects are found, see `find_in_film`, and of how many frames is learnt."""
+
+    find: str = "auto"
+    start: str | None = None
+    objects: int | None = None
+    frames: int = FilmOptions.frames
+
+
+@dataclass(frozen=True)
+class Discovered:
+    """What `discover` has written."""
+
+    pack: Path
+    onnx: Path
+    pictures: tuple[Path, ...]  # to look at: what was found, the page that judges, overlays
+
+
+def discover(
+    films: Sequence[Path], config: AdaptConfig, search: Search, force: bool = False
+) -> Discovered:
+    """Learn landmarks of what moves in `films`.
+
+    Everything is written beside the pack, `config.output`: FILM-boxes.csv and FILM-found.png of
+    each film, a page that judges the landmarks, the ONNX file, and what that finds in
+    FILM-landmarks. `config.minutes` are for all of it. With `config.resume` what is finished is
+    left alone and what was begun is gone on with. Raises UserError, as for a film in which it is
+    not sure what moves, and KeyboardInterrupt, with everything saved.
+    """
+    pack, folder = config.output, config.output.parent
+    if len({film.stem for film in films}) < len(films):
+        raise UserError("discover: got films of one name, expected different ones; rename some")
+    seconds = _found_before(pack, films, search) if config.resume else {}
+    if not config.resume:
+        for path in (pack, *(folder / f"{film.stem}-boxes.csv" for film in films)):
+            check_output(path, force)
+    for film in films:
+        if film.stem not in seconds:
+            seconds[film.stem] = _find(film, folder, search)
+            _keep(pack, films, search, seconds)
+        else:
+            _say("finding", f"{film.name} before")
+
+    if config.minutes:
+        rest = (2 * sum(seconds.values()) + _LAST_PARTS_S) / 60
+        share = max(config.minutes - rest, _LEAST_SHARE * config.minutes)
+        config = replace(config, minutes=share)
+    wanted = FilmOptions(max(1, search.frames // len(films)), folder)
+    data = training_set(tuple(map(str, films)), "video", "image", config, wanted)
+    is_new = not (config.resume and adapting.is_finished(pack))
+    if is_new:
+        goes_on = config.resume and adapting.has_begun(pack)
+        _say("adaptation", f"{len(data.names)} crops of {data.name}")
+        adapting.adapt(replace(config, resume=goes_on, report=False), data)
+    else:
+        _say("adaptation", f"{pack} before")
+
+    model, header = load_pack(pack, config.core)
+    page, onnx = pack.with_suffix(".html"), pack.with_suffix(".onnx")
+    if is_new or not page.exists():
+        judged = write_report(page, model, header, data, _JUDGED, num_views=2)
+        _say("report", judged.summary)
+    else:
+        _say("report", f"{page} before")
+    if is_new or not onnx.exists() or read_model(onnx)[1].pack_sha256 != header["sha256"]:
+        crops = data.central_crops(16, model.config.input_size)
+        contract = export_pack(pack, config.core, onnx, crops, force=True)
+        _say("export", f"eager = ONNX Runtime within {contract.drift['max_px']:.1e} px")
+    else:
+        _say("export", f"{onnx} before")
+    overlays = [_detect(film, folder, onnx, config.threads, is_new) for film in films]
+    found = [folder / f"{film.stem}-found.png" for film in films]
+    return Discovered(pack, onnx, (*found, page, *overlays))
+
+
+def _say(part: str, words: str) -> None:
+    console().print(f"{_PARTS.index(part) + 1}/{len(_PARTS)} {part}: {words}")
+
+
+def _find(film: Path, folder: Path, search: Search) -> float:
+    """Write boxes and a picture; how many seconds that took."""
+    boxes, picture = folder / f"{film.stem}-boxes.csv", folder / f"{film.stem}-found.png"
+    started = time.monotonic()
+    with progress(f"following in {film.stem}") as report:
+
+        def tell(words: str) -> None:
+            _say("finding", f"{words}; see {picture}")
+
+        asked = search.find, search.start, search.objects
+        boxed = find_in_film(film, boxes, picture, *asked, tell, report)
+    for track, seen in boxed.seen.items():
+        console().print(f"object {track}: in {seen / boxed.frames:.1%} of {boxed.frames} frames")
+    return time.monotonic() - started
+
+
+def _made_of(films: Sequence[Path], search: Search) -> dict[str, object]:
+    asked = {f"--{name}": value for name, value in asdict(search).items()}
+    return {"films": listing(film.resolve() for film in films), **asked}
+
+
+def _keep(pack: Path, films: Sequence[Path], search: Search, seconds: dict[str, float]) -> None:
+    kept = {"made_of": _made_of(films, search), "seconds": seconds}
+    write_bytes(beside(pack, "found.json"), json.dumps(kept).encode())
+
+
+def _found_before(pack: Path, films: Sequence[Path], search: Search) -> dict[str, float]:
+    """Seconds that finding took, by film, of those whose boxes are there.
+
+    Raises UserError that names what differs from the run before.
+    """
+    record = beside(pack, "found.json")
+    if not record.exists():
+        return {}
+    try:
+        kept = json.loads(read_text(record, "what was found before"))
+        was, seconds = dict(kept["made_of"]), {str(k): float(v) for k, v in kept["seconds"].items()}
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise UserError(f"{record}: damaged ({error}); start anew with --force") from None
+    check_same(pack, was, json.loads(json.dumps(_made_of(films, search))))
+    return {k: v for k, v in seconds.items() if (pack.parent / f"{k}-boxes.csv").exists()}
+
+
+def _detect(film: Path, folder: Path, onnx: Path, threads: int | None, is_new: bool) -> Path:
+    """Write what the model finds in a film, unless it is there; the overlay."""
+    results = folder / f"{film.stem}-landmarks"
+    where = Where(str(folder / f"{film.stem}-boxes.csv"))
+    with load(onnx, threads=threads, side_by_side=True) as landmarker:
+        wanted = Wanted(where, force=is_new, resume=not is_new)
+        if not is_new and is_finished(str(film), results, wanted, landmarker.contract):
+            _say("detection", f"{results} before")
+            return results / "overlay.mp4"
+        regions = RegionMaker(where, landmarker)
+        task = opener(str(film), results, landmarker, wanted, regions)()
+        before = max(0, task.journal.last_index + 1) if task.journal else 0
+        with (
+            task.source as source,
+            progress(f"detecting in {film.stem}", source.num_frames, before) as report,
+        ):
+            summary = detect_task(
+                task, landmarker, wanted.batch, lambda done: report(before + done, None)
+            )
+    _say("detection", str(results))
+    print_summary(summary)
+    return results / "overlay.mp4"
