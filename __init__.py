@@ -1,10 +1,13 @@
 """Landmarks on any object, without labels: `lmk.load("cats")(image)` finds them."""
 
-import os
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
+import os
+
+TYPE_CHECKING = False  # type checkers know it by its name; to import it would take time
 if TYPE_CHECKING:
+    from typing import Any
+
     from lmk.runtime.detection import Detection as Detection
     from lmk.runtime.detection import Found as Found
     from lmk.runtime.detection import Frame as Frame
@@ -30,6 +33,8 @@ _WHERE = {
 
 
 def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
     if name not in _WHERE:
         raise AttributeError(f"module 'lmk' has no attribute '{name}'")
     return getattr(import_module(_WHERE[name]), name)

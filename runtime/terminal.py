@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import errno
 import io
-import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
@@ -41,7 +37,6 @@ class FilePath(click.Path):
 
 FILE_PATH = FilePath()
 _LINE_SECONDS = 10.0  # between two lines of progress where there is no terminal
-_actions: list[Callable[[], None]] = []  # of `on_stop`, the innermost last
 Report = Callable[[int, int | None], None]  # items done, items in all if known
 
 
@@ -119,69 +114,6 @@ def escape_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-
-
-@contextmanager
-def ends_in_order() -> Iterator[list[int]]:
-    """Let the signals that end a program, SIGTERM and SIGHUP, do what Ctrl-C does, once.
-
-    The next of them ends it at once. One that is ignored, as by nohup, stays so. Yields a list that
-    will hold the number of the signal that came. Does nothing outside the main thread.
-    """
-    came: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield came
-        return
-    names = ("SIGTERM", "SIGHUP")  # Windows has no SIGHUP
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
-
-    def end(number: int, frame: FrameType | None) -> None:
-        came.append(number)
-        for each in ours:
-            signal.signal(each, signal.SIG_DFL)
-        if number != signal.SIGTERM:  # the terminal is gone: nothing can be told
-            nowhere = os.open(os.devnull, os.O_RDWR)
-            for descriptor in (1, 2):
-                if os.isatty(descriptor):
-                    os.dup2(nowhere, descriptor)
-        on_ctrl_c = signal.getsignal(signal.SIGINT)
-        if _actions:
-            _actions[-1]()
-        elif callable(on_ctrl_c):
-            on_ctrl_c(number, frame)
-        else:  # ignored, as of a program in a shell's background
-            raise KeyboardInterrupt
-
-    for number in ours:
-        signal.signal(number, end)
-    try:
-        yield came
-    finally:
-        for number in ours:
-            signal.signal(number, signal.SIG_DFL)
-
-
-@contextmanager
-def on_stop(action: Callable[[], None]) -> Iterator[None]:
-    """Call `action` where Ctrl-C, SIGTERM or SIGHUP would raise KeyboardInterrupt.
-
-    As in `ends_in_order`, one that is ignored stays so, and after SIGTERM or SIGHUP the next ends
-    the program at once. Does nothing outside the main thread, which alone may say so.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGINT)
-    with ends_in_order():
-        _actions.append(action)
-        if before is not signal.SIG_IGN:
-            signal.signal(signal.SIGINT, lambda number, frame: action())
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
-            _actions.pop()
 
 
 def clock(seconds: float) -> str:

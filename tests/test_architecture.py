@@ -16,7 +16,7 @@ HEAVY = ("torch", "torchvision", "onnx", "onnxscript")
 # A name that ends in a star is a room with all that is in it.
 FLOORS = """
 lmk
-lmk.runtime.errors
+lmk.runtime.errors lmk.runtime.signals
 lmk.runtime.files lmk.runtime.terminal
 lmk.runtime.images lmk.runtime.cluster lmk.runtime.owner
 lmk.runtime.detection
@@ -43,6 +43,7 @@ lmk.export.graph.*
 lmk.export.engine.* lmk.export.triton lmk.export.discovery
 lmk.export.commands
 lmk.benchmarks.*
+lmk.commands
 lmk.cli
 """
 # Rooms whose face hands on nothing: their commands must be quick to import, or they are run from a

@@ -23,7 +23,8 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from PIL import Image
 
-from lmk.cli import cli, main
+from lmk.cli import main
+from lmk.commands import cli
 from lmk.runtime.errors import UserError
 from lmk.runtime.model.composition import model_file
 from lmk.runtime.outputs import FORMATS

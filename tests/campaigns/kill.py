@@ -2,9 +2,10 @@
 
 Of detect, adapt, name and export each is run once undisturbed. Then, TIMES times, one of them gets
 one to three signals out of INT, TERM, HUP and KILL, each at a random moment of a run of its own,
-and is left to end at last. At fault is: no end after a signal, a traceback, a run that cannot be
-gone on with, a file that is missing, left over or not byte for byte that of the undisturbed run.
-The same seed draws the same signals.
+some of them twice, and is left to end at last. At fault is: no end after a signal, a traceback, a
+run that cannot be gone on with, a file or folder that is missing, left over or not byte for byte
+that of the undisturbed run. The same seed draws the same signals. Moments begin where `lmk` has the
+signals: what Python says of one that comes while it starts itself is its own.
 """
 
 from __future__ import annotations
@@ -89,20 +90,34 @@ def inputs(here: Path) -> None:
 
 # As `lmk`, but an interrupted detection can go on at every 16th frame.
 PROGRAM = """
-import sys
-from lmk.cli import main
-from lmk.runtime.pipeline import feed
-feed.CHUNK = 16
-main(sys.argv[1:])
+import os
+from lmk.runtime.signals import nothing_begun
+with nothing_begun():
+    os.close(int(os.environ["STARTED"]))
+    from lmk.runtime.pipeline import feed
+    feed.CHUNK = 16
+    from lmk.cli import main
+main()
 """
 
 
 def start(job: Job, place: Path, more: list[str]) -> subprocess.Popen:
+    """The job in a process of its own, which has the signals."""
     command = [sys.executable, "-c", PROGRAM, *job.words, *more]
-    with (place / "said.txt").open("a") as said:
-        return subprocess.Popen(
-            command, cwd=place, stdin=subprocess.DEVNULL, stdout=said, stderr=said
+    ours, its = os.pipe()
+    with (place / "said.txt").open("a") as said, os.fdopen(ours) as started:
+        process = subprocess.Popen(
+            command,
+            cwd=place,
+            env=os.environ | {"STARTED": str(its)},
+            pass_fds=[its],
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
         )
+        os.close(its)
+        started.read()  # until it is closed
+    return process
 
 
 def files(place: Path) -> dict[str, object]:
@@ -110,9 +125,11 @@ def files(place: Path) -> dict[str, object]:
     found: dict[str, object] = {}
     for path in sorted(place.rglob("*")):
         name = path.relative_to(place).as_posix()
-        if not path.is_file() or path.is_symlink() or name == "said.txt":
+        if path.is_symlink() or name == "said.txt":
             continue
-        if any(word in path.name for word in APART):
+        if path.is_dir():
+            found[name] = "folder"
+        elif any(word in path.name for word in APART):
             found[name] = "there"
         elif path.suffix == ".safetensors":
             with safe_open(path, "np") as opened:
@@ -151,6 +168,9 @@ def attack(job: Job, place: Path, rng: np.random.Generator, whole: dict[str, obj
             process.wait(moment)
         except subprocess.TimeoutExpired:
             process.send_signal(sent)
+            if rng.random() < 0.3:
+                time.sleep(rng.uniform(0, 0.5))
+                process.send_signal(sent)
             try:
                 process.wait(SECONDS)
             except subprocess.TimeoutExpired:
@@ -161,7 +181,7 @@ def attack(job: Job, place: Path, rng: np.random.Generator, whole: dict[str, obj
     code = start(job, place, more).wait(SECONDS)
     if code:
         return f"not gone on with: exit {code}"
-    if any("in main" in each for each in said.split("Traceback")[1:]):  # not of Python's own start
+    if "Traceback" in said:
         return "traceback"
     found = files(place)
     if found.keys() != whole.keys():

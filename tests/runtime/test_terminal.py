@@ -2,7 +2,6 @@
 
 import io
 import os
-import signal
 import subprocess
 import sys
 
@@ -10,7 +9,8 @@ import click
 import pytest
 from rich.console import Console
 
-from lmk.cli import cli, main
+from lmk.cli import main
+from lmk.commands import cli
 from lmk.runtime import terminal
 from lmk.runtime.terminal import CommaList
 
@@ -62,72 +62,6 @@ def test_ctrl_c(error, line, capsys, monkeypatch):
     with pytest.raises(SystemExit) as end:
         main(["wait"])
     assert end.value.code == 130 and capsys.readouterr().err.strip() == f"lmk: {line}"
-
-
-_WAITS = """
-import signal, sys, time
-import click
-from lmk.cli import cli, main
-
-@click.command("wait")
-def wait():
-    try:
-        print("ready", flush=True)
-        time.sleep(60)
-    except KeyboardInterrupt:
-        print("stopping", flush=True)
-        time.sleep(60 * float(sys.argv[1]))
-        raise
-
-cli.add_command(wait)
-main(["wait"])
-"""
-
-
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
-@pytest.mark.parametrize("again", [False, True])
-def test_signals_that_end_a_program_do_so_in_order_and_then_at_once(name, again):
-    number = getattr(signal, name)
-    with subprocess.Popen(
-        [sys.executable, "-c", _WAITS, str(int(again))],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        process.send_signal(number)
-        assert process.stdout.readline() == "stopping\n"
-        if again:
-            process.send_signal(number)
-        _, said = process.communicate(timeout=30)
-    if again:
-        assert (process.returncode, said) == (-number, "")
-    else:
-        assert process.returncode == 128 + number
-        assert said.strip() == "lmk: interrupted; what was finished is kept"
-
-
-def test_signals_are_the_program_s_again_after_a_command():
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)]
-    with terminal.ends_in_order():
-        assert signal.getsignal(signal.SIGTERM) not in before
-    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)] == before
-
-
-@pytest.mark.parametrize("on_ctrl_c", [signal.default_int_handler, signal.SIG_IGN])
-def test_what_is_to_be_done_takes_the_place_of_ctrl_c(on_ctrl_c):
-    done = []
-    before = signal.signal(signal.SIGINT, on_ctrl_c)
-    try:
-        with terminal.ends_in_order() as came, terminal.on_stop(lambda: done.append("stop")):
-            signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGTERM)
-            assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # the next ends it
-        assert done == ["stop"] * (1 if on_ctrl_c is signal.SIG_IGN else 2)
-        assert came == [signal.SIGTERM] and signal.getsignal(signal.SIGINT) is on_ctrl_c
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def test_what_an_encoding_does_not_have_is_escaped():

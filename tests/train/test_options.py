@@ -6,7 +6,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmk.cli import cli
+from lmk.commands import cli
 from lmk.runtime.errors import UserError
 from lmk.train.config import AdaptConfig, CoreConfig
 from lmk.train.options import Duration, config_options, make_config

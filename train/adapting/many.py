@@ -17,7 +17,8 @@ from rich.text import Text
 from lmk.runtime.cluster import Place, Share, at, here, joined_ray, machines, share_out
 from lmk.runtime.errors import UserError, write_error
 from lmk.runtime.model import read_header
-from lmk.runtime.terminal import console, explain, on_stop
+from lmk.runtime.signals import on_stop
+from lmk.runtime.terminal import console, explain
 from lmk.train.adapting.adaptation import adapt
 from lmk.train.adapting.phases import has_begun, is_finished
 from lmk.train.config import AdaptConfig

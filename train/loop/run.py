@@ -21,7 +21,7 @@ from lmk.runtime.errors import UserError
 from lmk.runtime.files import write_bytes
 from lmk.runtime.model import read_header
 from lmk.runtime.owner import check_same
-from lmk.runtime.terminal import on_stop
+from lmk.runtime.signals import on_stop
 from lmk.train import distributed
 from lmk.train.config import RunConfig
 from lmk.train.datasets import USUAL_FILMS, CropMode, DecodedSet, FilmOptions, Specs, load_decoded

@@ -18,7 +18,7 @@ from PIL import Image
 from lmk.benchmarks.zoo import train_zoo
 from lmk.benchmarks.zoo.measure import command
 from lmk.benchmarks.zoo.stages import PLANS
-from lmk.cli import cli
+from lmk.commands import cli
 from lmk.runtime.errors import UserError
 from lmk.runtime.model.weights import read_header
 from lmk.train.network.category import load_pack
