@@ -51,23 +51,28 @@ JOBS = {
     for name, words, again in (
         (
             "detect",
-            "detect film.mp4 --model cats --output out --write csv,jsonl,overlay --threads 1",
+            "detect film.mp4 --model tiny.onnx --output out --write csv,jsonl,overlay --threads 1",
             "--resume",
         ),
+        ("adapt", "adapt --output out/b.safetensors --steps 20 --preview-every 10", "--resume"),
         (
-            "adapt",
-            "adapt --data builtin:butterfly --core core.safetensors --output out/b.safetensors"
-            " --steps 20 --batch 2 --generator-width 8 --threads 1 --preview-every 10",
-            "--resume",
+            "name",
+            "name tiny.safetensors --annotations marked --output out/n.safetensors",
+            "--force",
         ),
-        ("name", "name cats --annotations marked --output out/named.safetensors", "--force"),
-        ("export", "export cats --output out/cats.onnx", "--force"),
+        ("export", "export tiny.safetensors --output out/tiny.onnx", "--force"),
     )
 }
+LEARN = ["--batch", "2", "--threads", "1"]
+ADAPT = ["--data", "marked", "--core", "core.safetensors", "--generator-width", "8"]
+JOBS["adapt"].words += ADAPT + LEARN
+JOBS["name"].words += ["--core", "core.safetensors"]
+JOBS["export"].words += ["--core", "core.safetensors"]
+INPUTS = ("film.mp4", "marked", "core.safetensors", "tiny.safetensors", "tiny.onnx")
 
 
 def inputs(here: Path) -> None:
-    """A film of 96 frames, twelve annotated images, and a core."""
+    """A film of 96 frames, twelve annotated images, and a small core, pack and model."""
     rng = np.random.default_rng(0)
     coarse = Image.fromarray(rng.integers(0, 256, (9, 12, 3), np.uint8)).resize((240, 180))
     with av.open(str(here / "film.mp4"), "w") as container:
@@ -85,7 +90,22 @@ def inputs(here: Path) -> None:
         coarse.crop((left, top, left + 128, top + 128)).save(here / f"marked/{index}.png")
         lines.append(f"{index}.png,{110 - left},{90 - top}")
     (here / "marked/annotations.csv").write_text("\n".join(lines))
-    shutil.copy(ROOT / "zoo/core.safetensors", here)
+    small = [
+        "--width",
+        "small",
+        "--input-size",
+        "64",
+        "--output",
+        "core.safetensors",
+        "--steps",
+        "3",
+    ]
+    for words in (
+        ["train-core", "--data", "marked", *small, *LEARN],
+        ["adapt", *ADAPT, *LEARN, "--output", "tiny.safetensors", "--steps", "3"],
+        ["export", "tiny.safetensors", "--core", "core.safetensors", "--output", "tiny.onnx"],
+    ):
+        subprocess.run([sys.executable, "-m", "lmk.cli", *words], cwd=here, check=True)
 
 
 # As `lmk`, but an interrupted detection can go on at every 16th frame.
@@ -151,7 +171,7 @@ def fresh(here: Path, name: str) -> Path:
     """An empty folder in which the job finds its inputs."""
     place = here / name
     place.mkdir()
-    for source in ("film.mp4", "marked", "core.safetensors"):
+    for source in INPUTS:
         (place / source).symlink_to(here / source)
     return place
 

@@ -10,7 +10,7 @@ import av
 import pytest
 from click.testing import CliRunner
 
-from lmk.cli import cli
+from lmk.commands import cli
 from lmk.export import discovery
 from lmk.runtime.model import read_header, read_model
 from lmk.train.datasets.drawn import walk
