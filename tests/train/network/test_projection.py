@@ -214,16 +214,18 @@ def test_category_state_of_another_make(core, damage, complaint):
     dilation=st.integers(1, 2),
     bias=st.booleans(),
     mode=st.sampled_from(["zeros", "replicate"]),
+    after=st.booleans(),
     seed=st.integers(0, 2**16),
 )
 def test_projected_is_the_convolution_then_a_1x1_one(
-    inside, outside, kernel, stride, padding, dilation, bias, mode, seed
+    inside, outside, kernel, stride, padding, dilation, bias, mode, after, seed
 ):
     torch.manual_seed(seed)
     conv = nn.Conv2d(
         inside, outside, kernel, stride, padding, dilation, bias=bias, padding_mode=mode
     )
     projected = ProjectedConv2d(conv)
+    projected.pays_after = lambda x: after
     with torch.no_grad():
         projected.projection.copy_(torch.randn(outside, outside))
     x = torch.randn(2, inside, 15, 14)
@@ -243,6 +245,52 @@ def test_mode1_product_mixes_output_channels():
     theta = torch.arange(12.0).view(2, 3, 2, 1)
     mixed = mode1_product(torch.tensor([[1.0, 1.0], [0.0, 2.0]]), theta)
     assert torch.equal(mixed, torch.stack((theta[0] + theta[1], 2 * theta[1])))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_w_before_or_after_the_convolution_trains_alike(dtype):
+    torch.manual_seed(0)
+    layer, x = (
+        ProjectedConv2d(nn.Conv2d(48, 64, 3, padding=1, bias=False)),
+        torch.randn(2, 48, 9, 9),
+    )
+    with torch.no_grad():
+        layer.projection.add_(0.03 * torch.randn(64, 64))
+    target = torch.randn(2, 64, 9, 9)
+    found = []
+    for after in (False, True):
+        layer.pays_after = lambda x, after=after: after
+        seen = x.clone().requires_grad_()
+        with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
+            y = layer(seen)
+        (y.float() * target).sum().backward()
+        found.append((y.detach().float(), seen.grad, layer.projection.grad))
+        layer.projection.grad = None
+    tolerance = 1e-5 if dtype is torch.float32 else 2e-2
+    for before, after in zip(*found, strict=True):
+        assert (before - after).norm() <= tolerance * before.norm()
+
+
+def test_w_comes_after_where_that_is_quicker():
+    x, thin = torch.empty(1, 64, 8, 8), ProjectedConv2d(nn.Conv2d(64, 32, 3))
+    wide, pointwise = ProjectedConv2d(nn.Conv2d(64, 64, 3)), ProjectedConv2d(nn.Conv2d(64, 64, 1))
+    assert wide.pays_after(x) and thin.pays_after(x) and not pointwise.pays_after(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert wide.pays_after(x) and not thin.pays_after(x)
+    assert not wide.pays_after(x.to("meta"))
+
+
+def test_what_bfloat16_would_lose_of_w_is_kept_after_the_convolution():
+    layer = ProjectedConv2d(nn.Conv2d(4, 4, 1, bias=False))
+    layer.pays_after = lambda x: True
+    with torch.no_grad():
+        layer.theta.copy_(torch.eye(4)[:, :, None, None])
+        layer.projection.mul_(1 + 2**-10)  # 1 in bfloat16
+    x = torch.ones(1, 4, 3, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(x).sum().backward()
+        change = layer.projection - torch.eye(4)
+    assert change.bfloat16().float().equal(change) and layer.projection.grad.eq(9).all()
 
 
 def test_weight_is_made_in_float32_under_autocast():
