@@ -12,7 +12,7 @@ from lmk.runtime.finder import Finder
 from lmk.runtime.images import Box
 from lmk.runtime.pipeline import BETA, MIN_CUTOFF_HZ, Feed, Smoother, follow
 from lmk.runtime.regions import Region, RegionMaker, Where
-from lmk.runtime.runners import TrtRunner, open_runner, swap
+from lmk.runtime.runners import TrtRunner, open_runner, settle, swap
 from lmk.runtime.sources import Source, open_source
 
 
@@ -85,6 +85,8 @@ def load(
     side_by_side: bool = False,
 ) -> Landmarker:
     """Load a model made by `lmk export`, or a category by its name; see `open_runner`."""
+    if engine is None:
+        path, device = settle(path, device, threads, side_by_side)
     runner = open_runner(path, device, threads, engine, side_by_side)
     return Landmarker(runner, device, threads)
 

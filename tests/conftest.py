@@ -140,13 +140,8 @@ def nobodys_settings(tmp_path_factory):
             ):
                 patched.delenv(name)
         patched.setenv("LMK_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patched.setenv("LMK_DEVICE", "cpu")  # no test but those of `auto` measures what is quick
         yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def ctrl_c_works():
-    """A suite that a script started in the background inherits SIGINT ignored."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

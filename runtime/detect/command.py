@@ -36,7 +36,7 @@ from lmk.runtime.pipeline import (
     total,
 )
 from lmk.runtime.regions import Finding, RegionMaker, Where
-from lmk.runtime.runners import device_words
+from lmk.runtime.runners import AUTO, device_words, settle
 from lmk.runtime.sources import expand
 from lmk.runtime.terminal import FILE_PATH, CommaList, console, progress
 
@@ -99,8 +99,10 @@ _OPTIONS: list[Callable[[Any], Any]] = [
     ),
     click.option(
         "--device",
-        type=click.Choice(device_words()),
-        help="Default: cpu, for an engine cuda.",
+        type=click.Choice((AUTO, *device_words())),
+        default=AUTO,
+        show_default=True,
+        help="Where and by what it runs; auto: the quickest here that finds the same.",
     ),
     click.option(
         "--threads", type=int, help="CPU threads of the model and the detector; default: all cores."
@@ -258,7 +260,10 @@ def _detect_on_ray(
     if options["live"]:
         raise UserError("--live: got it with --on ray, expected one of them; leave the other out")
     engine = str(options["engine"]) if options["engine"] else None
-    loaded = Model(str(model), options["device"], options["threads"], engine)
+    device = options["device"]
+    if engine is None:  # here: all parts are to be of one make
+        model, device = settle(model, device, options["threads"])
+    loaded = Model(str(model), device, options["threads"], engine)
     contract = contract_of_model(loaded)
     _tell_where(wanted, contract)
     todo = _unfinished(pairs, wanted, contract) if wanted.resume else pairs

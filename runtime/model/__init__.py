@@ -42,6 +42,7 @@ from lmk.runtime.model.template import (
     compose,
     pack_tensors,
     read_template,
+    stamp,
     template_name,
 )
 from lmk.runtime.model.weights import HEADER, check_core, check_kind, read_header

@@ -1,7 +1,7 @@
 """Crops -> landmarks and scores, on the engine and device asked for."""
 
 from lmk.runtime.runners.gpu_open import open_device
-from lmk.runtime.runners.open import open_runner, swap
+from lmk.runtime.runners.open import AUTO, open_runner, settle, swap
 from lmk.runtime.runners.ort import PROVIDERS, OrtRunner, open_session
 from lmk.runtime.runners.ov import OpenVinoRunner, adds_int8_exactly, cpu_flags
 from lmk.runtime.runners.registry import (

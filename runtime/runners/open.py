@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.model import check_kind, composed, contract_of, model_file, pack_file, read_header
+from lmk.runtime.runners.auto import choose
 from lmk.runtime.runners.ort import OrtRunner, SideBySide
 from lmk.runtime.runners.registry import RUNNERS, device_words
 from lmk.runtime.runners.runner import Runner
@@ -13,6 +15,36 @@ from lmk.runtime.runners.trt import TrtRunner
 from lmk.runtime.terminal import console
 
 _OWN_SCALES = ("int8", "fp8")  # engines whose scales are those of one category
+
+
+AUTO = "auto"
+VARIABLE = "LMK_DEVICE"  # what `AUTO` stands for, where it is set
+
+
+def settle(
+    path: Path | str,
+    device: str | None = None,
+    threads: int | None = None,
+    side_by_side: bool = False,
+) -> tuple[Path, str | None]:
+    """The file and the device, both as of `open_runner`, that `AUTO` or None stand for here.
+
+    An engine and any other word of `device` stay as they are. Says on standard error what was
+    chosen. Raises UserError as `open_runner` for the file.
+    """
+    if Path(path).suffix == ".safetensors":
+        raise UserError(
+            f"{path}: got a pack or a core, expected an exported model (.onnx); "
+            "run `lmk export` on it first"
+        )
+    path = model_file(path)
+    if device not in (None, AUTO) or path.suffix == ".engine":
+        return path, None if device == AUTO else device
+    if named := os.environ.get(VARIABLE):
+        return path, named
+    choice = choose(path, threads, side_by_side)
+    console().print(f"device: {choice.device} ({choice.words})")
+    return choice.model, choice.device
 
 
 def open_runner(
@@ -26,9 +58,10 @@ def open_runner(
 
     A category's model is `runs/NAME.onnx`, composed on first use from a pack in `runs/` or one that
     ships, see `model_file`. device: a word of `RUNNERS`, of which "openvino" is OpenVINO on the
-    CPU; None = cuda for an engine and cpu else. threads: CPU threads of the model, None = one a
-    core. engine: run the category, or its pack, with this engine file, which was built with --refit
-    for another category of the same core: it gets the weights of the pack, see `swap`.
+    CPU; None or "auto" = cuda for an engine and what `choose` chooses else. threads: CPU threads of
+    the model, None = one a core. engine: run the category, or its pack, with this engine file,
+    which was built with --refit for another category of the same core: it gets the weights of the
+    pack, see `swap`.
     side_by_side: on the CPU with ONNX Runtime, the crops of a batch run next to each other, best
     for throughput beside other work. Raises UserError when a file is missing or not such a model,
     the name is not known, or the device does not load.
@@ -36,21 +69,16 @@ def open_runner(
     if engine is not None:
         _check_device(Path(engine), device)
         return open_engine(Path(engine), path)
-    if Path(path).suffix == ".safetensors":
-        raise UserError(
-            f"{path}: got a pack or a core, expected an exported model (.onnx); "
-            "run `lmk export` on it first"
-        )
-    path = model_file(path)
+    path, device = settle(path, device, threads, side_by_side)
     if path.suffix == ".engine":
         _check_device(path, device)
         return TrtRunner(path)
-    if side_by_side and device in (None, "cpu"):
+    if side_by_side and device == "cpu":
         return SideBySide(OrtRunner(path, "cpu", threads=1), threads)
     for entry in RUNNERS:
-        if entry.suffix == ".onnx" and device in (None, entry.device):
+        if entry.suffix == ".onnx" and device == entry.device:
             return entry.open(path, threads, ())
-    raise UserError(f"device: got '{device}', expected one of {', '.join(device_words())}")
+    raise UserError(f"device: got '{device}', expected one of {', '.join((AUTO, *device_words()))}")
 
 
 def open_engine(engine: Path, category: Path | str) -> TrtRunner:
@@ -94,7 +122,7 @@ def swap(runner: TrtRunner, category: Path | str) -> None:
 
 
 def _check_device(engine: Path, device: str | None) -> None:
-    if device not in (None, "cuda"):
+    if device not in (None, AUTO, "cuda"):
         raise UserError(
             f"{engine}: got device '{device}', expected cuda, where engines run; leave the device "
             "out, or name the ONNX file"
