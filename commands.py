@@ -19,7 +19,13 @@ from lmk.runtime.errors import without_passwords
 from lmk.runtime.find.command import find_command
 from lmk.runtime.signals import ends_in_order
 from lmk.runtime.terminal import escape_output, explain
-from lmk.train.commands import adapt_command, evaluate_command, report_command, train_core_command
+from lmk.train.commands import (
+    adapt_command,
+    distill_command,
+    evaluate_command,
+    report_command,
+    train_core_command,
+)
 from lmk.train.datasets.commands import data_group
 
 
@@ -44,6 +50,7 @@ for _command in (
     discover_command,
     train_core_command,
     adapt_command,
+    distill_command,
     evaluate_command,
     report_command,
     name_command,

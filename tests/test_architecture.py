@@ -36,7 +36,7 @@ lmk.train.distributed lmk.train.options
 lmk.train.device lmk.train.augment
 lmk.train.network.*
 lmk.train.loop.*
-lmk.train.core lmk.train.judge.*
+lmk.train.core lmk.train.distill lmk.train.judge.*
 lmk.train.adapting.*
 lmk.train.commands
 lmk.export.graph.*

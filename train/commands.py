@@ -20,6 +20,7 @@ from lmk.train.config import (
     PRESETS,
     AdaptConfig,
     CoreConfig,
+    DistillConfig,
     EvaluateConfig,
     RunConfig,
 )
@@ -192,6 +193,44 @@ def _run(
         written = train(config, images)
         if leads():
             click.echo(written)
+
+
+@click.command("distill")
+@click.argument("pack", type=FILE_PATH, required=False)
+@click.option("--data", required=True, help="A folder, film, pattern or name, without labels.")
+@_data_options("image")
+@film_options
+@click.option("--core", type=FILE_PATH, help="The pack's core, if it is not in runs/.")
+@click.option("--force", is_flag=True, help="Overwrite the output.")
+@config_options(DistillConfig)
+def distill_command(
+    pack: Path | None,
+    data: str,
+    layout: str,
+    crop: CropMode,
+    films: FilmOptions,
+    core: Path | None,
+    force: bool,
+    **o: Any,
+) -> None:
+    """Teach a narrower, quicker network to find what a pack finds, from images alone."""
+    from lmk.train.distill import distill
+
+    pack = workspace.pick(pack, "pack")
+    output = workspace.made_of(pack, "-fast.safetensors")
+    header = read_header(pack)
+    check_kind(pack, header, "pack")
+    workspace.warn_unfinished(pack, header)
+    size = header["network"]["input_size"]
+    if o["input_size"] not in (None, size):
+        raise UserError(
+            f"--input-size: got {o['input_size']}, but the pack's {size} is taken; leave it out"
+        )
+    config = make_config(DistillConfig, o | {"input_size": size}, output=output)
+    if not config.resume:
+        check_output(config.output, force)
+    core = core or workspace.core_of(pack)
+    _run(lambda c, images: distill(c, pack, core, images), config, data, layout, crop, films)
 
 
 @click.command("evaluate")

@@ -16,7 +16,7 @@ from lmk.runtime.errors import UserError
 Method = Literal["projection", "finetune", "scratch", "finetune-last", "projection+finetune"]
 Scope = Literal["all", "blocks"]
 Perceptual = Literal["core", "vgg19", "vgg16", "none"]
-Width = Literal["full", "medium", "small"]
+Width = Literal["full", "medium", "small", "tiny"]
 
 
 def option(default: Any, help: str) -> Any:
@@ -29,7 +29,7 @@ NAMED = Path("runs/category.safetensors")  # where the command line has the name
 _POSITIVE = {"steps", "minutes", "lr", "threads", "epochs", "preview_every", "clip"}
 _POSITIVE |= {"images", "sigma", "projection_rate", "target_sigma", "generator_width"}
 _NOT_NEGATIVE = {"rotation", "scale", "shift", "gain", "equivariance", "separation", "seed"}
-_NOT_NEGATIVE |= {"ramp", "identity", "average", "bend", "jitter"}
+_NOT_NEGATIVE |= {"ramp", "identity", "average", "bend", "jitter", "maps"}
 _BELOW_1 = {"average", "jitter", "bend"}
 _AT_MOST_1 = {"ramp"}
 
@@ -49,7 +49,7 @@ class RunConfig:
     """What supervised and unsupervised runs have in common."""
 
     output: Path = option(Path("runs/run.safetensors"), "the file to write, beside its folder")
-    width: Width = option(None, "channels of a new network: 256, 128 or 64")
+    width: Width = option(None, "channels of a new network: 256, 128, 64 or 48")
     input_size: int = option(128, "side of a new network's input in pixels, a multiple of 64")
     steps: int | None = option(None, "optimiser steps")
     minutes: float | None = option(None, "end, with the schedule fitted, after this long")
@@ -108,6 +108,18 @@ class CoreConfig(RunConfig):
     scale: float = option(0.25, "random scale: up to this much larger or smaller")
     gain: float = option(0.2, "random gain of each colour channel: 1 ± this")
     keep: tuple[int, ...] = option((), "epoch after which NAME-epochN.safetensors is written too")
+
+
+@dataclass(frozen=True)
+class DistillConfig(RunConfig):
+    """A student of a pack, from unlabelled images."""
+
+    output: Path = option(NAMED, "the student to write  [default: runs/PACK-fast.safetensors]")
+    maps: float = option(0.2, "weight of the heat-maps' divergence beside the points' distance")
+    rotation: float = option(35.0, "random rotation: ± degrees")
+    scale: float = option(0.25, "random scale: up to this much larger or smaller")
+    shift: float = option(0.1, "random shift: ± this share of the crop")
+    gain: float = option(0.3, "random gain of the colours that the student sees: 1 ± this")
 
 
 @dataclass(frozen=True)
@@ -182,6 +194,10 @@ BY_DEVICE: dict[type, dict[str, dict[str, Any]]] = {
     CoreConfig: {
         "cpu": {"width": "medium", "batch": 32, "minutes": 20.0},
         "cuda": {"width": "full", "batch": 32, "epochs": 110},
+    },
+    DistillConfig: {
+        "cpu": {"width": "tiny", "batch": 32, "minutes": 12.0},
+        "cuda": {"width": "tiny", "batch": 64, "steps": 20_000},
     },
     AdaptConfig: {
         "cpu": {"width": "medium", "batch": 16, "generator_width": 16, "minutes": 20.0},

@@ -118,6 +118,7 @@ def contract_of(
         crop_scale=header["crop_scale"],
         versions=versions,
         finding=header.get("finding"),
+        teacher=header.get("teacher"),
     )
 
 

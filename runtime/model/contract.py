@@ -41,6 +41,7 @@ _RULES = {
     "drift": gate.TABLE,
     "versions": gate.TABLE,
     "finding": gate.optional(gate.nullable(gate.FINDING)),
+    "teacher": gate.optional(gate.nullable(gate.TABLE)),
 }
 
 
@@ -60,6 +61,7 @@ class Contract:
     drift: dict[str, Any] = field(default_factory=dict)  # see export/graph/verify.py
     versions: dict[str, str] = field(default_factory=dict)  # libraries that made the file
     finding: dict[str, Any] | None = None  # see regions.Finding; None: not known
+    teacher: dict[str, Any] | None = None  # of a student, and how far it is from it
     format: int = FORMAT_VERSION
 
     def to_metadata(self) -> dict[str, str]:

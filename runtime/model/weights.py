@@ -52,6 +52,7 @@ _RULES: dict[str, dict[str, gate.Rule]] = {
         "landmark_names": gate.NAMES,
         "network": gate.TABLE,
         "finding": gate.optional(gate.nullable(gate.FINDING)),
+        "teacher": gate.optional(gate.TABLE),
         "finished": gate.optional(gate.TRUTH),
         "probe": gate.optional(gate.TABLE),
         "sha256": gate.TEXT,

@@ -35,7 +35,7 @@ class HourglassConfig:
             )
 
 
-WIDTHS: dict[Width, int] = {"full": 256, "medium": 128, "small": 64}
+WIDTHS: dict[Width, int] = {"full": 256, "medium": 128, "small": 64, "tiny": 48}
 
 
 class Block(nn.Module):

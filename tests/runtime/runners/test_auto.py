@@ -8,6 +8,7 @@ import pytest
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.landmarker import load
+from lmk.runtime.model import model_file, read_model
 from lmk.runtime.runners import RUNNERS, auto, settle
 from lmk.runtime.runners.registry import Package, RunnerEntry
 
@@ -139,6 +140,20 @@ def test_files_of_the_same_pack_in_fewer_bits_are_tried(world, make_model):
     choice = auto.choose(model)
     assert (choice.model.name, choice.device) == (f"{model.stem}-int8.onnx", "quick")
     assert world.opened.count("quick") == 1
+
+
+def test_a_processor_of_bfloat16_is_offered_the_pack_in_it(world, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(auto, "cpu_flags", lambda: frozenset({"amx_bf16"}))
+    model = model_file("cats")
+    world.set_up(
+        world.entry("plain", 0.010, precisions=("fp32",)),
+        world.entry("quick", 0.004, precisions=("bf16",)),
+    )
+    choice = auto.choose(model)
+    made, plain = (read_model(path)[1] for path in (choice.model, model))
+    assert (made.precision, made.pack_sha256) == ("bf16", plain.pack_sha256)
+    assert [path.name for path in model.parent.glob("*bf16*")] == []  # it is no file of the user's
 
 
 def test_a_gpu_is_taken_where_there_is_one(world, model_path, monkeypatch):
