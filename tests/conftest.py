@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import gc
 import html
 import io
@@ -17,7 +19,9 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+from lmk.cli import main
 from lmk.runtime.cluster import SETTINGS, sigterm_kept
+from lmk.runtime.errors import UserError
 
 # `make test` gives the same answer every time; `make explore` looks for new examples, and what it
 # finds is kept as an @example of the test.
@@ -101,6 +105,67 @@ def signals_as_python_starts():
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
+
+
+@pytest.fixture(autouse=True)
+def errors_are_one_line():
+    """Whatever the test raises to be read by a user: it is printed after `lmk: `."""
+    messages, init = [], UserError.__init__
+
+    def noted(self, message):
+        init(self, message)
+        messages.append(str(self))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(UserError, "__init__", noted)
+        yield
+    assert [message for message in messages if "\n" in message] == []
+
+
+@pytest.fixture(scope="session")
+def lmk():
+    """Return a function that runs a command line and gives its exit code."""
+
+    def run(*words):
+        with pytest.raises(SystemExit) as ended:
+            main([str(word) for word in words])
+        return int(ended.value.code or 0)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def full_disk():
+    """Return a context in which no file can be written to its end."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    @contextlib.contextmanager
+    def patched():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("lmk.runtime.files.os.fsync", full)
+            yield
+
+    return patched
+
+
+@pytest.fixture
+def press_ctrl_c(monkeypatch):
+    """Return a function after whose call a SIGINT reaches the process in that step of any run."""
+    from lmk.train.loop.run import TrainingRun
+
+    log = TrainingRun.log
+
+    def at(step):
+        def interrupting(self, *values):
+            log(self, *values)
+            if self.step == step:
+                signal.raise_signal(signal.SIGINT)
+
+        monkeypatch.setattr(TrainingRun, "log", interrupting)
+
+    return at
 
 
 @pytest.fixture(scope="module")

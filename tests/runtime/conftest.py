@@ -180,6 +180,20 @@ def data_root() -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def press_at():
+    """Return a function: a number -> a report of progress that is Ctrl-C once so many are done."""
+
+    def at(count):
+        def press(done):
+            if done >= count:
+                raise KeyboardInterrupt
+
+        return press
+
+    return at
+
+
 def _load(name: str):
     """A module of its own from a file of this folder."""
     spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")

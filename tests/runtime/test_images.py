@@ -127,9 +127,8 @@ def test_truncated_file_is_named(tmp_path, suffix, part):
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * part)])
-    with pytest.raises(UnreadableImage, match=f"cut{suffix}: cannot be read") as caught:
+    with pytest.raises(UnreadableImage, match=f"cut{suffix}: cannot be read"):
         read_image(path)
-    assert "\n" not in str(caught.value)
 
 
 @given(boxes, st.integers(1, 512))

@@ -9,7 +9,6 @@ import click
 import pytest
 from rich.console import Console
 
-from lmk.cli import main
 from lmk.commands import cli
 from lmk.runtime import terminal
 from lmk.runtime.terminal import CommaList
@@ -53,15 +52,13 @@ def test_time_left_counts_what_this_run_does(monkeypatch, capsys):
         (KeyboardInterrupt("interrupted; --resume goes on"), "interrupted; --resume goes on"),
     ],
 )
-def test_ctrl_c(error, line, capsys, monkeypatch):
+def test_ctrl_c(lmk, error, line, capsys, monkeypatch):
     @click.command("wait")
     def wait():
         raise error
 
     monkeypatch.setitem(cli.commands, "wait", wait)
-    with pytest.raises(SystemExit) as end:
-        main(["wait"])
-    assert end.value.code == 130 and capsys.readouterr().err.strip() == f"lmk: {line}"
+    assert lmk("wait") == 130 and capsys.readouterr().err.strip() == f"lmk: {line}"
 
 
 def test_what_an_encoding_does_not_have_is_escaped():
@@ -75,7 +72,7 @@ def test_what_an_encoding_does_not_have_is_escaped():
     assert (done.stdout, done.stderr) == (rb"gr\xf6\xdfe\udcff" + b"\n", rb"gr\xf6\xdfe" + b"\n")
 
 
-def test_no_password_with_debug_or_in_the_log(monkeypatch, capsys):
+def test_no_password_with_debug_or_in_the_log(lmk, monkeypatch, capsys):
     import logging
 
     @click.command("leak")
@@ -85,17 +82,14 @@ def test_no_password_with_debug_or_in_the_log(monkeypatch, capsys):
 
     monkeypatch.setitem(cli.commands, "leak", leak)
     monkeypatch.setattr(logging.root, "handlers", [])
-    with pytest.raises(SystemExit):
-        main(["--debug", "leak"])
+    lmk("--debug", "leak")
     said = capsys.readouterr().err
     assert "lmk: cannot open rtsp://host/1" in said and "no 'http://host/1'" in said
     assert "secret" not in said and "cret@" not in said
 
 
-def test_an_empty_path_is_none(capsys):
-    with pytest.raises(SystemExit) as end:
-        main(["info", ""])
-    assert end.value.code == 2 and "got an empty name" in capsys.readouterr().err
+def test_an_empty_path_is_none(lmk, capsys):
+    assert lmk("info", "") == 2 and "got an empty name" in capsys.readouterr().err
 
 
 def test_each_entry_is_made_once():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import signal
+import copy
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +19,7 @@ from lmk.train.datasets.sample import scheme_of
 from lmk.train.loop.run import TrainingRun
 from lmk.train.network import hourglass
 from lmk.train.network.bottleneck import BETA
-from lmk.train.network.checkpoint import save_core
+from lmk.train.network.checkpoint import load, read_header, save_core
 from lmk.train.network.hourglass import HourglassConfig, LandmarkNetwork
 
 SIZE, WIDTH = 64, 16
@@ -69,15 +69,22 @@ def make_core(seed: int = 0, num_landmarks: int = 14) -> LandmarkNetwork:
     return model.eval()
 
 
-@pytest.fixture
-def core():
+@pytest.fixture(scope="session")
+def shared_core():
+    """Seconds to make; `core` is a copy of it."""
     return make_core()
 
 
+@pytest.fixture
+def core(shared_core):
+    torch.manual_seed(0)
+    return copy.deepcopy(shared_core)
+
+
 @pytest.fixture(scope="session")
-def core_path(tmp_path_factory):
+def core_path(shared_core, tmp_path_factory):
     path = tmp_path_factory.mktemp("core") / "core.safetensors"
-    save_core(path, make_core(), {})
+    save_core(path, shared_core, {})
     return path
 
 
@@ -109,19 +116,24 @@ def _common(output: Path) -> dict[str, object]:
 
 
 @pytest.fixture
-def press_ctrl_c(monkeypatch):
-    """Return a function after whose call a SIGINT reaches the process during that step."""
-    log = TrainingRun.log
+def logged(monkeypatch):
+    """The losses of each step, as a run is told them; it looks at none itself."""
+    seen = []
+    monkeypatch.setattr(TrainingRun, "log", lambda run, batch, values: seen.append(values))
+    return seen
 
-    def at(step: int) -> None:
-        def interrupting(self, batch, values):
-            log(self, batch, values)
-            if self.step == step:
-                signal.raise_signal(signal.SIGINT)
 
-        monkeypatch.setattr(TrainingRun, "log", interrupting)
+@pytest.fixture(scope="session")
+def same_weights():
+    """Return a function that fails unless two files hold the same weights, bit by bit."""
 
-    return at
+    def check(first, second):
+        one, other = (load(path, read_header(path)["kind"])[0] for path in (first, second))
+        assert one.keys() == other.keys()
+        for name, value in one.items():
+            assert torch.equal(other[name], value), name
+
+    return check
 
 
 class Fake(nn.Module):

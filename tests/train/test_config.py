@@ -95,9 +95,8 @@ def test_a_budget_in_any_unit_is_kept(budget, device):
     ],
 )
 def test_numbers_that_no_run_can_have(options, complaint):
-    with pytest.raises(UserError, match=complaint) as caught:
+    with pytest.raises(UserError, match=complaint):
         AdaptConfig(**options)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from lmk.cli import main
 from lmk.export.engine.options import EngineOptions, engine_options, make_options
 from lmk.runtime.errors import UserError
 
@@ -56,11 +55,9 @@ def test_onnx_takes_no_options_of_engines():
         make_options("onnx", {"batches": (1,), "level": None})
 
 
-def test_an_engine_is_called_engine(tmp_path, capsys):
+def test_an_engine_is_called_engine(lmk, tmp_path, capsys):
     """Before anything is written: the ONNX file would take the name."""
     output = tmp_path / "x.onnx"
-    arguments = ("export", "cats", "--engine", "rtx", "--output", str(output))
-    with pytest.raises(SystemExit):
-        main([*arguments])
+    assert lmk("export", "cats", "--engine", "rtx", "--output", output) == 2
     assert f"got {output}, expected a name ending in .engine; rename it" in capsys.readouterr().err
     assert not output.exists()

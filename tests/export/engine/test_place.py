@@ -110,9 +110,3 @@ def test_unknown_target_lists_the_known(target):
 def test_unsupported_precision_says_which_are(precision, capability, fitting):
     with pytest.raises(UserError, match=rf"{precision}: .*{capability} takes {fitting}:"):
         check_precision(precision, ("12.0", capability))
-
-
-def test_supported_precisions():
-    check_precision("fp8", ("8.9", "9.0", "12.0"))
-    check_precision("bf16", ("8.0",))
-    check_precision("int8", ("7.5",))

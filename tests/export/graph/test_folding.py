@@ -62,21 +62,16 @@ def test_folded_weights_are_the_exact_product_rounded_once(options, seed):
 
 
 @pytest.mark.parametrize("scope", ["all", "blocks"])
-def test_heatmaps_stay(core, crops, scope):
+def test_heatmaps_stay_and_no_projection_is_left(core, crops, scope):
     model = randomised(project(core, 5, scope), crops)
-    images = torch.from_numpy(crops).permute(0, 3, 1, 2) / 255
+    images, folded = torch.from_numpy(crops).permute(0, 3, 1, 2) / 255, fold(model)
     with torch.no_grad():
-        expected, got = model(images), fold(model)(images)
+        expected, got = model(images), folded(images)
     difference = (expected - got).abs().max().item()
     assert difference < 1e-4 * expected.std().item(), f"max difference {difference:.2e}"
-
-
-def test_no_projection_is_left(adapted):
-    folded = fold(adapted)
     assert not any(isinstance(module, ProjectedConv2d) for module in folded.modules())
     assert not any("projection" in name or "theta" in name for name in folded.state_dict())
-    assert not folded.training
-    assert not any(p.requires_grad for p in folded.parameters())
+    assert not folded.training and not any(p.requires_grad for p in folded.parameters())
 
 
 def test_input_is_untouched(core, crops):

@@ -7,7 +7,6 @@ import onnx
 import pytest
 from PIL import Image
 
-from lmk.cli import main
 from lmk.export.graph.folding import fold
 from lmk.export.graph.pack import export_pack
 from lmk.export.graph.template import fill
@@ -109,10 +108,9 @@ def test_the_graph_is_the_regressor_of_the_plain_graph(
 
 def test_eager_folded_exported(named_pack, core_path, named_onnx, crops):
     model, _ = load_pack(named_pack, core_path)
-    eager, folded = run_eager(model, crops), run_eager(fold(model), crops)
-    exported = run_onnx(named_onnx[0].read_bytes(), crops)
+    folded, exported = run_eager(fold(model), crops), run_onnx(named_onnx[0].read_bytes(), crops)
     for other in (folded, exported):
-        np.testing.assert_allclose(other[0], eager[0], atol=0.01)
+        np.testing.assert_allclose(other[0], run_eager(model, crops)[0], atol=0.01)
     assert named_onnx[1].drift["max_px"] < 0.01
     assert named_onnx[1].drift["randomised"]["max_px"] < 0.01
 
@@ -170,9 +168,18 @@ def test_an_engine(named_onnx, tmp_path, monkeypatch):
     assert read_engine(output)[0].contract.landmark_names == NAMES
 
 
-def test_named_twice(named_pack, core_path, table, tmp_path):
+def test_nothing_is_written_over_what_exists_or_was_named_already(
+    pack_path, named_pack, core_path, table, tmp_path
+):
+    output = tmp_path / "out.safetensors"
     with pytest.raises(UserError, match="points are named already, expected the one it was made"):
-        name_pack(named_pack, core_path, table, tmp_path / "out.safetensors")
+        name_pack(named_pack, core_path, table, output)
+    output.write_bytes(b"mine")
+    with pytest.raises(UserError, match="exists already.*--force"):
+        name_pack(pack_path, core_path, table, output)
+    assert output.read_bytes() == b"mine"
+    name_pack(pack_path, core_path, table, output, force=True)
+    assert read_header(output)["landmark_names"] == list(NAMES)
 
 
 def test_nothing_is_written_when_refused(pack_path, core_path, table, tmp_path):
@@ -186,16 +193,6 @@ def test_nothing_is_written_when_refused(pack_path, core_path, table, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_output_that_exists(pack_path, core_path, table, tmp_path):
-    output = tmp_path / "out.safetensors"
-    output.write_bytes(b"mine")
-    with pytest.raises(UserError, match="exists already.*--force"):
-        name_pack(pack_path, core_path, table, output)
-    assert output.read_bytes() == b"mine"
-    name_pack(pack_path, core_path, table, output, force=True)
-    assert read_header(output)["landmark_names"] == list(NAMES)
-
-
 @pytest.fixture
 def here(tmp_path, monkeypatch, pack_path, core_path):
     """A folder with the pack and its core in runs/."""
@@ -206,35 +203,29 @@ def here(tmp_path, monkeypatch, pack_path, core_path):
     return tmp_path
 
 
-def run(*arguments):
-    with pytest.raises(SystemExit) as ended:
-        main([str(each) for each in arguments])
-    return int(ended.value.code or 0)
-
-
 def first_row(path):
     with path.open(newline="") as file:
         return next(csv.DictReader(file))
 
 
-def test_command(here, table, same_trace, capsys):
-    assert run("name", "teapots", "--annotations", table, "--ridge", "1e-6") == 0
+def test_command(lmk, here, table, same_trace, capsys):
+    assert lmk("name", "teapots", "--annotations", table, "--ridge", "1e-6") == 0
     said = capsys.readouterr()
     assert said.out.split() == [f"runs/teapots-named.{kind}" for kind in ("safetensors", "onnx")]
     assert "10 images" in said.err and "inter-ocular" in said.err and "Mouth" in said.err
     assert "verified: eager = ONNX Runtime" in said.err and "on 10 images" in said.err
-    assert run("detect", table.parent / "0.png", "--model", "teapots-named", "--no-overlay") == 0
+    assert lmk("detect", table.parent / "0.png", "--model", "teapots-named", "--no-overlay") == 0
     row, expected = first_row(here / "runs/0-landmarks/landmarks.csv"), first_row(table)
     assert {f"{name}_{kind}" for name in NAMES for kind in ("x", "y", "score")} <= row.keys()
     for column in ("l_eye_x", "Mouth_y"):
         assert float(row[column]) == pytest.approx(float(expected[column]), abs=0.05)
-    assert run("name", "teapots", "--annotations", table) == 2
+    assert lmk("name", "teapots", "--annotations", table) == 2
     assert "--force" in capsys.readouterr().err
 
 
-def test_command_takes_a_folder_and_need_not_export(here, table, capsys):
+def test_command_takes_a_folder_and_need_not_export(lmk, here, table, capsys):
     arguments = ("--annotations", table.parent, "--no-export", "--output", "mine.safetensors")
-    assert run("name", "teapots", *arguments) == 0
+    assert lmk("name", "teapots", *arguments) == 0
     assert capsys.readouterr().out.split() == ["mine.safetensors"]
     assert not (here / "mine.onnx").exists()
 
@@ -248,7 +239,7 @@ def test_command_takes_a_folder_and_need_not_export(here, table, capsys):
         (("--annotations", "none.csv"), "none.csv: got no such file"),
     ],
 )
-def test_bad_arguments(here, table, capsys, arguments, complaint):
-    assert run("name", "teapots", "--annotations", table, *arguments) == 2
+def test_bad_arguments(lmk, here, table, capsys, arguments, complaint):
+    assert lmk("name", "teapots", "--annotations", table, *arguments) == 2
     assert complaint in capsys.readouterr().err
     assert not (here / "runs/teapots-named.safetensors").exists()

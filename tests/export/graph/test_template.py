@@ -118,22 +118,27 @@ def test_it_holds_no_weights(template):
     assert len(template.weights) == len({w.name for w in template.weights}) > 250
 
 
-def test_it_comes_back_from_its_file(template, tmp_path):
-    path = write_template(template, tmp_path)
-    assert path.name == "template-16-64-5-fp32.safetensors"
-    assert read_template(path) == template
-    assert path.stat().st_size < 120_000
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(UserError, match="truncated or not safetensors"):
-        read_template(path)
-
-
 @pytest.fixture(scope="module", params=["fp16", "bf16"])
 def half(request, plain_program):
-    """A precision and the template in it."""
+    """A precision of halves and the template in it."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(module, "trace", lambda network: plain_program)
         return request.param, make_template(HourglassConfig(5, 16, 64), request.param)
+
+
+def test_it_comes_back_from_its_file(template, half, tmp_path):
+    for precision, typed in (("fp32", template), half):
+        path = write_template(typed, tmp_path)
+        assert path.name == f"template-16-64-5-{precision}.safetensors"
+        assert read_template(path) == typed
+        assert path.stat().st_size < 120_000
+        dtypes = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+        assert {weight.dtype for weight in typed.weights} == {dtypes[precision]}
+    recipe = [dataclasses.replace(weight, dtype="float32") for weight in half[1].weights]
+    assert recipe == list(template.weights)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match="truncated or not safetensors"):
+        read_template(path)
 
 
 def test_half_precision_is_that_of_an_export(half, template, make_pack, core_path, tmp_path):
@@ -153,17 +158,6 @@ def test_an_export_in_half_precision_is_the_composed_file(
     output = tmp_path / "out.onnx"
     contract = export_pack(pack_path, core_path, output, crops[:1], precision=precision)
     assert output.read_bytes() == stamp(composed(pack_path, core_path, typed), contract)
-
-
-def test_half_precision_comes_back_from_its_file(half, template, tmp_path):
-    precision, typed = half
-    path = write_template(typed, tmp_path)
-    assert path.name == f"template-16-64-5-{precision}.safetensors"
-    assert read_template(path) == typed
-    dtypes = {weight.dtype for weight in typed.weights}
-    assert dtypes == {{"fp16": "float16", "bf16": "bfloat16"}[precision]}
-    recipe = [dataclasses.replace(weight, dtype="float32") for weight in typed.weights]
-    assert recipe == list(template.weights)
 
 
 def test_integers_have_no_template():

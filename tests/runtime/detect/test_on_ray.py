@@ -11,7 +11,6 @@ import psutil
 import pytest
 from PIL import Image
 
-from lmk.cli import main
 from lmk.runtime.cluster import here
 from lmk.runtime.detect.on_ray import detect_on_ray
 from lmk.runtime.detect.on_ray_part import TRIES, Done, Model, Part, Worker
@@ -151,23 +150,20 @@ def test_an_interrupted_run_goes_on_and_survives_the_death_of_its_workers(
     assert not work.parent.exists()
 
 
-def test_command(cluster, tmp_path, blob_video, landmarker, model_path, capfd):
+def test_command(lmk, cluster, tmp_path, blob_video, landmarker, model_path, capfd):
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     sources = [str(blob_video[0]), str(tmp_path / "bad.mp4")]
     options = ["--on", "ray", "--model", str(model_path), "--output", str(tmp_path / "ray")]
-    with pytest.raises(SystemExit) as end:
-        main(["detect", *sources, *options, "--smooth"])
-    said = capfd.readouterr()
-    assert end.value.code == 3, said.err
+    code, said = lmk("detect", *sources, *options, "--smooth"), capfd.readouterr()
+    assert code == 3, said.err
     assert "bad.mp4: failed: " in said.err and "24 frames" in said.err
     alone(sources, tmp_path / "one", landmarker, Wanted(smooth=(MIN_CUTOFF_HZ, BETA)))
     found = files(tmp_path / "ray")
     assert set(found) == {f"blob/{name}" for name in (".lmk.json", "landmarks.csv", "overlay.mp4")}
     assert found == files(tmp_path / "one")
 
-    with pytest.raises(SystemExit) as end:
-        main(["detect", sources[0], *options, "--live"])
-    assert end.value.code == 2 and "--live: got it with --on ray" in capfd.readouterr().err
+    assert lmk("detect", sources[0], *options, "--live") == 2
+    assert "--live: got it with --on ray" in capfd.readouterr().err
 
 
 def test_bad_input(cluster, tmp_path, photos, model):

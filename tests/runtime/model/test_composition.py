@@ -172,9 +172,9 @@ DAMAGE = {
 def test_damaged_files(shipped, save_arrays, name, damage, complaint):
     pack = shipped()
     damage(*workspace.ZOO.glob(f"{name}.safetensors"), save_arrays)
-    with pytest.raises(UserError, match=complaint) as caught:
+    with pytest.raises(UserError, match=complaint):
         compose_file(pack, Path("runs/toys.onnx"))
-    assert "\n" not in str(caught.value) and not Path("runs").exists()
+    assert not Path("runs").exists()
 
 
 def test_a_pack_of_another_core(shipped):

@@ -54,7 +54,7 @@ def refused(path):
         read_info(path)
     with pytest.raises(UserError) as again:
         read_engine(path)
-    assert str(caught.value) == str(again.value) and "\n" not in str(caught.value)
+    assert str(caught.value) == str(again.value)
     return str(caught.value)
 
 
@@ -82,12 +82,6 @@ def test_changed_plan(engine):
     assert read_info(engine) == info_of(PLAN)  # only the header is read
     with pytest.raises(UserError, match=r"damaged: the plan's sha256 .* `--engine rtx`"):
         read_engine(engine)
-
-
-def test_bytes_after_the_end(engine):
-    with open(engine, "ab") as file:
-        file.write(b"more")
-    assert "got 4 bytes after the engine's end" in refused(engine)
 
 
 @pytest.mark.parametrize("header", [b"{]", b"{}", b"[]", b"\xff\xff", b"[" * 100_000])
@@ -141,29 +135,22 @@ def test_nonsense_in_the_recipe_is_named(engine, name, value):
     assert f"damaged: its header: '{name}': got {value!r}, expected" in refused(engine)
 
 
-def test_newer_layout(engine):
-    data = engine.read_bytes()
-    engine.write_bytes(MAGIC + (VERSION + 1).to_bytes(4, "little") + data[12:])
-    assert f"got engine layout {VERSION + 1}, expected at most {VERSION}; upgrade" in refused(
-        engine
-    )
-
-
-def test_missing_contract_key_is_named(engine):
-    header = json.dumps(header_of(engine)).replace("lmk.category", "lmk.cat_gory").encode()
-    put_header(engine, header, PLAN)
+def test_other_files(engine, tmp_path):
+    data, header = engine.read_bytes(), json.dumps(header_of(engine))
+    layout = (VERSION + 1).to_bytes(4, "little")
+    for content, told in (
+        (data + b"more", "got 4 bytes after the engine's end"),
+        (
+            MAGIC + layout + data[12:],
+            f"got engine layout {VERSION + 1}, expected at most {VERSION}; upgrade",
+        ),
+        *((magic + bytes(60), "got a bare TensorRT plan") for magic in (b"ftrt", b"ptrt", b"vtrt")),
+        (b"\x08\x08:7 an ONNX model", "got another kind of file"),
+    ):
+        engine.write_bytes(content)
+        assert told in refused(engine)
+    put_header(engine, header.replace("lmk.category", "lmk.cat_gory").encode(), PLAN)
     assert "metadata key 'lmk.category' is missing" in refused(engine)
-
-
-@pytest.mark.parametrize("magic", [b"ftrt", b"ptrt", b"vtrt"])
-def test_bare_plan(tmp_path, magic):
-    (tmp_path / "a.engine").write_bytes(magic + bytes(60))
-    assert "got a bare TensorRT plan" in refused(tmp_path / "a.engine")
-
-
-def test_other_files(tmp_path):
-    (tmp_path / "a.engine").write_bytes(b"\x08\x08:7 an ONNX model")
-    assert "got another kind of file" in refused(tmp_path / "a.engine")
     assert "no such file" in refused(tmp_path / "none.engine")
     assert "is a folder" in refused(tmp_path)
 

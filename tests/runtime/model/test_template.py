@@ -104,9 +104,8 @@ DAMAGE = {
 def test_what_does_not_fit_is_named(toy_template, toy_core, toy_pack, edit, complaint):
     (pack, header), core = toy_pack(), dict(toy_core)
     edit(pack, core)
-    with pytest.raises(UserError, match=f"^shoes.safetensors: .*{complaint}") as caught:
+    with pytest.raises(UserError, match=f"^shoes.safetensors: .*{complaint}"):
         compose(toy_template, core, pack, header, "shoes.safetensors")
-    assert "\n" not in str(caught.value)
 
 
 def test_another_architecture(toy_template, toy_core, toy_pack):

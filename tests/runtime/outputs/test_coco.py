@@ -78,11 +78,3 @@ def test_visibility_and_scores(tmp_path):
 def test_a_run_without_a_frame_is_valid(tmp_path):
     content = _write(tmp_path / "c.json", [])
     assert content["images"] == content["annotations"] == []
-
-
-def test_abort_leaves_nothing(tmp_path):
-    sink = CocoSink(tmp_path / "c.json", NAMES)
-    sink.open(SimpleNamespace(path=Path("/elsewhere"), frame_rate=None))
-    sink.abort()
-    sink.abort()
-    assert list(tmp_path.iterdir()) == []

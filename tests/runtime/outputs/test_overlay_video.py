@@ -116,18 +116,13 @@ def test_frames_given_are_untouched(tmp_path):
         assert (image == 100).all()
 
 
-def test_overlay_of_images_is_refused(tmp_path):
+def test_what_cannot_be_written_is_refused(tmp_path, monkeypatch):
+    video = OverlayVideoSink(tmp_path / "out.mp4")
     with pytest.raises(UserError, match="got images, expected a video"):
-        OverlayVideoSink(tmp_path / "out.mp4").open(_images())
-
-
-def test_missing_encoder_is_named(tmp_path, monkeypatch):
+        video.open(_images())
     monkeypatch.setattr(av, "codecs_available", {"mpeg4"})
     with pytest.raises(UserError, match="without the encoder libx264; `pip install"):
-        OverlayVideoSink(tmp_path / "out.mp4").open(_video())
-
-
-def test_folder_of_the_source_is_refused(tmp_path):
+        video.open(_video())
     images = SimpleNamespace(**(vars(_images()) | {"path": tmp_path}))
     with pytest.raises(UserError, match="in the place of the source"):
         OverlayImageSink(tmp_path).open(images)
@@ -187,7 +182,7 @@ def _contents(path):
     return [(file.name.replace(path.name, ""), file.read_bytes()) for file in found]
 
 
-@pytest.mark.parametrize("stop", [4, 6, 8, 13])
+@pytest.mark.parametrize("stop", [6, 8])
 @pytest.mark.parametrize("make", MAKE.values(), ids=MAKE)
 def test_run_that_broke_off_ends_byte_for_byte(tmp_path, make, stop):
     _run(make(tmp_path / "whole", tmp_path / "w1")).close()

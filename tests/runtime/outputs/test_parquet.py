@@ -69,11 +69,3 @@ def test_groups_are_of_one_size(tmp_path, monkeypatch, num_objects):
     assert sum(sizes) == sum(num_objects) and set(sizes[:-1]) <= {2}
     frames = [n for n, count in enumerate(num_objects) for _ in range(count)]
     assert file.read()["frame"].to_pylist() == frames
-
-
-def test_abort_leaves_nothing(tmp_path):
-    sink = ParquetSink(tmp_path / "a.parquet", NAMES)
-    sink.open(SOURCE)
-    sink.abort()
-    sink.abort()
-    assert list(tmp_path.iterdir()) == []

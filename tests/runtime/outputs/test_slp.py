@@ -53,11 +53,3 @@ def test_images_are_a_list_of_files(tmp_path):
 def test_nothing_found_is_a_file(tmp_path, blob_video):
     source = SimpleNamespace(path=blob_video[0], frame_rate=Fraction(25))
     assert len(_write(tmp_path / "l.slp", source, [])) == 0
-
-
-def test_abort_leaves_nothing(tmp_path):
-    sink = SlpSink(tmp_path / "l.slp", NAMES)
-    sink.open(SimpleNamespace(path=tmp_path / "v.mp4", frame_rate=None))
-    sink.abort()
-    sink.abort()
-    assert list(tmp_path.iterdir()) == []

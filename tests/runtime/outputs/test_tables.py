@@ -12,7 +12,10 @@ import pytest
 from lmk.runtime import files
 from lmk.runtime.detection import Detection, Frame
 from lmk.runtime.errors import UserError
+from lmk.runtime.outputs.coco import CocoSink
 from lmk.runtime.outputs.overlay_video import OverlayVideoSink
+from lmk.runtime.outputs.parquet import ParquetSink
+from lmk.runtime.outputs.slp import SlpSink
 from lmk.runtime.outputs.tables import CsvSink, JsonlSink
 from lmk.runtime.regions import parse_roi
 
@@ -99,6 +102,9 @@ SINKS = {
     "csv": lambda path: CsvSink(path, NAMES),
     "jsonl": lambda path: JsonlSink(path, NAMES),
     "video": OverlayVideoSink,
+    "coco": lambda path: CocoSink(path, NAMES),
+    "parquet": lambda path: ParquetSink(path, NAMES),
+    "slp": lambda path: SlpSink(path, NAMES),
 }
 
 

@@ -88,20 +88,6 @@ def test_a_run_that_broke_off_ends_like_one_that_did_not(tmp_path, landmarker, b
     assert not (broken / "journal").exists() and not (tmp_path / "whole" / "journal").exists()
 
 
-def test_ctrl_c_keeps_the_journal_and_says_so(tmp_path, landmarker, blob_video):
-    def press(done):
-        if done >= 12:
-            raise KeyboardInterrupt
-
-    detect_task(_task(blob_video[0], tmp_path / "whole", landmarker, False), landmarker)
-    with pytest.raises(Interrupted, match="what was found is kept; --resume goes on"):
-        detect_task(_task(blob_video[0], tmp_path / "b", landmarker, False), landmarker, 4, press)
-    partial = (tmp_path / "b" / "o.csv").read_bytes()
-    detect_task(_task(blob_video[0], tmp_path / "b", landmarker, True), landmarker)
-    whole = (tmp_path / "b" / "o.csv").read_bytes()
-    assert whole == (tmp_path / "whole" / "o.csv").read_bytes() and whole.startswith(partial)
-
-
 class _Walks(Region):
     """Remembers how often it was asked, or told."""
 
@@ -123,41 +109,27 @@ class _Walks(Region):
         self.count = state
 
 
-@pytest.mark.parametrize("closed", [False, True])
-def test_what_a_region_remembers_is_resumed(tmp_path, landmarker, blob_video, closed):
-    def press(done):
-        if done >= 12:
-            raise KeyboardInterrupt
-
-    def task(name, resume):
+@pytest.mark.parametrize("kind", ["table", "open region", "closed region", "overlay"])
+def test_ctrl_c_keeps_the_journal_which_is_gone_on_with_byte_for_byte(
+    tmp_path, landmarker, blob_video, press_at, kind
+):
+    def task(name, resume=False):
         made = _task(blob_video[0], tmp_path / name, landmarker, resume)
-        made.region = _Walks(closed)
+        if "region" in kind:
+            made.region = _Walks(kind == "closed region")
+        if kind == "overlay":
+            made.sinks = [OverlayVideoSink(tmp_path / name / "o.mp4", work=made.journal.work)]
         return made
 
-    detect_task(task("whole", False), landmarker)
-    with pytest.raises(Interrupted):
-        detect_task(task("broken", False), landmarker, 4, press)
-    detect_task(task("broken", True), landmarker)
-    whole = (tmp_path / "whole" / "o.csv").read_bytes()
-    assert (tmp_path / "broken" / "o.csv").read_bytes() == whole
-
-
-def test_overlay_is_resumed_byte_for_byte(tmp_path, landmarker, blob_video):
-    def task(name, resume):
-        made = _task(blob_video[0], tmp_path / name, landmarker, resume)
-        made.sinks = [OverlayVideoSink(tmp_path / name / "o.mp4", work=made.journal.work)]
-        return made
-
-    def press(done):
-        if done >= 12:
-            raise KeyboardInterrupt
-
-    detect_task(task("whole", False), landmarker)
-    with pytest.raises(Interrupted):
-        detect_task(task("broken", False), landmarker, 4, press)
-    detect_task(task("broken", True), landmarker)
-    whole = (tmp_path / "whole" / "o.mp4").read_bytes()
-    assert (tmp_path / "broken" / "o.mp4").read_bytes() == whole
+    file = "o.mp4" if kind == "overlay" else "o.csv"
+    detect_task(task("whole"), landmarker)
+    with pytest.raises(Interrupted, match="what was found is kept; --resume goes on"):
+        detect_task(task("b"), landmarker, 4, press_at(12))
+    partial = (tmp_path / "b" / file).read_bytes()
+    detect_task(task("b", True), landmarker)
+    whole = (tmp_path / "b" / file).read_bytes()
+    assert whole == (tmp_path / "whole" / file).read_bytes() != partial
+    assert kind == "overlay" or whole.startswith(partial)
 
 
 def test_another_model_or_option_is_refused(tmp_path):

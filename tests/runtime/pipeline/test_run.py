@@ -29,6 +29,12 @@ def _rows(path):
         return list(csv.DictReader(file))
 
 
+@pytest.fixture
+def sinks(tmp_path, landmarker):
+    """Of a table and of an overlay."""
+    return [CsvSink(tmp_path / "o.csv", landmarker.names), OverlayVideoSink(tmp_path / "o.mp4")]
+
+
 class _Broken(CsvSink):
     """Fails at the third frame."""
 
@@ -39,14 +45,10 @@ class _Broken(CsvSink):
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 24, 100])
-def test_video_to_csv_and_overlay(tmp_path, landmarker, blob_video, batch_size):
+def test_video_to_csv_and_overlay(tmp_path, sinks, landmarker, blob_video, batch_size):
     path, points = blob_video
     seen = []
     with open_source(path) as source:
-        sinks = [
-            CsvSink(tmp_path / "o.csv", landmarker.names),
-            OverlayVideoSink(tmp_path / "o.mp4"),
-        ]
         summary = detect(source, landmarker, FULL, sinks, batch_size, seen.append)
         size, rate = source.size, source.frame_rate
     rows = _rows(tmp_path / "o.csv")
@@ -55,23 +57,15 @@ def test_video_to_csv_and_overlay(tmp_path, landmarker, blob_video, batch_size):
     assert len(rows) == 24 and np.abs(np.array(found) - points).max() < 1.0
     assert [int(row["frame"]) for row in rows] == list(range(24))
     np.testing.assert_allclose([float(r["time_s"]) for r in rows], np.arange(24) / 25, atol=1e-6)
-    with open_source(tmp_path / "o.mp4") as overlay:
+    with open_source(path) as source, open_source(tmp_path / "o.mp4") as overlay:
         assert (overlay.size, overlay.frame_rate) == (size, rate)
-        assert sum(1 for _ in overlay) == 24
+        for before, after, (x, y) in zip(source, overlay, points, strict=True):
+            change = np.abs(after.image.astype(int) - before.image).max(-1)
+            assert change[round(y) - 1 : round(y) + 2, round(x) - 1 : round(x) + 2].max() > 30
     assert summary.frames == 24 == seen[-1] and seen == sorted(seen)
     assert summary.frames_per_second == pytest.approx(24 / summary.seconds)
     assert set(summary.busy_seconds) == set(STAGES) and min(summary.busy_seconds.values()) > 0
     assert summary.skipped == [] and 0 < summary.mean_score < 1
-
-
-def test_overlay_disc_is_where_the_csv_says(tmp_path, landmarker, blob_video):
-    path, points = blob_video
-    with open_source(path) as source:
-        detect(source, landmarker, FULL, [OverlayVideoSink(tmp_path / "o.mp4")], 4)
-    with open_source(path) as source, open_source(tmp_path / "o.mp4") as overlay:
-        for before, after, (x, y) in zip(source, overlay, points, strict=True):
-            change = np.abs(after.image.astype(int) - before.image).max(-1)
-            assert change[round(y) - 1 : round(y) + 2, round(x) - 1 : round(x) + 2].max() > 30
 
 
 def test_folder_with_a_corrupt_image(tmp_path, landmarker, blob_image):
@@ -91,15 +85,11 @@ def test_folder_with_a_corrupt_image(tmp_path, landmarker, blob_image):
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["0.png", "1.png", "2.png"]
 
 
-def test_odd_size_and_variable_rate(tmp_path, landmarker, blob_image, write_video):
+def test_odd_size_and_variable_rate(tmp_path, sinks, landmarker, blob_image, write_video):
     ticks = [0, 40, 100, 101, 300, 1000]
     pictures = [blob_image(61, 73, 30 + index, 28) for index in range(6)]
     path = write_video(tmp_path / "v.mkv", pictures, "ffv1", "bgr0", ticks)
     with open_source(path) as source:
-        sinks = [
-            CsvSink(tmp_path / "o.csv", landmarker.names),
-            OverlayVideoSink(tmp_path / "o.mp4"),
-        ]
         detect(source, landmarker, FULL, sinks, 4)
     times = [float(row["time_s"]) for row in _rows(tmp_path / "o.csv")]
     np.testing.assert_allclose(times, np.array(ticks) / 1000, atol=1e-3)
@@ -109,7 +99,7 @@ def test_odd_size_and_variable_rate(tmp_path, landmarker, blob_image, write_vide
 
 
 @pytest.mark.parametrize("where", ["while running", "at the end"])
-def test_ctrl_c_keeps_what_was_found(tmp_path, landmarker, blob_video, where):
+def test_ctrl_c_keeps_what_was_found(tmp_path, sinks, landmarker, blob_video, where):
     path, points = blob_video
     after = 10 if where == "while running" else 24
 
@@ -117,13 +107,8 @@ def test_ctrl_c_keeps_what_was_found(tmp_path, landmarker, blob_video, where):
         if num_done == after:
             signal.raise_signal(signal.SIGINT)
 
-    with open_source(path) as source:
-        sinks = [
-            CsvSink(tmp_path / "o.csv", landmarker.names),
-            OverlayVideoSink(tmp_path / "o.mp4"),
-        ]
-        with pytest.raises(KeyboardInterrupt) as caught:
-            detect(source, landmarker, FULL, sinks, 2, press)
+    with open_source(path) as source, pytest.raises(KeyboardInterrupt) as caught:
+        detect(source, landmarker, FULL, sinks, 2, press)
     assert isinstance(caught.value, Interrupted) and caught.value.summary.frames == after
     rows = _rows(tmp_path / "o.csv")
     assert len(rows) == after and abs(float(rows[-1]["red_x"]) - points[after - 1][0]) < 1
@@ -260,12 +245,8 @@ def test_batch_size_is_checked(landmarker, blob_video):
         detect(source, landmarker, FULL, [], 0)
 
 
-def test_real_video(tmp_path, data_root, landmarker):
+def test_real_video(tmp_path, sinks, data_root, landmarker):
     with open_source(data_root / "videos" / "face_carphone.mp4") as source:
-        sinks = [
-            CsvSink(tmp_path / "o.csv", landmarker.names),
-            OverlayVideoSink(tmp_path / "o.mp4"),
-        ]
         summary = detect(source, landmarker, parse_roi("center"), sinks, 8)
         rate = source.frame_rate
     assert summary.frames == 120 == len(_rows(tmp_path / "o.csv"))

@@ -39,9 +39,8 @@ def test_forms_are_known_by_their_shapes(shape, size, form):
     ],
 )
 def test_other_shapes_are_refused(shape, classes):
-    with pytest.raises(UserError, match=r"m.onnx: got an output \(.* expected .* export") as caught:
+    with pytest.raises(UserError, match=r"m.onnx: got an output \(.* expected .* export"):
         recognise(shape, (640, 640), classes, "m.onnx")
-    assert "\n" not in str(caught.value)
 
 
 def test_tables_are_read():

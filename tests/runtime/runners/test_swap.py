@@ -150,9 +150,9 @@ def test_what_does_not_fit_is_refused(toys, shipped, gpu, library, make, message
     engine = make(shipped, toys)
     if "fixed" in message:
         library.ICudaEngine.refittable = False
-    with pytest.raises(UserError, match=message) as caught:
+    with pytest.raises(UserError, match=message):
         open_engine(engine, "shoes")
-    assert "\n" not in str(caught.value) and not gpu.live
+    assert not gpu.live
 
 
 def test_a_swap_that_is_refused_changes_nothing(toys, shipped, crops):

@@ -39,33 +39,22 @@ def test_folder_is_recursive_sorted_and_skips_the_unreadable(tmp_path):
     assert len(source.skipped) == 1 and "1.png: cannot be read" in source.skipped[0]
 
 
-def test_missing_path(tmp_path):
-    with pytest.raises(UserError, match="gone.mp4: got no such file or folder"):
-        open_source(tmp_path / "gone.mp4")
-
-
-def test_empty_folder_says_what_was_looked_for(tmp_path):
-    with pytest.raises(UserError, match=r"without images, expected files ending in .*\.png"):
-        open_source(tmp_path)
-
-
-def test_folder_of_which_nothing_can_be_read(tmp_path):
-    for name in ("a.png", "b.jpg"):
+@pytest.mark.parametrize(
+    ("files", "spec", "told"),
+    [
+        ("", "gone.mp4", "gone.mp4: got no such file or folder"),
+        ("", ".", r"without images, expected files ending in .*\.png"),
+        ("a.png b.jpg", ".", "got 2 images none of which can be read"),
+        ("a.png", "a.png", "a.png: cannot be read as an image"),
+        ("a.docx", "a.docx", r"cannot be opened as a video .*an image \(.*\.png"),
+        ("a.txt", "*", r"\*: got a pattern that no image matches"),
+    ],
+)
+def test_paths_of_which_nothing_comes(tmp_path, files, spec, told):
+    for name in files.split():
         (tmp_path / name).write_bytes(b"nothing")
-    with pytest.raises(UserError, match="got 2 images none of which can be read"):
-        list(open_source(tmp_path))
-
-
-def test_single_unreadable_image_is_an_error(tmp_path):
-    (tmp_path / "a.png").write_bytes(b"nothing")
-    with pytest.raises(UserError, match="a.png: cannot be read as an image"):
-        list(open_source(tmp_path / "a.png"))
-
-
-def test_unknown_suffix_lists_the_known(tmp_path):
-    (tmp_path / "a.docx").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"cannot be opened as a video .*an image \(.*\.png"):
-        open_source(tmp_path / "a.docx")
+    with pytest.raises(UserError, match=told):
+        list(open_source(tmp_path / spec))
 
 
 def test_pattern_of_images_is_one_source(tmp_path):
@@ -84,12 +73,6 @@ def test_file_that_looks_like_a_pattern(tmp_path):
     with open_source(tmp_path / "a[1].png") as source:
         assert [frame.source for frame in source] == ["a[1].png"]
     assert expand([str(tmp_path / "a[1].png")]) == [str(tmp_path / "a[1].png")]
-
-
-def test_pattern_without_an_image(tmp_path):
-    (tmp_path / "a.txt").write_text("x")
-    with pytest.raises(UserError, match=r"\*: got a pattern that no image matches"):
-        open_source(tmp_path / "*")
 
 
 def test_images_are_resumed_where_they_were_left(tmp_path):

@@ -115,13 +115,6 @@ def test_corrupt_packets_leave_gaps_also_when_resumed(tmp_path, write_video):
         _assert_equal(list(source), whole[4:])
 
 
-def test_a_video_that_was_read_is_not_resumed(tmp_path, write_video):
-    with open_source(write_video(tmp_path / "v.mp4", _pictures())) as source:
-        list(source)
-        with pytest.raises(ValueError, match="open it again"):
-            source.resume_after(3)
-
-
 def test_packets_far_before_the_target_are_passed_over():
     packets = [_Packet(n, n % 10 == 0) for n in range(1000)]
     assert [find_start(iter(packets), index) for index in (0, 10, 25, 499)] == [0, 0, 10, 480]

@@ -34,16 +34,6 @@ def test_plain_video(tmp_path, write_video):
     assert {frame.source for frame in frames} == {"v.mp4"}
 
 
-def test_colours_survive(tmp_path, write_video):
-    picture = np.zeros((32, 32, 3), np.uint8)
-    picture[:16, :16], picture[:16, 16:], picture[16:, :16] = (220, 30, 30), (30, 220, 30), 200
-    path = write_video(tmp_path / "v.mp4", [picture] * 2, options={})
-    with open_source(path) as source:
-        image = next(iter(source)).image.astype(int)
-    for y, x in ((8, 8), (8, 24), (24, 8), (24, 24)):
-        assert np.abs(image[y, x] - picture[y, x]).max() < 12
-
-
 @pytest.mark.parametrize(("height", "width"), [(47, 63), (1, 2), (17, 16)])
 def test_odd_sizes(tmp_path, write_video, height, width):
     pictures = _numbered(3, height, width)
@@ -55,29 +45,18 @@ def test_odd_sizes(tmp_path, write_video, height, width):
         np.testing.assert_array_equal(frame.image, picture)
 
 
-def test_variable_frame_rate_keeps_its_times(tmp_path, write_video):
-    ticks = [0, 40, 100, 101, 300, 340, 1000]
-    with open_source(write_video(tmp_path / "v.mp4", _numbered(7), ticks=ticks)) as source:
+@pytest.mark.parametrize(
+    ("name", "ticks"), [("v.mp4", [0, 40, 100, 101, 300, 340, 1000]), ("v.mkv", [5000, 5040, 5080])]
+)
+def test_times_are_kept_and_start_with_the_first_frame(tmp_path, write_video, name, ticks):
+    with open_source(write_video(tmp_path / name, _numbered(len(ticks)), ticks=ticks)) as source:
         frames = list(source)
-    np.testing.assert_allclose([f.time_s for f in frames], np.array(ticks) / 1000, atol=1e-6)
-
-
-def test_time_starts_with_the_first_frame(tmp_path, write_video):
-    path = write_video(tmp_path / "v.mkv", _numbered(3), ticks=[5000, 5040, 5080])
-    with open_source(path) as source:
-        np.testing.assert_allclose([f.time_s for f in source], [0, 0.04, 0.08], atol=1e-6)
-
-
-@pytest.mark.parametrize("rotation", [0, 90, 180, -90])
-def test_rotation_is_applied(tmp_path, write_video, rotation):
-    upright = np.zeros((40, 60, 3), np.uint8)
-    upright[:20, :30] = 220  # bright in the top left corner
-    stored = np.ascontiguousarray(np.rot90(upright, -rotation // 90))
-    with open_source(write_video(tmp_path / "v.mp4", [stored] * 2, rotation=rotation)) as source:
-        assert source.size == (40, 60)
-        image = next(iter(source)).image
-    assert image.shape == (40, 60, 3)
-    assert np.abs(image[2:16, 2:26].astype(int) - 220).max() < 12 and image[24:].max() < 30
+        with pytest.raises(ValueError, match="open it again"):
+            list(source)
+        with pytest.raises(ValueError, match="open it again"):
+            source.resume_after(1)
+    expected = (np.array(ticks) - ticks[0]) / 1000
+    np.testing.assert_allclose([f.time_s for f in frames], expected, atol=1e-6)
 
 
 def test_truncated_video_gives_what_it_has(tmp_path, write_video, caplog):
@@ -127,9 +106,8 @@ def test_corrupt_packet_near_the_end_is_reported(tmp_path, write_video):
 def test_video_that_lost_its_index(tmp_path, write_video):
     path = write_video(tmp_path / "v.mp4", _numbered(10))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(UserError, match="v.mp4: cannot be opened as a video") as caught:
+    with pytest.raises(UserError, match="v.mp4: cannot be opened as a video"):
         open_source(path)
-    assert "\n" not in str(caught.value)
 
 
 def test_no_frame_can_be_decoded(tmp_path, write_video):
@@ -158,13 +136,6 @@ def test_audio_only(tmp_path):
         container.mux(stream.encode(None))
     with pytest.raises(UserError, match="a.mp4: got audio only, expected a video stream"):
         open_source(path)
-
-
-def test_second_pass_is_refused(tmp_path, write_video):
-    with open_source(write_video(tmp_path / "v.mp4", _numbered(3))) as source:
-        list(source)
-        with pytest.raises(ValueError, match="open it again"):
-            list(source)
 
 
 def test_real_videos(data_root):

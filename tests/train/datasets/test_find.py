@@ -51,7 +51,7 @@ def test_a_layout_that_is_asked_for(home):
         open_dataset("cats", "csv")
     message = str(caught.value)
     assert message.startswith(f"{home / 'cats'}: got a.png, expected annotations.csv (file, NAME_x")
-    assert "(layout csv); check the folder and --layout" in message and "\n" not in message
+    assert "(layout csv); check the folder and --layout" in message
 
 
 def test_a_folder_here_wins_over_a_name(home, tmp_path):
@@ -75,7 +75,7 @@ def test_unknown_names_list_what_exists(home):
     message = str(caught.value)
     for word in ("cats", "eyes", "people", "builtin:puppet", "builtin:butterfly", str(home)):
         assert word in message
-    assert ".hidden" not in message and "\n" not in message
+    assert ".hidden" not in message
 
 
 def test_homes_without_lmk_data(home, tmp_path, monkeypatch):

@@ -107,9 +107,8 @@ BAD_TABLES = {
 
 @pytest.mark.parametrize(("content", "complaint"), BAD_TABLES.values(), ids=BAD_TABLES)
 def test_bad_tables(table, content, complaint):
-    with pytest.raises(UserError, match=f"few.csv.*{complaint}") as caught:
+    with pytest.raises(UserError, match=f"few.csv.*{complaint}"):
         read_annotated(table(**content), SIZE, 1.0)
-    assert "\n" not in str(caught.value)
 
 
 def test_names_are_kept_as_they_are(table):
@@ -187,7 +186,6 @@ def test_random_points_are_refused(images):
             check_informative(judged(found, points), "few.csv")
         except UserError as error:
             message = str(error)
-            assert "\n" not in message
         else:
             passed += 1
     assert passed <= 2

@@ -104,7 +104,7 @@ def test_too_few_images_are_refused_unless_ridge(bias, needed):
     message = f"from 4 points: got {needed - 1} training images, expected {needed} or more"
     with pytest.raises(UserError, match=message) as caught:
         LinearRegressor(x[1:], y[1:], 0.0, bias)
-    assert "--ridge over 0" in str(caught.value) and "\n" not in str(caught.value)
+    assert "--ridge over 0" in str(caught.value)
     assert np.isfinite(LinearRegressor(x[1:], y[1:], 1e-4, bias)(x)).all()
 
 

@@ -5,6 +5,7 @@ import json
 import math
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +18,14 @@ from lmk.train.config import CoreConfig
 from lmk.train.draws import generator
 from lmk.train.loop import run as module
 from lmk.train.loop.run import DATA_NAME, LOG_EVERY, STATE_NAME, TrainingRun
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The seconds that a run's clock shows, in a list of one."""
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    return now
 
 
 @pytest.fixture
@@ -65,9 +74,7 @@ def test_budget_of_steps(start):
     assert progress == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
 
 
-def test_budget_of_minutes_cuts_the_steps_short(start, monkeypatch):
-    clock = [100.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+def test_budget_of_minutes_cuts_the_steps_short(start, clock):
     run = start(steps=10**9, minutes=1.0)
     with run:
         for _ in run:
@@ -75,13 +82,11 @@ def test_budget_of_minutes_cuts_the_steps_short(start, monkeypatch):
     assert run.step == 4 and run.progress == 1.0 and run.elapsed == 60.0
 
 
-def test_checkpoints_are_due_every_minute(start, monkeypatch):
-    clock = [0.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+def test_checkpoints_are_due_every_minute(start, clock):
     run = start()
     with run:
         assert not run.due()
-        clock[0] = 61.0
+        clock[0] += 61.0
         assert run.due()
         run.save({}, {})
         assert not run.due()
@@ -134,13 +139,11 @@ def test_resume_goes_on_bit_by_bit(start):
         assert torch.equal(again.state_dict()[name], value), name
 
 
-def test_time_before_a_resume_counts(start, monkeypatch):
-    clock = [0.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+def test_time_before_a_resume_counts(start, clock):
     with start(minutes=1.0) as run:
-        clock[0] = 40.0
+        clock[0] += 40.0
         run.save({}, {})
-    clock[0] = 1000.0
+    clock[0] += 1000.0
     resumed = start(minutes=1.0)
     resumed.resume({}, {})
     with resumed:
@@ -158,22 +161,9 @@ def test_resumed_moments_lie_in_memory_as_their_parameters(start):
     assert optimizer.state[weight]["exp_avg"].stride() == weight.stride()
 
 
-def test_resumed_run_goes_on_after_the_last_step(start):
-    with start(steps=10) as run:
-        for step in run:
-            if step == 3:
-                run.save({}, {})
-                break
-    resumed = start(steps=10)
-    resumed.resume({}, {})
-    with resumed:
-        assert list(resumed) == [4, 5, 6, 7, 8, 9]
-
-
 def test_resume_without_a_state(start):
-    with pytest.raises(UserError, match=r"--resume: no .*state\.safetensors") as caught:
+    with pytest.raises(UserError, match=r"--resume: no .*state\.safetensors"):
         start().resume({}, {})
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"batch": 8}, {"target_sigma": 2.0}])
@@ -220,11 +210,27 @@ def test_a_state_that_was_changed_is_refused(start):
             start().resume({"net": net}, {"net": adam})
 
 
-@pytest.mark.parametrize("change", [{"epochs": 3}, {"lr": 1e-4}, {"threads": 2}, {"resume": True}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 3},
+        {"lr": 1e-4},
+        {"threads": 2},
+        {"resume": True},
+        {"output": Path("b.safetensors")},
+    ],
+)
 def test_what_may_change_on_resuming(start, change):
     with start() as run:
-        run.save({}, {})
-    start(**change).resume({}, {})
+        for step in run:
+            if step == 3:
+                run.save({}, {})
+                break
+    resumed = start()
+    resumed.config = replace(resumed.config, **change)
+    resumed.resume({}, {})
+    with resumed:
+        assert list(resumed) == [4, 5, 6, 7, 8, 9]
 
 
 def test_resume_from_another_core_names_both(start):
@@ -236,17 +242,19 @@ def test_resume_from_another_core_names_both(start):
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_a_loss_that_is_not_finite_ends_the_run(start, bad):
+@pytest.mark.parametrize("saved", [True, False])
+def test_a_loss_that_is_not_finite_ends_the_run(start, bad, saved):
     model, optimizer = network()
-    run = start()
-    with pytest.raises(UserError, match=r"loss is .*inf|loss is nan") as caught, run:
-        run.save({"net": model}, {"net": optimizer})
-        kept = state(run).read_bytes()
+    run, kept = start(), None
+    cure = "--resume and a lower --lr" if saved else "start again with a lower --lr"
+    with pytest.raises(UserError, match=rf"loss is (-?inf|nan).*{cure}"), run:
+        if saved:
+            run.save({"net": model}, {"net": optimizer})
+            kept = state(run).read_bytes()
         for _ in run:
             run.log(4, {"loss": torch.tensor(bad)})
-    message = str(caught.value)
-    assert run.step == 1 and "--resume and a lower --lr" in message and "\n" not in message
-    assert state(run).read_bytes() == kept
+    assert run.step == 1
+    assert not saved or state(run).read_bytes() == kept
 
 
 def test_a_new_run_forgets_the_state_of_the_one_it_replaces(start):
@@ -256,13 +264,6 @@ def test_a_new_run_forgets_the_state_of_the_one_it_replaces(start):
             break
     with start() as run:
         assert not state(run).exists()
-
-
-def test_without_a_checkpoint_the_cure_is_to_start_again(start):
-    run = start()
-    with pytest.raises(UserError, match="start again with a lower --lr"), run:
-        run.step = 1
-        run.log(4, {"loss": math.nan})
 
 
 def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(start):
@@ -278,19 +279,13 @@ def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(start):
     assert state(run).read_bytes() == kept
 
 
-def test_a_disk_that_is_full_keeps_the_last_state(start, monkeypatch):
+def test_a_disk_that_is_full_keeps_the_last_state(start, full_disk):
     model, optimizer = network()
     with start() as run:
         run.save({"net": model}, {"net": optimizer})
         kept = state(run).read_bytes()
-
-        def full(*_):
-            raise OSError(28, "No space left on device")
-
-        monkeypatch.setattr("lmk.runtime.files.os.fsync", full)
-        with pytest.raises(UserError, match="disk is full"):
+        with full_disk(), pytest.raises(UserError, match="disk is full"):
             run.save({"net": model}, {"net": optimizer})
-        monkeypatch.undo()
     assert state(run).read_bytes() == kept
     assert not [path for path in run.folder.iterdir() if path.name.startswith(".")]
 
@@ -330,11 +325,3 @@ def test_a_second_signal_ends_at_once(start):
             signal.raise_signal(signal.SIGINT)
             pytest.fail("went on")
     assert signal.getsignal(signal.SIGINT) is before
-
-
-def test_output_is_left_out_of_the_comparison(start, tmp_path):
-    with start() as run:
-        run.save({}, {})
-    moved = start()
-    moved.config = replace(moved.config, output=tmp_path / "elsewhere.safetensors")
-    moved.resume({}, {})

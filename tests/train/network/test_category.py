@@ -118,57 +118,29 @@ def test_size_on_disk(tmp_path):
     assert sizes["half"] == pytest.approx(1.2, abs=0.1)
 
 
-def test_another_core_names_both(make_pack, core, tmp_path):
+def test_core_and_pack_that_do_not_fit(make_pack, core, core_path, tmp_path):
     path, _ = make_pack("projection")
     core.head.bias.data += 1
     other = tmp_path / "other.safetensors"
     save_core(other, core, {})
     got, expected = read_header(other)["sha256"], read_header(path)["core_sha256"]
-    with pytest.raises(UserError, match=f"got core .*{got}.*expected .*{expected}") as caught:
-        load_pack(path, other)
-    assert "\n" not in str(caught.value)
+    for pack, given, complaint in (
+        (path, other, f"got core .*{got}.*expected .*{expected}"),
+        (path, None, "needs the core .*--core"),
+        (path, path, "got a category pack .*, expected a core"),
+        (core_path, core_path, "got a core .*, expected a category pack"),
+    ):
+        with pytest.raises(UserError, match=complaint):
+            load_pack(pack, given)
 
 
-def test_without_its_core(make_pack):
-    path, _ = make_pack("finetune")
-    with pytest.raises(UserError, match="needs the core .*--core"):
-        load_pack(path, None)
-
-
-def test_core_and_pack_mixed_up(make_pack, core_path):
-    path, _ = make_pack("projection")
-    with pytest.raises(UserError, match="got a category pack .*, expected a core"):
-        load_pack(path, path)
-    with pytest.raises(UserError, match="got a core .*, expected a category pack"):
-        load_pack(core_path, core_path)
-
-
-DAMAGE = {
-    "missing": (lambda t: t.pop("head.bias"), r"'head\.bias' is missing"),
-    "unexpected": (lambda t: t.update(more=torch.zeros(1)), "'more' is unexpected"),
-    "shape": (lambda t: t.update({"head.bias": torch.zeros(3)}), r"'head\.bias' has shape \(3,\)"),
-    "nan": (lambda t: t["head.bias"].fill_(float("nan")), r"'head\.bias' holds NaN"),
-}
-
-
-@pytest.mark.parametrize(("edit", "complaint"), DAMAGE.values(), ids=DAMAGE)
-def test_damaged_pack(make_pack, core_path, edit, complaint):
+def test_a_pack_without_a_weight(make_pack, core_path):
     path, _ = make_pack("projection")
     tensors, header = load_file(path), read_header(path)
-    edit(tensors)
+    del tensors["head.bias"]
     header["sha256"] = checkpoint.digest(tensors)
     save_file(tensors, path, metadata={HEADER: json.dumps(stamped(header))})
-    with pytest.raises(UserError, match=complaint) as caught:
-        load_pack(path, core_path)
-    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
-def test_truncated_pack(make_pack, core_path, share):
-    path, _ = make_pack("projection")
-    data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(UserError, match="truncated or not safetensors"):
+    with pytest.raises(UserError, match=rf"{path}: .*'head\.bias' is missing"):
         load_pack(path, core_path)
 
 

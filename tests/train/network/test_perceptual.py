@@ -105,9 +105,12 @@ def test_torchvision_weights_expect_imagenet_statistics(monkeypatch):
     torch.testing.assert_close(network(images)[0], x, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", CHANNELS)
 @pytest.mark.parametrize(
-    "error", [urllib.error.URLError("no route to host"), RuntimeError("invalid hash value")]
+    ("kind", "error"),
+    [
+        ("vgg19", urllib.error.URLError("no route to host")),
+        ("vgg16", RuntimeError("invalid hash value")),
+    ],
 )
 def test_no_file_and_no_network_names_both_cures(monkeypatch, kind, error):
     def refuse(*_, **__):
@@ -117,14 +120,13 @@ def test_no_file_and_no_network_names_both_cures(monkeypatch, kind, error):
     with pytest.raises(UserError, match="--vgg FILE.*--perceptual core") as caught:
         Vgg(kind, None)
     message = str(caught.value)
-    assert message.startswith(f"--perceptual {kind}: ") and "\n" not in message
+    assert message.startswith(f"--perceptual {kind}: ")
 
 
 def test_bad_files(files, tmp_path):
     def complaint(path, kind="vgg19"):
         with pytest.raises(UserError, match="--vgg ") as caught:
             Vgg(kind, path)
-        assert "\n" not in str(caught.value)
         return str(caught.value)
 
     assert "cannot be read" in complaint(tmp_path / "nothing.safetensors")

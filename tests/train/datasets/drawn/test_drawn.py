@@ -49,17 +49,10 @@ def centroid(share: np.ndarray) -> np.ndarray:
     return np.array([(columns * share).sum(), (rows * share).sum()]) / share.sum()
 
 
-def test_two_categories_with_different_points():
-    puppet, butterfly = landmark_names("puppet"), landmark_names("butterfly")
-    assert set(CATEGORIES) == {"puppet", "butterfly"}
-    assert (len(puppet), len(butterfly)) == (14, 12)
-    assert {"l_shoulder", "r_hip", "neck", "head_top"} <= set(puppet)  # PCK needs the torso
-
-
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_names_are_unique_and_sides_pair_up(category):
     names = landmark_names(category)
-    assert len(set(names)) == len(names)
+    assert len(set(names)) == len(names) == {"puppet": 14, "butterfly": 12}[category]
     swap = {"l_": "r_", "r_": "l_"}
     assert {swap.get(name[:2], name[:2]) + name[2:] for name in names} == set(names)
 
@@ -72,13 +65,6 @@ def test_left_is_the_objects_own_left(category):
     for name, point in sketch.points.items():
         if name.startswith("l_"):
             assert sign * (point - sketch.points["r_" + name[2:]])[0] > 0
-
-
-@pytest.mark.parametrize("category", CATEGORIES)
-def test_same_index_same_picture(category):
-    (first, first_points), (again, again_points) = render(category, 5, 3), render(category, 5, 3)
-    np.testing.assert_array_equal(first, again)
-    np.testing.assert_array_equal(first_points, again_points)
 
 
 @pytest.mark.parametrize("other", [("puppet", 1, 0), ("puppet", 0, 1), ("butterfly", 0, 0)])
@@ -269,28 +255,23 @@ def test_clip_of_another_size():
             assert min(x, y) >= 0 and x + width <= 120 and y + height <= 200
 
 
-@pytest.mark.parametrize("call", [lambda c: builtin(c, 3), lambda c: render(c, 0), landmark_names])
-def test_unknown_category_lists_what_exists(call):
-    with pytest.raises(UserError, match="got 'cat', expected one of puppet, butterfly"):
-        call("cat")
-
-
-def test_unknown_category_of_a_clip_and_counts_below_one():
-    with pytest.raises(UserError, match="puppet, butterfly"):
-        next(clip("cat", 3))
-    for call in (lambda: builtin("puppet", 0), lambda: next(clip("puppet", 0))):
-        with pytest.raises(UserError, match="expected 1 or more"):
-            call()
-
-
-def test_negative_seed():
-    for call in (
-        lambda: builtin("puppet", 2, -1),
-        lambda: render("puppet", 0, -1),
-        lambda: next(clip("puppet", 2, -1)),
-    ):
-        with pytest.raises(UserError, match="expected 0 or more"):
-            call()
+@pytest.mark.parametrize(
+    ("call", "complaint"),
+    [
+        (lambda: builtin("cat", 3), "got 'cat', expected one of puppet, butterfly"),
+        (lambda: render("cat", 0), "got 'cat', expected one of puppet, butterfly"),
+        (lambda: landmark_names("cat"), "got 'cat', expected one of puppet, butterfly"),
+        (lambda: next(clip("cat", 3)), "got 'cat', expected one of puppet, butterfly"),
+        (lambda: builtin("puppet", 0), "expected 1 or more"),
+        (lambda: next(clip("puppet", 0)), "expected 1 or more"),
+        (lambda: builtin("puppet", 2, -1), "expected 0 or more"),
+        (lambda: render("puppet", 0, -1), "expected 0 or more"),
+        (lambda: next(clip("puppet", 2, -1)), "expected 0 or more"),
+    ],
+)
+def test_what_cannot_be_drawn(call, complaint):
+    with pytest.raises(UserError, match=complaint):
+        call()
 
 
 def test_backgrounds_vary():

@@ -110,12 +110,9 @@ def test_where_the_annotations_may_lie(write, picture, tmp_path, place):
     assert LAYOUT.recognises(root) and len(open_bbcpose(root).samples) == 1
 
 
-def test_no_annotations(tmp_path):
+def test_no_annotations_and_no_struct_array(tmp_path):
     with pytest.raises(UserError, match=r"bbcpose\.mat: cannot be read"):
         open_bbcpose(tmp_path)
-
-
-def test_no_struct_array(tmp_path):
     savemat(tmp_path / "bbcpose.mat", {"bbcpose": np.zeros((3, 3))})
     with pytest.raises(UserError, match="expected the images of layout bbcpose; it holds no image"):
         open_bbcpose(tmp_path)

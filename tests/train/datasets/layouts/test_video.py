@@ -146,9 +146,8 @@ def test_films_that_cannot_be_used(here):
     start = whole.index(b"mdat") + 4
     end = max(whole.find(b"moov") - 4, start + 200)
     (here / "walk.mp4").write_bytes(whole[:start] + bytes(end - start) + whole[end:])
-    with pytest.raises(UserError, match=r"walk\.mp4.*no frame") as caught:
+    with pytest.raises(UserError, match=r"walk\.mp4.*no frame"):
         open_dataset("walk.mp4")
-    assert "\n" not in str(caught.value)
 
 
 def test_options_that_do_not_fit(here):
