@@ -23,6 +23,7 @@ from lmk.runtime.model import (
     read_model,
     workspace,
 )
+from lmk.runtime.owner import Owned
 from lmk.runtime.sources import expand
 from lmk.runtime.terminal import FILE_PATH, console, progress
 from lmk.train.config import AdaptConfig
@@ -90,18 +91,19 @@ def export_command(
     if not repository and output.suffix != suffix:  # `lmk detect` goes by it
         raise UserError(f"--output: got {output}, expected a name ending in {suffix}; rename it")
     precision = precision or "fp32"
-    if repository:
-        onnx = workspace.made_of(pack, f"{typed}.onnx")
-        output = _serve(pack, core, onnx, precision, data, repository, force)
-    elif options is None:
-        _export(pack, core, output, precision, data, force or is_composed(output))
-    else:
-        check_output(output, force)  # before minutes of work
-        onnx = pack if pack.suffix == ".onnx" else output.with_suffix(".onnx")
-        if onnx != pack and (force or data or not _is_exported(onnx, pack, precision)):
-            _check(options, precision)
-            _export(pack, core, onnx, precision, data, force)
-        _build(onnx, output, options, force)
+    with Owned(repository or output):
+        if repository:
+            onnx = workspace.made_of(pack, f"{typed}.onnx")
+            output = _serve(pack, core, onnx, precision, data, repository, force)
+        elif options is None:
+            _export(pack, core, output, precision, data, force or is_composed(output))
+        else:
+            check_output(output, force)  # before minutes of work
+            onnx = pack if pack.suffix == ".onnx" else output.with_suffix(".onnx")
+            if onnx != pack and (force or data or not _is_exported(onnx, pack, precision)):
+                _check(options, precision)
+                _export(pack, core, onnx, precision, data, force)
+            _build(onnx, output, options, force)
     click.echo(output)
 
 
@@ -175,7 +177,8 @@ def name_command(
     print_naming(report)
     click.echo(output)
     if export:
-        contract = export_pack(output, core, onnx, seen.crops, force=True)
+        with Owned(onnx):
+            contract = export_pack(output, core, onnx, seen.crops, force=True)
         click.echo(f"verified: {_outcome(contract.drift)}", err=True)
         click.echo(onnx)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import shutil
 import socket
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -35,8 +37,9 @@ class Owned:
     """The place `path`, a file or folder of results, for this object alone until `close`.
 
     A hidden file beside it, `.NAME.lock`, says who has it; the lock goes with the process, whatever
-    ends it. Also a context manager. Raises UserError, which names the owner, when another run, in
-    this process or another, on this machine or one that shares the folder, has the place.
+    ends it. What a run that was killed left unfinished there is removed. Also a context manager.
+    Raises UserError, which names the owner, when another run, in this process or another, on this
+    machine or one that shares the folder, has the place.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,6 +61,7 @@ class Owned:
         owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
         with contextlib.suppress(OSError):  # it is ours, whether or not that can be read
             self._file.write_text(json.dumps(owner))
+        _sweep(path)
 
     def close(self) -> None:
         """Let others have it; harmless twice."""
@@ -79,6 +83,22 @@ class Owned:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _sweep(place: Path) -> None:
+    """Remove the unfinished files, see `atomic_path`, that only a run that was killed has left."""
+    stem, suffix = re.escape(place.stem), re.escape(place.suffix)
+    folders = {
+        place.parent: rf"{stem}\.[0-9a-f]{{8}}({suffix}|\.html)",
+        place: r"(landmarks|overlay)\b.*\.[0-9a-f]{8}(\.\w+)?",
+    }
+    if place.suffix == ".safetensors":  # the folder of its training
+        folders[place.parent / place.stem] = r".+\.[0-9a-f]{8}\.\w+"
+    for folder, pattern in folders.items():
+        for path in folder.glob(".*") if folder.is_dir() else ():
+            if re.fullmatch(rf"\.{pattern}", path.name):
+                with contextlib.suppress(OSError):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _told(file: Path) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -178,7 +176,6 @@ def make_task(
         if place:
             runner = {"runner": landmarker.runner.name}
             journal = open_journal(place, folder, made_of(source, wanted, contract), runner, wanted)
-            _sweep(folder)
         else:
             (folder / RECORD).unlink(missing_ok=True)  # of results that these replace
     except BaseException:
@@ -204,13 +201,6 @@ def journal_place(folder: Path, force: bool) -> Path:
             "--resume goes on with it, --force starts anew"
         )
     return place
-
-
-def _sweep(folder: Path) -> None:
-    """Remove the unfinished files of a run that was killed."""
-    for path in folder.glob(".*") if folder.is_dir() else ():
-        if re.fullmatch(r"\.(landmarks|overlay)\b.*\.[0-9a-f]{8}(\.\w+)?", path.name):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def made_of(spec: Source | Spec, wanted: Wanted, contract: Contract) -> dict[str, Any]:

@@ -7,8 +7,8 @@ goes when the results are complete; what they were made of stays with them, in R
 
 from __future__ import annotations
 
+import hashlib
 import json
-import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,11 +19,11 @@ import numpy as np
 from lmk.runtime.detection import Detection, Frame
 from lmk.runtime.errors import UserError, write_error
 from lmk.runtime.files import write_bytes
+from lmk.runtime.model import gate
 from lmk.runtime.owner import RECORD, check_same
 
 _IDENTITY, _STATE = "identity.json", "journal.json"
-_MOST_PX = 1 << 20  # no frame is so wide or high
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError)
+_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 class Journal:
@@ -48,10 +48,12 @@ class Journal:
         self._record = record
         self._lines: list[str] = []
         self._chunks: list[int] = []  # number of frames of each
+        self._sums: list[str] = []  # sha256 of each
         self.last_index = -1  # number of the last frame that is done
         self.state: Any = None  # see Found.before
         self.skipped: list[str] = []  # by the runs before this one
         identity = json.loads(json.dumps({**made_of, **(made_by or {})}))
+        self._identity = gate.digest_of(identity)
         try:
             if resume and (folder / _STATE).exists():
                 self._open(identity)
@@ -74,11 +76,8 @@ class Journal:
             was = json.loads((self.folder / _IDENTITY).read_text())
             saved = json.loads(path.read_text())
             chunks, last, skipped = saved["chunks"], saved["last_index"], saved["skipped"]
-            _check(isinstance(was, dict), "its identity")
-            _check(_are_counts(chunks), "the lengths of its chunks")
-            _check(type(last) is int and last >= -1, "the number of its last frame")
-            _check(_are(str, skipped), "what was skipped")
-            _check(isinstance(saved["state"], dict | None), "what was remembered")
+            _check(gate.digest_of(saved) == saved["header_sha256"], "its sha256")
+            _check(gate.digest_of(was) == saved["identity"], "the sha256 of its identity")
         except _DAMAGE as error:
             raise UserError(
                 f"{path}: got a damaged journal ({error!r}), expected that of the interrupted run; "
@@ -86,25 +85,20 @@ class Journal:
             ) from error
         check_same(self.folder, was, identity)
         self._chunks, self.last_index, self.skipped = chunks, last, skipped
-        self.state = saved["state"]
+        self.state, self._sums = saved["state"], saved["sums"]
 
     def done(self) -> Iterator[list[tuple[Frame, list[Detection]]]]:
         """What the interrupted run had found, a list a chunk; the images have no content.
 
         Raises UserError where it is damaged.
         """
-        last, num_landmarks = -1, None
         for number, num_frames in enumerate(self._chunks):
             path = self._chunk(number)
             try:
-                entries = [_read(line) for line in path.read_text().splitlines()]
+                text = path.read_bytes()
+                _check(_sum(text) == self._sums[number], "its sha256")
+                entries = [_read(line) for line in text.decode().splitlines()]
                 _check(len(entries) == num_frames, f"{num_frames} frames, got {len(entries)}")
-                for frame, detections in entries:
-                    _check(last < frame.index <= self.last_index, f"order at frame {frame.index}")
-                    last = frame.index
-                    for each in detections:
-                        num_landmarks = num_landmarks or len(each.points)
-                        _check(len(each.points) == num_landmarks, f"landmarks of frame {last}")
             except _DAMAGE as error:
                 raise UserError(f"{path}: damaged ({error}); start anew with --force") from error
             yield entries
@@ -115,12 +109,16 @@ class Journal:
 
     def commit(self, last_index: int, state: Any, skipped: list[str]) -> None:
         """Make what was added last: from here a resumed run goes on."""
-        write_bytes(self._chunk(len(self._chunks)), "\n".join(self._lines).encode())
+        text = "\n".join(self._lines).encode()
+        write_bytes(self._chunk(len(self._chunks)), text)
         self._chunks.append(len(self._lines))
+        self._sums.append(_sum(text))
         self._lines = []
         self.last_index, self.state = last_index, state
         saved = {"chunks": self._chunks, "last_index": last_index, "state": state}
+        saved |= {"sums": self._sums, "identity": self._identity}
         saved["skipped"] = list(dict.fromkeys([*self.skipped, *skipped]))
+        saved["header_sha256"] = gate.digest_of(saved)
         write_bytes(self.folder / _STATE, json.dumps(saved).encode())
 
     def finish(self) -> None:
@@ -154,6 +152,10 @@ def read_record(folder: Path) -> dict[str, Any]:
     return was
 
 
+def _sum(chunk: bytes) -> str:
+    return hashlib.sha256(chunk).hexdigest()
+
+
 def _line(frame: Frame, detections: Sequence[Detection]) -> str:
     found = [
         [each.track, [float(edge) for edge in each.box], each.points.tolist(), each.scores.tolist()]
@@ -163,31 +165,21 @@ def _line(frame: Frame, detections: Sequence[Detection]) -> str:
 
 
 def _read(line: str) -> tuple[Frame, list[Detection]]:
-    """What `_line` made. Raises one of _DAMAGE where it did not."""
+    """What `_line` made."""
     source, index, time_s, size, found = json.loads(line)
-    _check(isinstance(source, str) and type(index) is int and index >= 0, "a name and a number")
-    _check(math.isfinite(time_s), "a time")
-    _check(_are_counts(size) and len(size) == 2 and 0 < min(size) <= max(size) < _MOST_PX, "a size")
     blank = np.broadcast_to(np.uint8(0), (*size, 3))  # takes no memory
-    detections = []
-    for track, box, points, scores in found:
-        x, y, width, height = map(float, box)
-        _check(all(map(math.isfinite, (x, y, width, height))), "a box")
-        _check(type(track) is int and 0 <= track < 1 << 31, "the number of an object")
-        table, sure = np.array(points, np.float32).reshape(-1, 2), np.array(scores, np.float32)
-        _check(sure.shape == (len(table),), "a score for each landmark")
-        detections.append(Detection(table, sure, (x, y, width, height), track))
+    detections = [
+        Detection(
+            np.array(points, np.float32).reshape(-1, 2),
+            np.array(scores, np.float32),
+            tuple(box),
+            track,
+        )
+        for track, box, points, scores in found
+    ]
     return Frame(source, index, time_s, blank), detections
 
 
 def _check(holds: bool, expected: str) -> None:
     if not holds:
         raise ValueError(f"expected {expected}")
-
-
-def _are(kind: type, values: Any) -> bool:
-    return isinstance(values, list) and all(type(each) is kind for each in values)
-
-
-def _are_counts(values: Any) -> bool:
-    return _are(int, values) and all(each >= 0 for each in values)

@@ -155,7 +155,8 @@ def files(place: Path) -> dict[str, object]:
             with safe_open(path, "np") as opened:
                 header = {k: v for k, v in opened.metadata().items() if k not in CLOCKS}
                 header["lmk"] = timeless(header.get("lmk", "{}"))
-                tensors = {key: opened.get_tensor(key).tobytes() for key in opened}
+                keys = opened.keys()
+                tensors = {key: opened.get_tensor(key).tobytes() for key in keys}
             found[name] = (header, tensors)
         else:
             found[name] = path.read_bytes()
@@ -197,10 +198,12 @@ def attack(job: Job, place: Path, rng: np.random.Generator, whole: dict[str, obj
                 process.kill()
                 return f"hang after {sent.name}"
         more = job.again
-    said = (place / "said.txt").read_text(errors="replace")
     code = start(job, place, more).wait(SECONDS)
+    if code and "--resume: no" in (place / "said.txt").read_text().splitlines()[-1]:
+        code = start(job, place, ["--force"]).wait(SECONDS)  # none of them had begun
     if code:
         return f"not gone on with: exit {code}"
+    said = (place / "said.txt").read_text(errors="replace")
     if "Traceback" in said:
         return "traceback"
     found = files(place)
@@ -213,6 +216,8 @@ def attack(job: Job, place: Path, rng: np.random.Generator, whole: dict[str, obj
 
 def campaign(times: int, seed: int, wanted: list[str], kept: Path) -> int:
     """Attack the jobs in turns; return the number of faults."""
+    for each in SIGNALS[:3]:  # a shell's background and nohup ignore some, and so would the jobs
+        signal.signal(each, signal.SIG_DFL)
     here = Path(tempfile.mkdtemp(prefix="kill-"))
     os.environ["LMK_CACHE"] = str(here / "cache")
     inputs(here)

@@ -40,6 +40,19 @@ def test_a_dead_owner_owns_nothing(tmp_path: Path) -> None:
     Owned(tmp_path / "out").close()
 
 
+def test_what_a_killed_run_left_unfinished_is_removed(tmp_path: Path) -> None:
+    left = [".b.0123abcd.safetensors", ".b.0123abcd.html", "b/.state.0123abcd.safetensors"]
+    left += ["out/.landmarks.0123abcd.csv", "out/.overlay.0123abcd.mp4"]
+    kept = [".b.0123abcd.onnx", ".c.0123abcd.safetensors", "b/.mine.csv", "out/.a.0123abcd.csv"]
+    for name in (*left, *kept):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for place in ("b.safetensors", "out"):
+        Owned(tmp_path / place).close()
+    found = {str(each.relative_to(tmp_path)) for each in tmp_path.rglob("*") if each.is_file()}
+    assert found == set(kept)
+
+
 def test_every_difference_is_named(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         (tmp_path / name).write_text(name)

@@ -1,5 +1,6 @@
 """`lmk detect` as a user types it: what it writes, what it says, how it ends."""
 
+import csv
 import os
 import shutil
 import signal
@@ -260,3 +261,48 @@ def test_a_live_stream_that_is_terminated_keeps_what_was_found(tmp_path, blob_im
     assert len((tmp_path / "o" / "landmarks.csv").read_text().splitlines()) >= 7
     with av.open(str(tmp_path / "o" / "overlay.mp4")) as film:
         assert len(list(film.decode(video=0))) >= 6
+
+
+CASES = Path(__file__).parents[4] / "shared" / "cases"
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason=f"no inputs that once went wrong, {CASES}")
+@pytest.mark.parametrize(
+    ("name", "code", "frames", "words"),
+    [
+        ("animated_images/anim.gif", 0, range(12), ""),
+        ("animated_images/anim.webp", 0, range(12), ""),
+        ("tiff_stack/stack8.tif", 0, range(8), ""),
+        ("timelapse/tl_1_2.mp4", 0, range(6), ""),
+        ("damaged_start/c_k0.mp4", 3, range(24, 120), "24 frames lost"),
+        *((f"other_suffixes/x.{end}", 0, range(10), "") for end in ["3g2", "asf", "divx", "nut"]),
+        *((f"other_suffixes/x.{end}", 0, range(10), "") for end in ["insv", "vob"]),
+        ("hostile/postscript.png", 2, (), "cannot be read as an image"),
+        ("hostile/strip.png", 2, (), "got 50000000×2 pixels"),
+        ("hostile/m.mp4", 2, (), "cannot be opened as a video"),
+        ("hostile/deep.safetensors", 2, (), "expected a video, an image"),
+    ],
+)
+def test_inputs_that_once_went_wrong(run, name, code, frames, words):
+    ended, _, said = run(CASES / name, "--output", "o")
+    assert ended == code and words in said and "Traceback" not in said
+    table, film = Path("o/landmarks.csv"), Path("o/overlay.mp4")
+    assert table.exists() == film.exists() == bool(frames)
+    if frames:
+        with table.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [int(row["frame"]) for row in rows] == list(frames)
+        assert name != "damaged_start/c_k0.mp4" or rows[0]["time_s"] == "0.800800"
+        with av.open(str(film)) as container:
+            assert sum(1 for _ in container.decode(video=0)) == len(frames)
+
+
+def test_a_hostile_picture_costs_no_neighbour(run, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(folder / "good.png")
+    (folder / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
+    Image.new("1", (200_000, 2)).save(folder / "b.png")
+    code, _, said = run(folder, "--output", "o", "--no-overlay")
+    assert code == 3 and "a.png: cannot be read as an image" in said and "got 200000×2" in said
+    assert "good.png" in Path("o/landmarks.csv").read_text()

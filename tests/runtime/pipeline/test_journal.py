@@ -140,51 +140,25 @@ def test_another_model_or_option_is_refused(tmp_path):
     assert fresh.last_index == -1 and list(fresh.done()) == []
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        "",
-        "{",
-        "[]",
-        "{}",
-        "[" * 9999,
-        '{"chunks": [-1], "last_index": 4, "state": null, "skipped": []}',
-        '{"chunks": [1], "last_index": true, "state": null, "skipped": []}',
-        '{"chunks": [1], "last_index": 4, "state": 1, "skipped": []}',
-        '{"chunks": [1], "last_index": 4, "state": null, "skipped": [1]}',
-    ],
-)
-def test_a_damaged_journal_is_named(tmp_path, damage):
-    Journal(tmp_path / "j", {}).commit(4, None, [])
-    (tmp_path / "j" / "journal.json").write_text(damage)
+@pytest.mark.parametrize("name", ["identity.json", "journal.json"])
+@pytest.mark.parametrize("damage", ["", "{", "[]", "{}", "[" * 9999, None])
+def test_a_damaged_journal_is_named(tmp_path, name, damage):
+    Journal(tmp_path / "j", {"a": 1}).commit(4, None, [])
+    file = tmp_path / "j" / name
+    changed = file.read_text().replace("4", "5").replace("1", "2")  # still JSON of the right types
+    file.write_text(changed if damage is None else damage)
     with pytest.raises(UserError, match="damaged journal.*--force"):
-        Journal(tmp_path / "j", {}, resume=True)
+        Journal(tmp_path / "j", {"a": 1}, resume=True)
 
 
-def test_a_damaged_chunk_is_named(tmp_path):
+@pytest.mark.parametrize("damage", ["", '["v", 0, 0.0, [4, 7], []]', "[" * 9999])
+def test_a_damaged_chunk_is_named(tmp_path, damage):
     journal = Journal(tmp_path / "j", {})
     journal.add(Frame("v", 0, 0.0, np.zeros((4, 6, 3), np.uint8)), [])
     journal.commit(0, None, [])
-    chunk = tmp_path / "j" / "000000.jsonl"
-    chunk.write_text(chunk.read_text()[:-3])
+    (tmp_path / "j" / "000000.jsonl").write_text(damage)
     with pytest.raises(UserError, match=r"000000.jsonl: damaged .*--force"):
         list(Journal(tmp_path / "j", {}, resume=True).done())
-    for damage in (
-        "",
-        '["v", -1, 0.0, [4, 6], []]',
-        '["v", 1, 0.0, [4, 6], []]',  # after the last
-        '["v", 0, NaN, [4, 6], []]',
-        '["v", 0, 0.0, [0, 6], []]',
-        '["v", 0, 0.0, [4, 999999999], []]',
-        '["v", 0, 0.0, [4, 6], [[0, [0, 0, 1, Infinity], [[1, 1]], [1]]]]',
-        '["v", 0, 0.0, [4, 6], [["0", [0, 0, 1, 1], [[1, 1]], [1]]]]',
-        '["v", 0, 0.0, [4, 6], [[0, [0, 0, 1, 1], [[1, 1]], [1, 1]]]]',
-        '["v", 0, 0.0, [4, 6], [[0, [0, 0, 1, 1], [[1, 1]], [1]], [1, [0, 0, 1, 1], [], []]]]',
-        '["v", 0, 0.0, [4, 6], ' + "[" * 9999,
-    ):
-        chunk.write_text(damage)
-        with pytest.raises(UserError, match=r"000000.jsonl: damaged .*--force"):
-            list(Journal(tmp_path / "j", {}, resume=True).done())
 
 
 def test_a_chunk_that_was_not_committed_does_not_count(tmp_path):
