@@ -2,7 +2,6 @@
 
 import json
 import math
-import urllib.error
 from dataclasses import replace
 
 import pytest
@@ -18,16 +17,6 @@ from lmk.train.loop.run import STATE_NAME
 from lmk.train.network.category import load_pack
 from lmk.train.network.checkpoint import load, load_core, read_header, save_core
 from lmk.train.network.hourglass import HourglassConfig, LandmarkNetwork
-
-
-def weights(path):
-    return load(path, "pack")[0]
-
-
-def assert_same_weights(first, second):
-    expected = weights(second)
-    for name, value in weights(first).items():
-        assert torch.equal(expected[name], value), name
 
 
 def state(config):
@@ -51,6 +40,15 @@ def test_every_method_writes_a_pack(adapt_config, butterflies, core_path, option
     config = adapt_config(**options, width="small", input_size=64, steps=2)
     assert adapt(config, butterflies) == config.output
     model, header = load_pack(config.output, config.core)
+    if config.method == "projection":  # theta is what the core has, and every W has moved
+        core, saved = load_core(core_path)[0].state_dict(), load(state(config), "run")[0]
+        kept = {name: value for name, value in saved.items() if name.endswith(".theta")}
+        for name, value in kept.items():
+            origin = name.removeprefix("model.detector.").removesuffix("theta") + "weight"
+            assert torch.equal(value, core[origin]), name
+        learnt = [m.projection for m in model.modules() if hasattr(m, "projection")]
+        assert all((w - torch.eye(len(w))).abs().max() > 0 for w in learnt)
+        assert len(learnt) == len(kept) == {"all": 55, "blocks": 51}[config.scope]
     assert model.config == HourglassConfig(5, 16, 64)
     assert model(torch.rand(2, 3, 64, 64)).shape == (2, 5, 16, 16)
     last_phase = 1 if config.method == "projection+finetune" else 2
@@ -70,75 +68,48 @@ def test_the_end_is_a_page_that_judges(adapt_config, butterflies, capsys):
     assert "p4" in page.read_text()
 
 
-@pytest.mark.parametrize("scope", ["all", "blocks"])
-def test_theta_is_what_the_core_has(adapt_config, butterflies, core_path, scope):
-    config = adapt_config(scope=scope)
-    adapt(config, butterflies)
-    core = load_core(core_path)[0].state_dict()
-    model, _ = load_pack(config.output, core_path)
-    saved, _ = load(state(config), "run")
-    checked = 0
-    for name, value in saved.items():
-        if name.endswith(".theta"):
-            origin = name.removeprefix("model.detector.").removesuffix("theta") + "weight"
-            assert torch.equal(value, core[origin]), name
-            checked += 1
-    assert checked == {"all": 55, "blocks": 51}[scope]
-    moved = [
-        (m.projection - torch.eye(len(m.projection))).abs().max()
-        for m in model.modules()
-        if hasattr(m, "projection")
-    ]
-    assert len(moved) == checked and min(moved) > 0
-
-
-def test_a_core_of_another_size_gives_the_size(adapt_config, butterflies):
-    config = adapt_config(steps=1)
-    assert config.input_size == 128
-    adapt(config, butterflies)
-    assert Image.open(config.output.with_suffix("") / "preview.png").height == 3 * 64
-    assert read_header(config.output)["network"]["input_size"] == 64
-
-
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory, butterflies):
-    """Return a function that adapts for ten steps without a break."""
+    """Return a function that adapts without a break, once for each configuration."""
     folder, made = tmp_path_factory.mktemp("straight"), {}
 
     def run(config):
-        method = config.method
-        if method not in made:
-            output = folder / f"{method}.safetensors"
-            made[method] = adapt(replace(config, output=output), butterflies)
-        return made[method]
+        same = replace(config, output=folder / "pack.safetensors")
+        if same not in made:
+            output = folder / f"{len(made)}.safetensors"
+            made[same] = adapt(replace(config, output=output), butterflies)
+        return made[same]
 
     return run
 
 
-@pytest.mark.parametrize("method", ["projection", "finetune", "scratch"])
-@pytest.mark.parametrize("step", [4, 5])  # between two previews, and at one
+OURS = {"bend": 0.05, "jitter": 0.2, "identity": 0.1, "average": 0.9, "ramp": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("options", "step"),  # between two previews, and at one
+    [({}, 2), ({}, 3), ({"method": "finetune"}, 3), ({"method": "scratch"}, 2), (OURS, 2)],
+)
 def test_resumed_equals_uninterrupted(
-    adapt_config, butterflies, straight, press_ctrl_c, method, step
+    adapt_config, butterflies, straight, press_ctrl_c, same_weights, monkeypatch, options, step
 ):
-    config = adapt_config(method=method, steps=10, preview_every=5)
+    config = adapt_config(preview_every=3, **options)
     expected = straight(config)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lmk.train.loop.run.LOG_EVERY", 1)
-        press_ctrl_c(step)
-        with pytest.raises(KeyboardInterrupt):
-            adapt(config, butterflies)
+    monkeypatch.setattr("lmk.train.loop.run.LOG_EVERY", 1)
+    press_ctrl_c(step)
+    with pytest.raises(KeyboardInterrupt):
+        adapt(config, butterflies)
     assert read_header(config.output)["step"] == read_header(state(config))["step"] == step
     load_pack(config.output, config.core)
     press_ctrl_c(0)  # never
     adapt(replace(config, resume=True), butterflies)
-    assert_same_weights(expected, config.output)
+    same_weights(expected, config.output)
     assert read_header(config.output)["sha256"] == read_header(expected)["sha256"]
 
 
-def test_the_seed_decides(adapt_config, butterflies, straight, tmp_path):
-    config = adapt_config(steps=10, preview_every=5)
-    other = adapt(replace(config, seed=1, output=tmp_path / "b.safetensors"), butterflies)
-    assert read_header(other)["sha256"] != read_header(straight(config))["sha256"]
+def test_the_seed_decides(adapt_config, butterflies, straight):
+    one, other = (straight(adapt_config(preview_every=3, seed=seed)) for seed in (0, 1))
+    assert read_header(one)["sha256"] != read_header(other)["sha256"]
 
 
 def test_an_output_that_another_run_writes_is_left_alone(adapt_config, butterflies):
@@ -148,39 +119,25 @@ def test_an_output_that_another_run_writes_is_left_alone(adapt_config, butterfli
     assert not config.output.exists() and not config.output.with_suffix("").exists()
 
 
-def test_resume_on_a_finished_pack_with_other_images(adapt_config, butterflies):
-    adapt(config := adapt_config(), butterflies)
+def test_a_resume_is_of_the_same_options_images_and_core(
+    adapt_config, butterflies, tmp_path, core_path
+):
+    config = adapt_config(core=tmp_path / "core.safetensors", steps=1)
+    config.core.write_bytes(core_path.read_bytes())
+    adapt(config, butterflies)
+    for name, value in (("landmarks", 6), ("separation", 0.5), ("method", "finetune")):
+        with pytest.raises(UserError, match=f"--resume: {name} is"):
+            adapt(replace(config, resume=True, **{name: value}), butterflies)
     others = replace(butterflies, images=butterflies.images.copy())
     others.images[3] += 1
     with pytest.raises(UserError, match=f"images: {others.names[3]} was changed"):
         adapt(replace(config, resume=True), others)
-
-
-def test_resume_with_another_core_names_both(adapt_config, butterflies, tmp_path, core_path):
     core, _ = load_core(core_path)
     core.head.bias.data += 1
-    config = adapt_config(core=tmp_path / "core.safetensors")
-    first = core_path.read_bytes()
-    config.core.write_bytes(first)
-    adapt(config, butterflies)
     save_core(config.core, core, {})  # trained again, under the same name
     now, then = read_header(config.core)["sha256"], read_header(core_path)["sha256"]
     with pytest.raises(UserError, match=f"{now}.*{then}"):
         adapt(replace(config, resume=True), butterflies)
-
-
-@pytest.mark.parametrize("change", [{"landmarks": 6}, {"separation": 0.5}, {"method": "finetune"}])
-def test_resume_with_other_options(adapt_config, butterflies, change):
-    config = adapt_config(steps=1)
-    adapt(config, butterflies)
-    with pytest.raises(UserError, match=f"--resume: {next(iter(change))} is"):
-        adapt(replace(config, resume=True, **change), butterflies)
-
-
-@pytest.mark.parametrize("landmarks", [1, 0, -3])
-def test_too_few_landmarks(adapt_config, butterflies, landmarks):
-    with pytest.raises(UserError, match=f"--landmarks: got {landmarks}, expected 2 or more"):
-        adapt(adapt_config(landmarks=landmarks), butterflies)
 
 
 def test_two_landmarks_of_one_image(adapt_config, tmp_path):
@@ -204,44 +161,33 @@ def test_without_a_core(adapt_config, butterflies, options, complaint):
         adapt(config, butterflies)
 
 
-def test_vgg_without_file_and_network_names_both_cures(adapt_config, butterflies, monkeypatch):
-    def refuse(*_, **__):
-        raise urllib.error.URLError("no route to host")
-
-    monkeypatch.setattr("torch.hub.load_state_dict_from_url", refuse)
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
-    with pytest.raises(UserError, match="no route.*--vgg FILE.*--perceptual core"):
-        adapt(adapt_config(perceptual="vgg19"), butterflies)
-
-
-def test_nan_ends_the_run_and_keeps_the_pack(adapt_config, butterflies, monkeypatch):
-    config = adapt_config(steps=4)
+@pytest.mark.parametrize(
+    ("looks", "complaint"), [(True, "is nan.*--resume and a lower --lr"), (False, "holds NaN")]
+)
+def test_nan_ends_the_run_and_keeps_the_pack(
+    adapt_config, butterflies, monkeypatch, looks, complaint
+):
+    """Whether the run looks at its loss before it saves, or between two looks."""
+    config = adapt_config(steps=2)
     adapt(config, butterflies)
     kept = config.output.read_bytes(), state(config).read_bytes()
+    more = {"steps": 5}
+    if not looks:
+        monkeypatch.setattr("lmk.train.loop.run.TrainingRun.log", lambda *_: None)
+        more["preview_every"] = 2
     monkeypatch.setattr(
         "lmk.train.adapting.objective.separation", lambda points: points.mean() * math.nan
     )
-    with pytest.raises(UserError, match="is nan.*--resume and a lower --lr"):
-        adapt(replace(config, resume=True, steps=8, minutes=None), butterflies)
-    assert (config.output.read_bytes(), state(config).read_bytes()) == kept
-
-
-def test_nan_between_two_looks_at_the_loss_keeps_the_pack(adapt_config, butterflies, monkeypatch):
-    config = adapt_config(steps=4)
-    adapt(config, butterflies)
-    kept = config.output.read_bytes(), state(config).read_bytes()
-    monkeypatch.setattr("lmk.train.loop.run.TrainingRun.log", lambda *_: None)
-    monkeypatch.setattr(
-        "lmk.train.adapting.objective.separation", lambda points: points.mean() * math.nan
-    )
-    with pytest.raises(UserError, match="holds NaN"):
-        adapt(replace(config, resume=True, steps=8, preview_every=2), butterflies)
+    with pytest.raises(UserError, match=complaint):
+        adapt(replace(config, resume=True, **more), butterflies)
     assert (config.output.read_bytes(), state(config).read_bytes()) == kept
 
 
 def test_preview_and_history(adapt_config, butterflies):
     config = adapt_config(steps=5, preview_every=2)
+    assert config.input_size == 128  # but the core is of another
     adapt(config, butterflies)
+    assert read_header(config.output)["network"]["input_size"] == 64
     folder = config.output.with_suffix("")
     preview = Image.open(folder / "preview.png")
     assert preview.size == (4 * 64, 3 * 64)  # the four held-out images; three rows
@@ -261,37 +207,21 @@ def test_collapse_is_told(adapt_config, butterflies, tmp_path, capsys):
     assert "the landmarks have collapsed (spread 0.0" in capsys.readouterr().err
 
 
-def test_no_false_alarm(adapt_config, butterflies, capsys):
-    # The separation alone pulls the landmarks apart within a few steps.
-    config = adapt_config(separation=50.0, steps=25, lr=1e-2, perceptual="none")
+def test_the_loss_falls_without_a_false_alarm(adapt_config, butterflies, logged, capsys):
+    gentle = {"rotation": 5.0, "scale": 0.0, "shift": 0.02, "beta1": 0.5, "clip": 10.0}
+    config = adapt_config(steps=50, batch=8, lr=5e-3, **gentle)
     adapt(config, butterflies)
+    assert set(logged[0]) == {"pixel", "perceptual", "equivariance", "separation"}
+    for name, share in {"pixel": 0.7, "equivariance": 0.9, "separation": 0.6}.items():
+        values = [float(step[name]) for step in logged]
+        assert sum(values[-10:]) < share * sum(values[:10]), name
     assert "collapsed" not in capsys.readouterr().err
 
 
-def test_the_loss_falls(adapt_config, butterflies):
-    gentle = {"rotation": 5.0, "scale": 0.0, "shift": 0.02, "beta1": 0.5, "clip": 10.0}
-    config = adapt_config(steps=50, batch=8, lr=5e-3, **gentle)
-    with pytest.MonkeyPatch.context() as patch:
-        seen = []
-        patch.setattr(
-            "lmk.train.loop.run.TrainingRun.log", lambda run, batch, values: seen.append(values)
-        )
-        adapt(config, butterflies)
-    assert set(seen[0]) == {"pixel", "perceptual", "equivariance", "separation"}
-    for name, share in {"pixel": 0.7, "equivariance": 0.9, "separation": 0.6}.items():
-        values = [float(step[name]) for step in seen]
-        assert sum(values[-10:]) < share * sum(values[:10]), name
-
-
-def test_terms_follow_the_weights(adapt_config, butterflies):
+def test_terms_follow_the_weights(adapt_config, butterflies, logged):
     config = adapt_config(steps=1, perceptual="none", equivariance=0.0, separation=0.0)
-    with pytest.MonkeyPatch.context() as patch:
-        seen = []
-        patch.setattr(
-            "lmk.train.loop.run.TrainingRun.log", lambda run, batch, values: seen.append(values)
-        )
-        adapt(config, butterflies)
-    assert set(seen[0]) == {"pixel"}
+    adapt(config, butterflies)
+    assert set(logged[0]) == {"pixel"}
 
 
 def test_held_out_images_are_not_trained_on(adapt_config, butterflies, monkeypatch):
@@ -309,18 +239,6 @@ def test_held_out_images_are_not_trained_on(adapt_config, butterflies, monkeypat
     assert sorted(torch.cat(batches).tolist()) == list(range(36))  # nine batches of four
 
 
-def test_every_option_of_ours_resumes_exactly(adapt_config, butterflies, press_ctrl_c, tmp_path):
-    ours = {"bend": 0.05, "jitter": 0.2, "identity": 0.1, "average": 0.9, "ramp": 0.5}
-    config = adapt_config(steps=6, **ours)
-    whole = adapt(replace(config, output=tmp_path / "whole.safetensors"), butterflies)
-    press_ctrl_c(3)
-    with pytest.raises(KeyboardInterrupt):
-        adapt(config, butterflies)
-    press_ctrl_c(0)  # never
-    adapt(replace(config, resume=True), butterflies)
-    assert_same_weights(whole, config.output)
-
-
 def test_the_average_is_what_is_kept(adapt_config, butterflies):
     config = adapt_config(steps=4, average=0.5)
     state = load(adapt(config, butterflies).with_suffix("") / "state.safetensors", "run")[0]
@@ -330,17 +248,9 @@ def test_the_average_is_what_is_kept(adapt_config, butterflies):
     assert not torch.equal(pack["head.weight"], state["model.detector.head.weight"])
 
 
-def test_terms_grow_with_ramp(adapt_config, butterflies, monkeypatch):
-    def losses_of(ramp):
-        seen = []
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(
-                "lmk.train.loop.run.TrainingRun.log", lambda run, batch, values: seen.append(values)
-            )
-            adapt(adapt_config(steps=2, ramp=ramp, lr=1e-9), butterflies)
-        return seen
-
-    plain, ramped = losses_of(0.0), losses_of(0.5)
-    for one, other, share in zip(plain, ramped, (1.0, 1.0), strict=True):
+def test_terms_grow_with_ramp(adapt_config, butterflies, logged):
+    for ramp in (0.0, 1.0):
+        adapt(adapt_config(steps=2, ramp=ramp, lr=1e-9), butterflies)
+    for one, other, share in zip(logged[:2], logged[2:], (0.5, 1.0), strict=True):
         assert other["pixel"] == pytest.approx(float(one["pixel"]), rel=1e-3)
         assert other["equivariance"] == pytest.approx(share * float(one["equivariance"]), rel=1e-3)

@@ -30,11 +30,7 @@ def test_rows_and_columns(tmp_path):
         assert abs(rows.mean() - y) < 2 and abs(columns.mean() - x) < 2
 
 
-def test_a_full_disk(tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("lmk.runtime.files.os.fsync", full)
-    with pytest.raises(UserError, match="disk is full"):
+def test_a_full_disk(tmp_path, full_disk):
+    with full_disk(), pytest.raises(UserError, match="disk is full"):
         write_preview(tmp_path / "a.png", grey(0.1), grey(0.1), grey(0.1), torch.zeros(2, 1, 2))
     assert not list(tmp_path.iterdir())
