@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,16 @@ class Detection:
     scores: NDArray[np.float32]  # (K,) in [0, 1]
     box: Box  # the object's box that was searched, as given (edges, not pixel centres)
     track: int = 0  # the object's number: the same in all frames of a source
+    # What the points were named from, if that was kept: landmarks and scores like those above.
+    landmarks: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+
+    @property
+    def by_landmarks(self) -> Detection:
+        """The same by what it is told and followed by: the landmarks, where points are named."""
+        if self.landmarks is None:
+            return self
+        points, scores = self.landmarks
+        return replace(self, points=points, scores=scores, landmarks=None)
 
     @property
     def low(self) -> NDArray[np.bool_]:

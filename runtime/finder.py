@@ -36,7 +36,7 @@ class Finder:
     @property
     def names(self) -> tuple[str, ...]:
         """The K landmark names, in the order of `Detection.points`."""
-        return self.contract.landmark_names
+        return self.contract.given_names
 
     def __call__(self, image: NDArray[np.uint8], roi: Box | None = None) -> Detection:
         """Find the landmarks in an HWC uint8 RGB image, or in its box `roi` (x, y, w, h)."""
@@ -63,11 +63,13 @@ class Finder:
     def locate(self, crops: NDArray[np.uint8], boxes: Sequence[Box]) -> list[Detection]:
         """Run crops (B,S,S,3) that `crop` cut for `boxes`."""
         landmarks, scores = self.runner(crops)
-        side = self.contract.input_size
-        return [
-            Detection(images.to_frame(points, self._square(box), side), score, box)
-            for points, score, box in zip(landmarks, scores, boxes, strict=True)
-        ]
+        side, given = self.contract.input_size, len(self.names)
+        found = []
+        for places, score, box in zip(landmarks, scores, boxes, strict=True):
+            points = images.to_frame(places, self._square(box), side)
+            kept = (points[given:], score[given:]) if len(points) > given else None
+            found.append(Detection(points[:given], score[:given], box, landmarks=kept))
+        return found
 
     def close(self) -> None:
         """Free the model."""
@@ -76,8 +78,7 @@ class Finder:
     def __repr__(self) -> str:
         contract = self.contract
         return (
-            f"<Landmarker '{contract.category}', {contract.num_landmarks} landmarks, "
-            f"{self.runner.name}>"
+            f"<Landmarker '{contract.category}', {len(self.names)} landmarks, {self.runner.name}>"
         )
 
     def __enter__(self) -> Self:

@@ -119,6 +119,8 @@ def contract_of(
         versions=versions,
         finding=header.get("finding"),
         teacher=header.get("teacher"),
+        acceptance=header.get("acceptance"),
+        following=header.get("following", 0),
     )
 
 

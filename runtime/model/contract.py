@@ -42,6 +42,8 @@ _RULES = {
     "versions": gate.TABLE,
     "finding": gate.optional(gate.nullable(gate.FINDING)),
     "teacher": gate.optional(gate.nullable(gate.TABLE)),
+    "acceptance": gate.optional(gate.nullable(gate.ACCEPTANCE)),
+    "following": gate.optional(gate.whole(0, gate.MOST)),
 }
 
 
@@ -62,7 +64,16 @@ class Contract:
     versions: dict[str, str] = field(default_factory=dict)  # libraries that made the file
     finding: dict[str, Any] | None = None  # see regions.Finding; None: not known
     teacher: dict[str, Any] | None = None  # of a student, and how far it is from it
+    acceptance: dict[str, Any] | None = None  # see regions.Acceptance; None: not measured
+    # So many of the landmarks, the last, are what the others, named points, were made of: by them
+    # an object is told and followed.
+    following: int = 0
     format: int = FORMAT_VERSION
+
+    @property
+    def given_names(self) -> tuple[str, ...]:
+        """Of the landmarks that are wanted: all but those kept for following."""
+        return self.landmark_names[: self.num_landmarks - self.following]
 
     def to_metadata(self) -> dict[str, str]:
         """Return string keys and JSON values, ready for `metadata_props`."""
@@ -103,6 +114,14 @@ class Contract:
                 f"{source}: got {len(values['landmark_names'])} landmark names for "
                 f"{values['num_landmarks']} landmarks; {_CURE}"
             )
+        if values.get("following", 0) >= values["num_landmarks"]:
+            raise UserError(
+                f"{source}: got {values['following']} of {values['num_landmarks']} landmarks for "
+                f"following, expected others too; {_CURE}"
+            )
+        told_by = values.get("following") or values["num_landmarks"]
+        if len((values.get("acceptance") or {}).get("weights", ())) not in (0, told_by):
+            raise UserError(f"{source}: got weights of other than {told_by} landmarks; {_CURE}")
         return cls(**values | {"landmark_names": tuple(values["landmark_names"])})
 
 

@@ -19,7 +19,7 @@ from lmk.runtime.errors import UserError
 
 _SHOWN = 60  # characters of a wrong value
 _TEXT = 200  # characters of a name
-_MOST = 10_000  # landmarks, and entries of other lists
+MOST = 10_000  # landmarks, and entries of other lists
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def rows_of(rule: Rule, words: str, least: int = 0) -> Rule:
     def holds(value: Any) -> bool:
         return (
             isinstance(value, list | tuple)
-            and least <= len(value) <= _MOST
+            and least <= len(value) <= MOST
             and all(rule.holds(each) for each in value)
             and len({json.dumps(each) for each in value}) == len(value)
         )
@@ -110,15 +110,25 @@ NAMES = rows_of(
     least=1,
 )
 SIZE = whole(1, 4096)  # pixels, and channels
-COUNT = whole(1, _MOST)  # landmarks
+COUNT = whole(1, MOST)  # landmarks
 CROP_SCALE = number(0, 100)
 # Of `regions.Finding`.
 FINDING = table_of(
     "how objects were found, of this version or an older one",
     way=one_of("full", "motion", "box", "detector"),
-    objects=nullable(whole(1, _MOST)),
+    objects=nullable(whole(1, MOST)),
     margin=number(0, 100),
     detector=TEXT,
+)
+# Of `regions.Acceptance`.
+ACCEPTANCE = table_of(
+    "what an object is told by, of this version or an older one",
+    score=number(0, 1),
+    error=number(0, 10),
+    radius=nullable(number(0, 100)),
+    weights=Rule(
+        "weights", lambda value: is_finite_array(value, None) and min(value, default=1) > 0
+    ),
 )
 CAPABILITY = Rule(
     "such as 8.6", lambda value: isinstance(value, str) and bool(re.fullmatch(r"\d+\.\d", value))
@@ -131,7 +141,7 @@ def is_finite_array(value: Any, *shape: int | None) -> bool:
         return type(value) in (int, float) and math.isfinite(value)
     return (
         isinstance(value, list)
-        and len(value) <= _MOST
+        and len(value) <= MOST
         and shape[0] in (None, len(value))
         and all(is_finite_array(each, *shape[1:]) for each in value)
     )

@@ -51,6 +51,8 @@ _RULES: dict[str, dict[str, gate.Rule]] = {
         "crop_scale": gate.CROP_SCALE,
         "landmark_names": gate.NAMES,
         "network": gate.TABLE,
+        "acceptance": gate.optional(gate.nullable(gate.ACCEPTANCE)),
+        "following": gate.optional(gate.whole(0, gate.MOST)),
         "finding": gate.optional(gate.nullable(gate.FINDING)),
         "teacher": gate.optional(gate.TABLE),
         "finished": gate.optional(gate.TRUTH),

@@ -1,5 +1,6 @@
 """Frame -> where its objects are."""
 
+from lmk.runtime.regions.acceptance import Acceptance, Seen, accept, see
 from lmk.runtime.regions.choose import RegionMaker, Where
 from lmk.runtime.regions.detector import BoxDetector, DetectorRegion
 from lmk.runtime.regions.finding import WAYS, Finding, Way, finding_of

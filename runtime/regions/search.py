@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lmk.runtime.detection import LOW_SCORE, Detection
+from lmk.runtime.detection import Detection
 from lmk.runtime.finder import Finder
 from lmk.runtime.images import Box
+from lmk.runtime.regions.acceptance import Acceptance, see
 from lmk.runtime.regions.region import overlap
 
 # Landmarks are found in crops from 0.6 to 1.6 times the size of those in training, and a third of
@@ -23,31 +24,21 @@ _SMALLEST = 0.25  # of the frame's shorter side: objects down to about a seventh
 _BATCH = 16
 _BEST = 6  # crops of a search that are looked at closer
 # Root mean square distance of the landmarks from their centre, in sides of the crop they were
-# learnt in. The packs that ship: bodies 0.15, faces and cats 0.18, shoes 0.27. In too wide or too
-# tight a crop scores fall, so that is tried.
+# learnt in, where that was not measured. The packs that ship: bodies 0.15, faces and cats 0.18,
+# shoes 0.27. In too wide or too tight a crop scores fall, so that is tried.
 _RADII = (0.15, 0.18, 0.25)
 _NORMAL_RADIUS = 0.18
-# Views of one object: shift and zoom of the box. The landmarks of an object stay where they are,
-# those of a texture go with the crop. Measured with the packs that ship, mean distance in sides:
-# faces and cats 0.003 to 0.006 at scores of 0.85, shoes 0.008 at 0.75, the best of a thousand crops
-# of background 0.012 at 0.65, typically 0.03 at 0.4; a cat's face for a human one 0.007 at 0.65.
-_VIEWS = ((0.0, 0.0, 1.0), (0.1, 0.06, 1.0), (-0.1, -0.06, 1.0), (0.0, 0.0, 0.87), (0.0, 0.0, 1.15))
-FOUND_ERROR = 0.013  # at a score of 1, and less in proportion
-FOUND_SCORE = LOW_SCORE
+_SIZES = (0.87, 1.0, 1.15)  # of a radius that was measured
 
 
 @dataclass(frozen=True)
 class Candidate:
     """Where an object may be."""
 
-    detection: Detection  # in the box that suits the landmarks
-    score: float  # mean over the landmarks, in [0, 1]
-    error: float  # mean distance of landmarks between views of it, in sides of the box
-
-    @property
-    def is_object(self) -> bool:
-        """Whether it is one, and no texture."""
-        return self.score >= FOUND_SCORE and self.error <= FOUND_ERROR * self.score
+    detection: Detection  # in the box that suits the landmarks, by these
+    score: float  # mean over the landmarks by their weights, in [0, 1]
+    error: float  # so the mean distance of landmarks between views of it, in sides of the box
+    is_object: bool  # and no texture
 
 
 def grid(height: int, width: int) -> list[list[Box]]:
@@ -90,14 +81,15 @@ def search(
 
     The `best` crops are looked at closer. Boxes do not overlap by half or more.
     """
-    scale = finder.contract.crop_scale
+    scale, acceptance = finder.contract.crop_scale, acceptance_of(finder)
+    radius = acceptance.radius or _NORMAL_RADIUS
     seen = _run(finder, image, [_about(*_centre(crop), crop[2] / scale) for crop in crops])
-    seen = sorted(seen, key=lambda one: -float(one.scores.mean()))[:best]
+    seen = sorted(seen, key=lambda one: -acceptance.mean(one.scores))[:best]
     for _ in range(2):
-        seen = _run(finder, image, [_fitted(one, scale, _NORMAL_RADIUS) for one in seen])
+        seen = _run(finder, image, [_fitted(one, scale, radius) for one in seen])
         seen = _distinct(seen)
     # A third of the score that counts is more than most textures have, in whatever size of crop.
-    seen = [one for one in seen if one.scores.mean() >= FOUND_SCORE / 3]
+    seen = [one for one in seen if acceptance.mean(one.scores) >= acceptance.score / 3]
     found = [_judge(finder, image, one) for one in seen]
     objects = sorted((one for one in found if one.is_object), key=lambda one: one.error)
     kept = _distinct([one.detection for one in objects])
@@ -121,30 +113,31 @@ def search_frame(finder: Finder, image: NDArray[np.uint8], wanted: int) -> list[
 
 def look_again(finder: Finder, image: NDArray[np.uint8], box: Box) -> Candidate:
     """What is in the square `box` of an HWC uint8 RGB image, seen in several views."""
-    (x, y), side = _centre(box), box[2]
-    views = _run(
-        finder,
-        image,
-        [_about(x + right * side, y + down * side, side * zoom) for right, down, zoom in _VIEWS],
-    )
-    points = np.stack([view.points for view in views])
-    error = np.linalg.norm(points[1:] - points[0], axis=2).mean() / side
-    return Candidate(views[0], float(views[0].scores.mean()), float(error))
+    acceptance, seen = acceptance_of(finder), see(finder, image, box)
+    score, error = acceptance.mean(seen.first.scores), acceptance.mean(seen.errors)
+    return Candidate(seen.first, score, error, acceptance.holds(score, error))
+
+
+def acceptance_of(finder: Finder) -> Acceptance:
+    """What tells its objects from anything else."""
+    return Acceptance.from_json(finder.contract.acceptance)
 
 
 def _run(finder: Finder, image: NDArray[np.uint8], boxes: Sequence[Box]) -> list[Detection]:
     found: list[Detection] = []
     for start in range(0, len(boxes), _BATCH):
         part = boxes[start : start + _BATCH]
-        found += finder.batch([image] * len(part), part)
+        found += [one.by_landmarks for one in finder.batch([image] * len(part), part)]
     return found
 
 
 def _judge(finder: Finder, image: NDArray[np.uint8], rough: Detection) -> Candidate:
     """Try the box at several sizes, and the best one in several views."""
-    scale = finder.contract.crop_scale
-    sizes = _run(finder, image, [_fitted(rough, scale, radius) for radius in _RADII])
-    best = max(sizes, key=lambda one: float(one.scores.mean()))
+    scale, acceptance = finder.contract.crop_scale, acceptance_of(finder)
+    known = acceptance.radius
+    radii = [factor * known for factor in _SIZES] if known else _RADII
+    sizes = _run(finder, image, [_fitted(rough, scale, radius) for radius in radii])
+    best = max(sizes, key=lambda one: acceptance.mean(one.scores))
     return look_again(finder, image, best.box)
 
 

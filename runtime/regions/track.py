@@ -18,13 +18,20 @@ from lmk.runtime.images import Box, square_around
 from lmk.runtime.regions.detector import BoxDetector
 from lmk.runtime.regions.motion import Motion, fit_box, relative
 from lmk.runtime.regions.region import Region, Target, overlap
-from lmk.runtime.regions.search import grid, look_again, nearest_first, search, search_frame
+from lmk.runtime.regions.search import (
+    acceptance_of,
+    grid,
+    look_again,
+    nearest_first,
+    search,
+    search_frame,
+)
 
 FRAME_S = 1 / 25  # from image to image, which carry no time
 _WEAK = 0.5  # of a track's usual score; below it the object is not seen
 _DOUBTFUL = 0.8  # of that; below it the object is looked at in several views, now and then,
 _DOUBT_EVERY = 5  # frames,
-_STEADY = 0.02  # and is one if its landmarks stay where they are to so many sides of the box
+_STEADY = 1.5  # and is one up to so many times the error at which it would be found
 _LEAST_SCORE = 0.2  # below it nothing is, whatever is usual
 _PATIENCE = 5  # frames that a track goes on without being seen
 _USUAL_GAIN = 0.02  # weight of the newest frame in what is usual
@@ -142,8 +149,8 @@ class Tracker(Region):
     def update(self, frame: Frame, detections: Sequence[Detection]) -> Sequence[Detection]:
         """See `Region.update`."""
         for track, detection in zip(self._tracks, detections, strict=True):
-            track.learn(detection)
-            self._check(track, frame, detection)
+            track.learn(detection.by_landmarks)
+            self._check(track, frame, detection.by_landmarks)
         kept = self._distinct()
         followed = [track for track in kept if not track.is_lost(frame)]
         believed = [
@@ -182,12 +189,13 @@ class Tracker(Region):
         A model so weak that its landmarks were not steady to begin with cannot be judged by that.
         """
         doubtful = detection.scores.mean() < _DOUBTFUL * track.usual
+        most = _STEADY * acceptance_of(self._finder).error
         if track.is_steady is None:
             seen = look_again(self._finder, frame.image, detection.box)
-            track.is_steady = seen.error <= _STEADY
+            track.is_steady = seen.error <= most
         elif track.is_steady and doubtful and self._frames % _DOUBT_EVERY == 0:
             seen = look_again(self._finder, frame.image, detection.box)
-            if seen.error > _STEADY:
+            if seen.error > most:
                 track.unseen = _PATIENCE
 
     def _distinct(self) -> list[Track]:

@@ -4,6 +4,8 @@ In any crop that shows a triangle the landmarks are the centroids of its spots: 
 landmarks follow the object perfectly. The scores of spots that are not there are 0.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from lmk.runtime.landmarker import Landmarker
@@ -36,8 +38,26 @@ class SpotRunner(Runner):
         scores = np.clip(bright.max(axis=(1, 2)) / 120, 0, 1)
         return np.stack([x, y], axis=2).astype(np.float32), scores.astype(np.float32)
 
+    def measured(self, acceptance):
+        """Let the contract say by what objects are told."""
+        self.contract = replace(self.contract, acceptance=acceptance.to_json())
+
     def close(self):
         pass
+
+
+class NamedRunner(SpotRunner):
+    """Gives the middle of the spots, and keeps these for following."""
+
+    def __init__(self):
+        super().__init__()
+        names = ("middle", *self.contract.landmark_names)
+        self.contract = replace(self.contract, num_landmarks=4, landmark_names=names, following=3)
+
+    def __call__(self, crops):
+        points, scores = super().__call__(crops)
+        middle, score = points.mean(axis=1, keepdims=True), scores.mean(axis=1, keepdims=True)
+        return np.concatenate([middle, points], 1), np.concatenate([score, scores], 1)
 
 
 def landmarker():

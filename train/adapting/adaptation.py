@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.model import default_names, read_header
+from lmk.runtime.regions import Acceptance
 from lmk.runtime.terminal import console
 from lmk.train import augment, distributed
 from lmk.train.adapting.objective import pair_losses
@@ -20,7 +21,7 @@ from lmk.train.adapting.preview import write_preview
 from lmk.train.config import UNBOUNDED, AdaptConfig, EvaluateConfig, for_device
 from lmk.train.datasets import DecodedSet
 from lmk.train.device import autocast, pick_device, pick_dtype
-from lmk.train.judge import COLLAPSED_SPREAD, REFERENCE, write_report
+from lmk.train.judge import COLLAPSED_SPREAD, REFERENCE, measure_acceptance, write_report
 from lmk.train.loop import (
     Descent,
     Losses,
@@ -97,7 +98,8 @@ class Adaptation:
         self.dtype = pick_dtype(config.dtype, device)
         self.images = config.batch
         train, held_out = split_for_training(data.name, data.splits, config.seed)
-        self.trained_on = subset(train, config.images, config.seed)
+        self.trained_on, self.held_out = subset(train, config.images, config.seed), held_out
+        self.acceptance: Acceptance | None = None  # measured at the end
         self.detector, self.painter = _networks(config, core, data)
         self.models: Models = {"detector": self.detector, "generator": self.painter}
         for model in self.models.values():
@@ -150,6 +152,9 @@ class Adaptation:
         """Look at the end, unless that was just done, and save."""
         if not self.run.history or self.run.history[-1]["step"] != self.run.step:
             self._look()
+        if not self.run.interrupted and distributed.leads():
+            device = str(self.device)
+            self.acceptance = measure_acceptance(self.kept, self.data, self.held_out, device)
         self._save()
         if self.config.report and not self.run.interrupted and distributed.leads():
             self._report()
@@ -197,6 +202,7 @@ class Adaptation:
             "train_plain_convs": config.train_plain_convs,
             "core_sha256": run.origin,
             "crop_scale": self.data.crop_scale,
+            "acceptance": self.acceptance and self.acceptance.to_json(),
             "landmark_names": default_names(config.landmarks),
             "data": self.data.name,
             "images": len(self.trained_on),

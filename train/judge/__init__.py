@@ -1,5 +1,6 @@
 """Pack -> what its landmarks are worth: measures, reports, named points."""
 
+from lmk.train.judge.acceptance import measure_acceptance
 from lmk.train.judge.consistency import Views, find_landmarks, prepared, views
 from lmk.train.judge.evaluation import COLLAPSED_SPREAD, REFERENCE, evaluate, spread_over
 from lmk.train.judge.naming import NamedCrops, check_informative, judge, name_pack

@@ -18,7 +18,7 @@ from lmk.train.config import EvaluateConfig
 from lmk.train.datasets import DecodedSet, PointArray
 from lmk.train.device import pick_device, to_float
 from lmk.train.draws import generator
-from lmk.train.network import LandmarkNetwork, find
+from lmk.train.network import LandmarkNetwork, find_given
 from lmk.train.split import Indices
 
 TURNS = (90, 180)  # degrees, beyond what landmarks are steadied by
@@ -151,7 +151,7 @@ def find_landmarks(
     found = []
     for part in np.array_split(np.arange(len(indices)), parts):
         crops = _crops(model, data, indices[part], None if moves is None else moves[part])
-        found.append(find(model, crops)[0].cpu().numpy())
+        found.append(find_given(model, crops)[0].cpu().numpy())
         if into is not None:
             into[part] = (crops * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     return np.concatenate(found)

@@ -55,7 +55,8 @@ def name_pack(
 
     table: a CSV of the layout `csv`, of 5 images or more; `read_annotated` says how they are
     cropped. ridge: see `point_fit.fit`. Returns what `judge` reports, which the new pack keeps as
-    `naming` in its header, with `from_sha256`, that of `pack`; and what was read. Raises UserError,
+    `naming` in its header, with `from_sha256`, that of `pack`; and what was read. The landmarks
+    are kept behind the points, for following. Raises UserError,
     and writes nothing, when the landmarks carry no information about the points, for too few
     images, for a table or pack that is wrong, or an output that exists (unless `force`) or that
     another run is writing.
@@ -74,7 +75,8 @@ def name_pack(
         report = judge(found, seen, header["crop_scale"], ridge)
         check_informative(report, str(table))
         fitted = fit(found, seen.points, ridge)
-        model.naming = NamingLayer(torch.from_numpy(fitted.weight), torch.from_numpy(fitted.offset))
+        made_of = torch.from_numpy(fitted.weight), torch.from_numpy(fitted.offset)
+        model.naming = NamingLayer.keeping(*made_of)
         report = {
             "from_sha256": header["sha256"],
             "annotations": table.name,
@@ -82,7 +84,12 @@ def name_pack(
             **report,
         }
         kept = {name: value for name, value in header.items() if name not in _MADE_ANEW}
-        save_pack(output, model, kept | {"landmark_names": seen.scheme.names, "naming": report})
+        kept |= {
+            "landmark_names": (*seen.scheme.names, *(f"_{n}" for n in header["landmark_names"])),
+            "following": len(header["landmark_names"]),
+            "naming": report,
+        }
+        save_pack(output, model, kept)
     return report, seen
 
 

@@ -25,7 +25,7 @@ from lmk.train.judge import steadiness
 from lmk.train.judge.consistency import TURNS, Views, prepared, turned, views
 from lmk.train.judge.evaluation import spread_over
 from lmk.train.judge.steadiness import Landmark, Steadiness
-from lmk.train.network import LandmarkNetwork, find, versions
+from lmk.train.network import LandmarkNetwork, find_given, versions
 from lmk.train.split import Indices, split_indices
 
 GALLERY = 8  # images of each third: the worst, the middling, the best
@@ -65,7 +65,7 @@ def write_report(
         torch.set_num_threads(config.threads)
     chosen, which = _choose(data, header, config.images)
     seen = views(model, data, chosen, config, num_views)
-    names = tuple(header["landmark_names"])
+    names = tuple(header["landmark_names"][: seen.found.shape[2]])
     quarters = turned(model, data, chosen, config)
     judged = steadiness.measure(seen, quarters, _scores(model, seen.images[0], config), names)
     page = _template(judged.size).render(
@@ -118,7 +118,7 @@ def _scores(model: LandmarkNetwork, images: _Pixels, config: EvaluateConfig) -> 
     device, pixels = next(ready.parameters()).device, torch.from_numpy(images)
     found = []
     for part in torch.arange(len(images)).split(config.batch):
-        found.append(find(ready, to_float(pixels, part, device))[1].cpu().numpy())
+        found.append(find_given(ready, to_float(pixels, part, device))[1].cpu().numpy())
     return np.concatenate(found)
 
 

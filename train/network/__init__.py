@@ -5,6 +5,7 @@ from lmk.train.network.bottleneck import (
     BETA,
     NamingLayer,
     find,
+    find_given,
     gaussian_maps,
     local_argmax,
     soft_argmax,

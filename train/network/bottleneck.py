@@ -72,15 +72,24 @@ class NamingLayer(nn.Module):
     """K landmarks -> M points: weighted sums, and offsets in crop pixels.
 
     A network carries it as `naming`, and a pack as `naming.weight` (M,K) and `naming.offset` (M,2).
+    The last `kept` points are the landmarks themselves, for following.
     """
 
     weight: Tensor
     offset: Tensor
 
-    def __init__(self, weight: Tensor, offset: Tensor) -> None:
+    def __init__(self, weight: Tensor, offset: Tensor, kept: int = 0) -> None:
         super().__init__()
+        self.kept = kept
         self.register_buffer("weight", weight.float())
         self.register_buffer("offset", offset.float())
+
+    @classmethod
+    def keeping(cls, weight: Tensor, offset: Tensor) -> NamingLayer:
+        """With the K landmarks behind the points that `weight` (M,K) and `offset` (M,2) make."""
+        kept = weight.shape[1]
+        weights = torch.cat((weight, torch.eye(kept, dtype=weight.dtype)))
+        return cls(weights, torch.cat((offset, torch.zeros(kept, 2, dtype=offset.dtype))), kept)
 
     def forward(self, landmarks: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Landmarks (B,K,2) in crop pixels and scores (B,K) -> points (B,M,2), scores (B,M)."""
@@ -98,3 +107,11 @@ def find(model: LandmarkNetwork, images: Tensor) -> tuple[Tensor, Tensor]:
     cells = expectation(maps)
     landmarks, found = to_pixels(cells), scores(maps, cells)
     return (landmarks, found) if model.naming is None else model.naming(landmarks, found)
+
+
+def find_given(model: LandmarkNetwork, images: Tensor) -> tuple[Tensor, Tensor]:
+    """As `find`, without the landmarks that a pack of named points keeps for following."""
+    points, scores = find(model, images)
+    kept = model.naming.kept if isinstance(model.naming, NamingLayer) else 0
+    given = points.shape[1] - kept
+    return points[:, :given], scores[:, :given]

@@ -120,7 +120,8 @@ def _rebuild(
     )
     if "naming" in header:
         points, landmarks = len(header["landmark_names"]), network.num_landmarks
-        model.naming = NamingLayer(torch.empty(points, landmarks), torch.empty(points, 2))
+        empty = torch.empty(points, landmarks), torch.empty(points, 2)
+        model.naming = NamingLayer(*empty, header.get("following", 0))
     try:
         load_category_state(model, {n: v.to(torch.float32) for n, v in state.items()})
     except KeyError as error:

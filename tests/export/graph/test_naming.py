@@ -77,19 +77,24 @@ def named_onnx(named_pack, core_path, template, points, tmp_path_factory):
 
 def test_the_header_says_where_it_comes_from(named_pack, pack_path):
     header, before = read_header(named_pack), read_header(pack_path)
-    assert header["landmark_names"] == list(NAMES)
+    kept = [f"_{name}" for name in before["landmark_names"]]
+    assert header["landmark_names"] == [*NAMES, *kept] and header["following"] == len(kept)
     assert header["naming"]["from_sha256"] == before["sha256"] != header["sha256"]
     assert header["naming"]["images"] == 10 and header["naming"]["ridge"] == 1e-9
     assert header["network"] == before["network"] and header["crop_scale"] == SCALE
-    assert np.array(header["probe"]["landmarks"]).shape == (4, 4, 2)
+    assert np.array(header["probe"]["landmarks"]).shape == (4, 4 + len(kept), 2)
 
 
-def test_the_points_come_out_of_the_file(named_onnx, points):
+def test_the_points_come_out_of_the_file_and_what_they_were_made_of(named_onnx, exported, points):
     landmarks, scores = run_onnx(named_onnx[0].read_bytes(), points[1])
-    np.testing.assert_allclose(landmarks, points[2], atol=0.02)
+    np.testing.assert_allclose(landmarks[:, :4], points[2], atol=0.02)
+    for kept, found in zip(
+        (landmarks, scores), run_onnx(exported[0].read_bytes(), points[1]), strict=True
+    ):
+        np.testing.assert_allclose(kept[:, 4:], found, atol=1e-3)
     assert landmarks.dtype == np.float32 and 0 <= scores.min() <= scores.max() <= 1 + 1e-6
     contract = named_onnx[1]
-    assert contract.landmark_names == NAMES and contract.num_landmarks == 4
+    assert contract.given_names == NAMES and contract.num_landmarks == landmarks.shape[1]
 
 
 def test_the_graph_is_the_regressor_of_the_plain_graph(
@@ -123,7 +128,7 @@ def test_composed_is_exported(named_pack, core_path, template, named_onnx):
     assert onnx.load_from_string(made).SerializeToString() == made
     model, _ = load_pack(named_pack, core_path)
     assert fill(template, model, header) == made
-    drift = check(made, header["probe"], SIZE, NAMES, "pack")
+    drift = check(made, header["probe"], SIZE, header["landmark_names"], "pack")
     assert drift["max_px"] < 0.01
 
 
@@ -145,13 +150,13 @@ def test_every_precision(
     images = probe_crops(SIZE, 16, seed=1)
     path = tmp_path / "out.onnx"
     contract = export_pack(named_pack, core_path, path, images, precision=precision)
-    assert (contract.precision, contract.landmark_names) == (precision, NAMES)
+    assert (contract.precision, contract.given_names) == (precision, NAMES)
     graph = onnx.load(path).graph
     kinds = {t.name: t.data_type for t in graph.initializer if t.name.startswith("naming.")}
     assert set(kinds) == {"naming.weight", "naming.offset", "naming.shares"}
     assert set(kinds.values()) == {onnx.TensorProto.FLOAT}
     if precision == "fp16":
-        assert run_onnx(path.read_bytes(), crops)[0].shape == (10, 4, 2)
+        assert run_onnx(path.read_bytes(), crops)[0].shape == (10, contract.num_landmarks, 2)
 
 
 def test_an_engine(named_onnx, tmp_path, monkeypatch):
@@ -165,7 +170,7 @@ def test_an_engine(named_onnx, tmp_path, monkeypatch):
         monkeypatch.setattr(module, "local_gpu", lambda: None)
     output = tmp_path / "a.engine"
     build.export_engine(named_onnx[0], output, EngineOptions("tensorrt_rtx", batches=(1,)))
-    assert read_engine(output)[0].contract.landmark_names == NAMES
+    assert read_engine(output)[0].contract.given_names == NAMES
 
 
 def test_nothing_is_written_over_what_exists_or_was_named_already(
@@ -179,7 +184,7 @@ def test_nothing_is_written_over_what_exists_or_was_named_already(
         name_pack(pack_path, core_path, table, output)
     assert output.read_bytes() == b"mine"
     name_pack(pack_path, core_path, table, output, force=True)
-    assert read_header(output)["landmark_names"] == list(NAMES)
+    assert read_header(output)["landmark_names"][:4] == list(NAMES)
 
 
 def test_nothing_is_written_when_refused(pack_path, core_path, table, tmp_path):

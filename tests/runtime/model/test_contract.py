@@ -6,7 +6,7 @@ import pytest
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.model.contract import Contract, default_names
-from lmk.runtime.regions import Finding
+from lmk.runtime.regions import Acceptance, Finding
 
 
 def _contract():
@@ -16,14 +16,19 @@ def _contract():
 
 def test_round_trip():
     assert Contract.from_metadata(_contract().to_metadata(), "f.onnx") == _contract()
-    found = replace(_contract(), finding=Finding("motion", 2).to_json())
+    told = Acceptance(0.4, 0.02, 0.2, (1.5,))
+    found = replace(
+        _contract(), finding=Finding("motion", 2).to_json(), acceptance=told.to_json(), following=1
+    )
     read = Contract.from_metadata(found.to_metadata(), "f.onnx")
     assert read == found and Finding.from_json(read.finding) == Finding("motion", 2)
+    assert Acceptance.from_json(read.acceptance) == told and read.given_names == ("p0",)
 
 
 def test_files_of_before_say_less():
     metadata = _contract().to_metadata()
-    del metadata["lmk.finding"]
+    for name in ("finding", "acceptance", "following"):
+        del metadata[f"lmk.{name}"]
     assert Contract.from_metadata(metadata, "f.onnx") == _contract()
 
 
@@ -41,6 +46,9 @@ def test_files_of_before_say_less():
         ({"lmk.drift": "[" * 100_000}, "'lmk.drift' is not JSON .maximum recursion depth"),
         ({"lmk.finding": '{"way": "magic"}'}, "'finding': got .*'magic'.*, expected how objects"),
         ({"lmk.finding": '{"sight": 1}'}, "'finding': got .*'sight': 1.*, expected how objects"),
+        ({"lmk.acceptance": '{"score": -1}'}, "'acceptance': got .*-1.*, expected what an object"),
+        ({"lmk.acceptance": '{"weights": [1]}'}, "weights of other than 2 landmarks"),
+        ({"lmk.following": "2"}, "got 2 of 2 landmarks for following, expected others too"),
         ({"lmk.input_size": '"128"'}, "'input_size': got '128', expected a whole number from 1"),
         ({"lmk.landmark_names": "null"}, "'landmark_names': got None, expected names that differ"),
         (

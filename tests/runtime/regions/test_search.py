@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from lmk.runtime.regions.acceptance import Acceptance
 from lmk.runtime.regions.region import overlap
-from lmk.runtime.regions.search import FOUND_ERROR, grid, nearest_first, search, search_frame
+from lmk.runtime.regions.search import grid, nearest_first, search, search_frame
 
 
 def centre(box):
@@ -38,7 +39,7 @@ def test_the_nearest_crops_come_first():
 def test_an_object_is_found_wherever_it_is(spots, thing):
     image = spots.picture(240, 400, thing, seed=1)
     [found] = search_frame(spots.landmarker(), image, 1)
-    assert found.is_object and found.error < FOUND_ERROR / 2
+    assert found.is_object and found.error < Acceptance().error / 2
     expected = np.array(thing[:2]) + spots.CORNERS * thing[2] - 0.5
     assert np.abs(found.detection.points - expected).max() < 2
     assert np.hypot(*np.subtract(centre(found.detection.box), thing[:2])) < 0.15 * thing[2]

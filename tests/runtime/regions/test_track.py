@@ -118,6 +118,19 @@ def test_a_cut_ends_a_track_and_its_number(spots):
     assert tracks == [0] * 3 + [1] * 3
 
 
+def test_named_points_go_with_the_landmarks_they_were_made_of(spots):
+    """One point, in the middle, says nothing of a size; the spots do."""
+    landmarker = spots.landmarker()
+    landmarker.runner = spots.NamedRunner()
+    path = [(60 + 3 * t, 80, 60 * 1.01**t) for t in range(30)]
+    images = [spots.picture(*SIZE, thing, seed=1) for thing in path]
+    found = follow(landmarker, Tracker(landmarker), images)
+    for detections, thing in zip(found, path, strict=True):
+        assert len(detections) == 1 and landmarker.names == ("middle",)
+        assert np.abs(detections[0].points - (thing[0] - 0.5, thing[1] - 0.5)).max() < 2
+    assert found[-1][0].box[2] > 1.2 * found[0][0].box[2]
+
+
 def test_a_small_box_or_one_beyond_the_frame_is_lost(spots):
     landmarker = spots.landmarker()
     images = [spots.picture(*SIZE, (200 + 10 * t, 60, 50)) for t in range(12)]
