@@ -41,6 +41,7 @@ from lmk.runtime.sources import expand
 from lmk.runtime.terminal import FILE_PATH, CommaList, console, progress
 
 SOME_FAILED = 3  # exit code: results are there, but not of everything
+FOUND_LITTLE = 4  # exit code: all was looked at, and in most frames there was nothing
 _HELP = """Find landmarks in images, folders, videos, cameras and streams.
 
 SOURCES: any number of files, folders, patterns ('clips/*.mp4'), camera numbers, rtsp:// and
@@ -141,7 +142,7 @@ def _with_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command("detect", help=_HELP, epilog=_EPILOG)
 @_with_options
 def detect_command(sources: tuple[str, ...], **options: Any) -> int:
-    """Parse, detect, print; exit code 3 if something had to be left out."""
+    """Parse, detect, print; exit code 3 if something had to be left out, 4 if little was found."""
     wanted = _wanted(options)
     if options["engine"] and options["model"] is None:
         raise UserError(
@@ -233,7 +234,9 @@ def _detect_one(
     print_summary(summary)
     for file in task.files:
         click.echo(file)
-    return SOME_FAILED if summary.skipped else 0
+    if summary.skipped:
+        return SOME_FAILED
+    return FOUND_LITTLE if summary.found_little and not live else 0
 
 
 def _detect_many(
@@ -290,4 +293,6 @@ def _tell(todo: Sequence[tuple[Spec, Path]], outcomes: Sequence[Outcome], second
     folders = [folder if len(todo) == 1 else folder.parent for _, folder in todo]
     for folder in dict.fromkeys(folders):
         click.echo(folder)
-    return SOME_FAILED if failed or any(each.skipped for each in summaries) else 0
+    if failed or any(each.skipped for each in summaries):
+        return SOME_FAILED
+    return FOUND_LITTLE if any(each.found_little for each in summaries) else 0

@@ -14,6 +14,8 @@ def print_outcome(outcome: Outcome) -> None:
         screen.print(f"{outcome.name}: failed: {outcome.error}")
         return
     screen.print(f"{outcome.name}: {_rate(outcome.summary)}")
+    if outcome.summary.found_little:
+        screen.print(_found_little(outcome.summary))
     for reason in outcome.summary.skipped:
         screen.print(f"skipped: {reason}")
 
@@ -26,12 +28,20 @@ def print_summary(summary: Summary) -> None:
     screen.print(f"busy: {busy}; the slowest: {summary.bottleneck}")
     if summary.dropped:
         screen.print(f"dropped: {summary.dropped} frames that came while the model was busy")
-    if summary.frames and not summary.objects:
-        screen.print("nothing found: say where it is by --roi or --start, or give a --detector")
+    if summary.found_little:
+        screen.print(_found_little(summary))
     if summary.objects and summary.mean_score < LOW_SCORE:
         screen.print("low scores: the object should fill the box; say where it is by --roi")
     for reason in summary.skipped:
         screen.print(f"skipped: {reason}")
+
+
+def _found_little(summary: Summary) -> str:
+    share = 1 - summary.found / summary.frames
+    return (
+        f"nothing found in {share:.0%} of {summary.frames} frames: say where it is by --roi "
+        "(motion, or boxes of `lmk find`), --start or a --detector"
+    )
 
 
 def _rate(summary: Summary) -> str:

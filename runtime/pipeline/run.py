@@ -204,6 +204,7 @@ class _Active:
             mean_score=writer.score_sum / max(writer.num_scores, 1),
             busy_seconds=dict(self.feed.busy),
             objects=writer.num_objects,
+            found=writer.num_found,
             resumed=writer.num_replayed,
             dropped=self.feed.dropped,
         )

@@ -19,8 +19,14 @@ class Summary:
     mean_score: float  # over all landmarks of all frames; 0 without any
     busy_seconds: dict[str, float]  # per stage of STAGES, wall clock, waiting for others left out
     objects: int = 0  # found in all frames together
+    found: int = 0  # frames in which there is one
     resumed: int = 0  # frames that an interrupted run had done
     dropped: int = 0  # frames that came while a live run was busy
+
+    @property
+    def found_little(self) -> bool:
+        """Whether there is nothing in most frames."""
+        return 2 * self.found < self.frames
 
     @property
     def bottleneck(self) -> str:
@@ -69,6 +75,7 @@ def total(summaries: Sequence[Summary], seconds: float) -> Summary:
         mean_score=sum(e.mean_score * e.objects for e in summaries) / max(objects, 1),
         busy_seconds={s: sum(each.busy_seconds[s] for each in summaries) for s in STAGES},
         objects=objects,
+        found=sum(each.found for each in summaries),
         resumed=resumed,
         dropped=sum(each.dropped for each in summaries),
     )

@@ -34,7 +34,9 @@ class Writer:
         self._last_index = -1
         self.error: Exception | None = None
         self.untouched = False
-        self.num_frames = self.num_replayed = self.num_objects = self.num_scores = 0
+        self.num_frames = self.num_replayed = self.num_found = self.num_objects = (
+            self.num_scores
+        ) = 0
         self.score_sum = 0.0
 
     def start(self) -> None:
@@ -125,6 +127,7 @@ class Writer:
         self._last_index = frame.index
         self.num_frames += 1
         self.num_objects += len(detections)
+        self.num_found += bool(detections)
         for each in detections:
             self.score_sum += float(each.scores.sum())
             self.num_scores += each.scores.size

@@ -13,7 +13,7 @@ ODD = "m/[/b] [red]:cat:"
 
 def _summary(frames, skipped=()):
     busy = dict.fromkeys(STAGES, 0.5) | {"run": 1.5}
-    return Summary(frames, 2.0, frames / 2, list(skipped), 0.5, busy, objects=frames)
+    return Summary(frames, 2.0, frames / 2, list(skipped), 0.5, busy, objects=frames, found=frames)
 
 
 def test_summary_counts_and_lists(capsys):
@@ -33,8 +33,12 @@ def test_summary_of_several_objects_a_resumed_and_a_live_run(capsys):
 
 
 def test_frames_without_any_object_say_what_to_try(capsys):
-    report.print_summary(replace(_summary(9), objects=0, mean_score=0.0))
-    assert "nothing found: say where it is" in capsys.readouterr().err
+    report.print_summary(replace(_summary(9), objects=0, found=0, mean_score=0.0))
+    assert "nothing found in 100% of 9 frames: say where it is" in capsys.readouterr().err
+    report.print_outcome(Outcome("a", replace(_summary(10), found=4)))
+    assert "nothing found in 60% of 10 frames" in capsys.readouterr().err
+    report.print_summary(replace(_summary(10), found=5))
+    assert "nothing found" not in capsys.readouterr().err
 
 
 def test_an_outcome_is_a_line(capsys):
