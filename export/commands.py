@@ -131,8 +131,10 @@ class _Ridge(click.ParamType):
     "--annotations",
     type=FILE_PATH,
     required=True,
-    help="A CSV of file, NAME_x, NAME_y, … beside its images, or the folder of annotations.csv.",
+    help="A folder or file of annotations of any layout: CSV, DeepLabCut, SLEAP, COCO, YOLO-pose, "
+    "Label Studio, CVAT.",
 )
+@click.option("--layout", help="Of the annotations; recognised by their files unless given.")
 @click.option("--core", type=FILE_PATH, help="The pack's core, if it is not in runs/.")
 @click.option("--output", type=FILE_PATH, help="The pack; default: runs/NAME-named.safetensors.")
 @click.option(
@@ -147,6 +149,7 @@ class _Ridge(click.ParamType):
 def name_command(
     pack: Path | None,
     annotations: Path,
+    layout: str | None,
     core: Path | None,
     output: Path | None,
     ridge: float | None,
@@ -156,8 +159,10 @@ def name_command(
     """Let a pack find points of your own, annotated in 5 to 50 images.
 
     The result is a pack, and an ONNX file, that find the named points instead of the landmarks. It
-    is refused when the landmarks do not tell where the points are. Optional columns box_x, box_y,
-    box_w, box_h say where the object is, as --roi does in detection.
+    is refused when the landmarks do not tell where the points are, and single points are left out
+    of which they do not. Boxes of the annotation (columns box_x, box_y, box_w, box_h of a CSV) say
+    where the object is, as --roi does in detection; without them, of a model that finds its objects
+    in films, those of `lmk find` in runs/, else the points.
     """
     from lmk.export.graph import export_pack
     from lmk.train.judge import name_pack, print_naming
@@ -172,8 +177,7 @@ def name_command(
     onnx, core = output.with_suffix(".onnx"), core or workspace.core_of(pack)
     if export:
         check_output(onnx, force or is_composed(onnx))  # before the work
-    table = annotations / "annotations.csv" if annotations.is_dir() else annotations
-    report, seen = name_pack(pack, core, table, output, ridge, force)
+    report, seen = name_pack(pack, core, annotations, output, ridge, force, layout)
     print_naming(report)
     click.echo(output)
     if export:

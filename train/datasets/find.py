@@ -100,10 +100,10 @@ def locate(spec: str, layout: str | None = None) -> tuple[Path, Layout]:
             f"--data {spec}: no such folder or film, here or in {places}; give one, or "
             f"one of {names}"
         )
-    if not root.is_dir():
-        if layout not in (None, video.LAYOUT.name):
-            raise UserError(f"--layout {layout}: got {root}, expected a folder; leave it out")
-        return root, video.LAYOUT
+    if not root.is_dir() and layout is None:
+        return root, layout_of(root)
+    if not root.is_dir() and not LAYOUTS[str(layout)].recognises(root):
+        raise UserError(f"--layout {layout}: got {root}, expected a folder; leave it out")
     chosen = LAYOUTS[layout] if layout else layout_of(root)
     if not chosen.recognises(root):
         raise mismatch(root, f"{chosen.looks_for} (layout {chosen.name})")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,17 @@ import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from lmk.runtime.detection import Frame
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import check_output
 from lmk.runtime.images import Box, crop, square_around, to_crop, whole
-from lmk.runtime.model import read_header
+from lmk.runtime.model import read_header, workspace
 from lmk.runtime.owner import Owned
-from lmk.train.datasets import Dataset, PointArray, Sample, Scheme
+from lmk.runtime.regions import Finding, read_boxes
+from lmk.runtime.sources import VIDEO_SUFFIXES
+from lmk.train.datasets import Dataset, PointArray, Sample, Scheme, open_dataset
 from lmk.train.datasets.layouts import open_table
+from lmk.train.datasets.sample import scheme_of
 from lmk.train.judge.point_fit import fit, leave_one_out, mean_shape
 from lmk.train.network import LandmarkNetwork, NamingLayer, find, load_pack, save_pack
 
@@ -31,6 +36,7 @@ CHANCE = 0.1  # that as many images are nearer, by as much, if the landmarks tel
 _BATCH = 16
 _NAME = re.compile(r"[\w.\-]([\w.\- ]*[\w.\-])?")
 _MADE_ANEW = ("sha256", "versions", "probe")
+_FRAME = re.compile(r"(?:^|/)([^/#]+)(?:#|/\D*)(\d+)(?:\.\w+)?$")
 _MARGIN = 0.5  # of an image's longer side: how far outside it a point may lie
 
 
@@ -41,20 +47,30 @@ class NamedCrops:
     scheme: Scheme  # of the points
     crops: NDArray[np.uint8]  # (N,S,S,3) RGB
     points: PointArray  # (N,M,2) in crop pixels, NaN where missing
+    photo_px: PointArray | None = None  # (N,): pixels of the image as it is, a crop pixel
+
+    def without(self, names: Sequence[str]) -> NamedCrops:
+        """The same without some of the points."""
+        kept = [n for n, name in enumerate(self.scheme.names) if name not in names]
+        scheme = scheme_of([self.scheme.names[n] for n in kept])
+        return replace(self, scheme=scheme, points=self.points[:, kept])
 
 
 def name_pack(
     pack: Path,
     core: Path | None,
-    table: Path,
+    annotations: Path,
     output: Path,
     ridge: float | None = None,
     force: bool = False,
+    layout: str | None = None,
 ) -> tuple[dict[str, Any], NamedCrops]:
-    """Write to `output` the pack that finds the points of `table` instead of its landmarks.
+    """Write to `output` the pack that finds the points of `annotations` instead of its landmarks.
 
-    table: a CSV of the layout `csv`, of 5 images or more; `read_annotated` says how they are
-    cropped. ridge: see `point_fit.fit`. Returns what `judge` reports, which the new pack keeps as
+    annotations: a file or folder of any layout with points, recognised unless given, of 5 images or
+    more; `read_annotated` says how they are cropped. ridge: see `point_fit.fit`. Points that are
+    told no better than by the mean shape are left out, and named in `left_out` of the report.
+    Returns what `judge` reports, which the new pack keeps as
     `naming` in its header, with `from_sha256`, that of `pack`; and what was read. The landmarks
     are kept behind the points, for following. Raises UserError,
     and writes nothing, when the landmarks carry no information about the points, for too few
@@ -70,16 +86,22 @@ def name_pack(
                 "from; name that one"
             )
         model, header = load_pack(pack, core)
-        seen = read_annotated(table, model.config.input_size, header["crop_scale"])
+        finding = Finding.from_json(header.get("finding"))
+        scale = header["crop_scale"]
+        seen = read_annotated(annotations, model.config.input_size, scale, finding, layout)
         found = find_all(model, seen.crops)
-        report = judge(found, seen, header["crop_scale"], ridge)
-        check_informative(report, str(table))
+        report = judge(found, seen, scale, ridge)
+        check_informative(report, str(annotations))
+        empty = [row["name"] for row in report["points"] if row["error_px"] >= row["mean_shape_px"]]
+        if empty:
+            seen = seen.without(empty)
+            report = judge(found, seen, scale, ridge) | {"left_out": empty}
         fitted = fit(found, seen.points, ridge)
         made_of = torch.from_numpy(fitted.weight), torch.from_numpy(fitted.offset)
         model.naming = NamingLayer.keeping(*made_of)
         report = {
             "from_sha256": header["sha256"],
-            "annotations": table.name,
+            "annotations": annotations.name,
             "ridge": fitted.ridge,
             **report,
         }
@@ -93,25 +115,63 @@ def name_pack(
     return report, seen
 
 
-def read_annotated(table: Path, size: int, crop_scale: float) -> NamedCrops:
-    """Read the images of `table` and crop each to `size` as detection will.
+def read_annotated(
+    source: Path,
+    size: int,
+    crop_scale: float,
+    finding: Finding | None = None,
+    layout: str | None = None,
+) -> NamedCrops:
+    """Read the images that `source` annotates and crop each to `size` as detection will.
 
-    That is about the box in its columns box_x, box_y, box_w, box_h, else the whole image, times
-    `crop_scale`. Raises UserError for an image that cannot be read, is rotated by EXIF (annotated
+    That is about the box that the annotation gives, times `crop_scale`. Without one, and where the
+    pack was learnt from objects that were found (`finding`) in films, it is the box of `lmk find`
+    in runs/, of a frame of such a film, else the annotated points and the margin; else the whole
+    image. Raises UserError for an image that cannot be read, is rotated by EXIF (annotated
     pixels are those stored, detection sees the image upright), or is listed twice, for a name that
     is none, a point far outside its image, and for fewer than 5 images, or of a point.
     """
-    data = open_table(table)
-    _check_table(data, table)
-    crops, points = [], []
+    data = open_dataset(str(source), layout) if source.exists() else open_table(source)
+    _check_table(data, source)
+    root = source if source.is_dir() else source.parent
+    crops, points, scales = [], [], []
     for sample in data.samples:
-        _check_upright(table.parent / sample.name)
+        _check_upright(root / sample.name)
         image = sample.read()
-        _check_inside(sample, whole(image), data.landmark_names, table)
-        square = square_around(sample.box or whole(image), crop_scale)
+        _check_inside(sample, whole(image), data.landmark_names, source)
+        square = square_around(_box(sample, finding) or whole(image), crop_scale)
         crops.append(crop(image, square, size))
         points.append(to_crop(sample.points, square, size))
-    return NamedCrops(data.scheme, np.stack(crops), np.stack(points))
+        scales.append(square[2] / size)
+    return NamedCrops(data.scheme, np.stack(crops), np.stack(points), np.array(scales, np.float32))
+
+
+def _box(sample: Sample, finding: Finding | None) -> Box | None:
+    """The object's, as detection will have it; None for the whole image."""
+    there = sample.points[np.isfinite(sample.points).all(axis=1)]
+    if sample.box is not None or finding is None or finding.way == "full" or not len(there):
+        return sample.box
+    x, y = (float(each) for each in (there.min(axis=0) + there.max(axis=0)) / 2 + 0.5)
+    about = [
+        b for b in _found_boxes(sample.name) if b[0] < x < b[0] + b[2] and b[1] < y < b[1] + b[3]
+    ]
+    if about:
+        return min(about, key=lambda b: math.hypot(b[0] + b[2] / 2 - x, b[1] + b[3] / 2 - y))
+    side = finding.margin * float(max(np.ptp(there, axis=0).max(), 1.0))
+    return x - side / 2, y - side / 2, side, side
+
+
+def _found_boxes(name: str) -> list[Box]:
+    """Those that `lmk find` has left for a frame: "film.mp4#123" or "…/film/img0123.png"."""
+    frame = _FRAME.search(name)
+    film, number = (Path(frame.group(1)), int(frame.group(2))) if frame else (Path(name), 0)
+    boxes = workspace.RUNS / f"{film.stem}-boxes.csv"
+    if frame is None or not boxes.is_file():
+        return []
+    nothing, region = np.zeros((1, 1, 3), np.uint8), read_boxes(boxes)  # the number alone matters
+    titles = [film.name] if film.suffix else [film.name + suffix for suffix in VIDEO_SUFFIXES]
+    frames = [Frame(title, number, 0.0, nothing) for title in titles]
+    return [target.box for each in frames for target in region.targets(each)]
 
 
 def find_all(model: LandmarkNetwork, crops: NDArray[np.uint8]) -> PointArray:
@@ -127,10 +187,11 @@ def judge(
     """How far the points fitted to all images but one are off in that one, ready for JSON.
 
     found (N,K,2): what the pack finds in `seen`. Errors are mean distances, `error_` of the fit and
-    `mean_shape_` of saying the mean of the other images: _px of the crop, _box_percent of the side
-    of the object's box, and _percent of `normaliser`, where the names say so. So for all points,
-    and in `points` for each one. `better_images`: in how many the fit is nearer; `chance`: the
-    p-value of that, by Wilcoxon's signed-rank test over images, one-sided.
+    `mean_shape_` of saying the mean of the other images: _px of the crop, _photo_px of the image as
+    it is, _box_percent of the side of the object's box, and _percent of `normaliser`, where the
+    names say so. So for all points, and in `points` for each one. `better_images`: in how many the
+    fit is nearer; `chance`: the p-value of that, by Wilcoxon's signed-rank test over images,
+    one-sided.
     """
     from scipy.stats import wilcoxon
 
@@ -141,6 +202,8 @@ def judge(
     }  # (N,M)
     units = {"px": 1.0, "box_percent": 100 * crop_scale / seen.crops.shape[1]}
     scales = {unit: np.full(len(points), value) for unit, value in units.items()}
+    if seen.photo_px is not None:
+        scales["photo_px"] = seen.photo_px
     if normaliser.pair is not None:
         scales["percent"] = 100 / normaliser.lengths(points)
     names = [f"{which}_{unit}" for unit in scales for which in away]

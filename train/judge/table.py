@@ -33,7 +33,8 @@ def print_evaluation(reports: Sequence[Mapping[str, Any]]) -> None:
 
 def print_naming(report: Mapping[str, Any]) -> None:
     """How far named points are off in images that were left out, on standard error."""
-    units = {"px": "px", "box_percent": "% of box"}
+    units = {"px": "px", "photo_px": "px of\nphoto", "box_percent": "% of box"}
+    units = {key: unit for key, unit in units.items() if f"error_{key}" in report}
     if report["normaliser"]:
         units["percent"] = f"% of {report['normaliser']}"
     table = Table(title=Text(f"named from {report['images']} images, each left out in turn"))
@@ -50,11 +51,11 @@ def print_naming(report: Mapping[str, Any]) -> None:
         )
     screen = console()
     screen.print(table, soft_wrap=False)
-    for row in report["points"]:
-        if row["error_px"] >= row["mean_shape_px"]:
-            screen.print(
-                f"warning: {row['name']}: no better than the mean shape; do not rely on it"
-            )
+    if left_out := report.get("left_out"):
+        screen.print(
+            f"left out: {', '.join(left_out)}: no better than the mean shape; the landmarks do not "
+            "tell where they are"
+        )
 
 
 def _variants(report: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -209,9 +209,10 @@ def test_kill_9_and_resume_end_as_if_nothing_had_been(
     killed.communicate()
     assert chunk.exists() and not (tmp_path / "o" / "landmarks.csv").exists()
     _, told = (resumed := start("through", "--output", "o", "--resume")).communicate()
-    assert resumed.returncode == 0 and " of them before)" in told, told
+    little = 4 if "track" in more else 0  # nothing in it is found by its landmarks
+    assert resumed.returncode == little and " of them before)" in told, told
     monkeypatch.setattr(feed, "CHUNK", 6)
-    assert run(blob_video[0], *_WRITE, *more, "--output", "whole")[0] == 0
+    assert run(blob_video[0], *_WRITE, *more, "--output", "whole")[0] == little
     ours, theirs = (
         {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
         for name in ("o", "whole")

@@ -34,36 +34,45 @@ def open_coco(root: Path) -> Dataset:
     """Read the points (x, y) of every annotated object, in pixels of its image, and its box.
 
     Absent images, unlisted images, points and boxes that are no numbers, and objects twice are
-    left out and told in `problems`. Raises UserError if a file is no COCO file, if there are
-    several sets of landmarks, or if nothing is left.
+    left out and told in `problems`. Landmarks of one name are one in all categories and files.
+    Raises UserError if a file is no COCO file, or if nothing is left.
     """
     contents = {path: _content(path) for path in _files(root)}
-    listing = Listing("coco", root, scheme_of(_only_names(root, contents)))
+    base = root if root.is_dir() else root.parent
+    listing = Listing("coco", base, scheme_of(_all_names(root, contents)))
     for path, content in contents.items():
-        reader = _Reader(listing, listing.use(path), _images(path, content))
+        reader = _Reader(
+            listing, listing.use(path), _images(path, content), _names_by_category(content)
+        )
         for index, each in enumerate(content["annotations"], 1):
             if isinstance(each, dict) and each.get("keypoints") and not each.get("iscrowd"):
                 reader.take(each, f"annotation {each.get('id', f'number {index}')}")
             else:
                 kind = f"annotations without keypoints, or of crowds ({path.name})"
                 listing.note(kind, f"number {index}")
-    return listing.dataset(root.resolve().name)
+    return listing.dataset(base.resolve().name)
 
 
 def landmark_names(root: Path) -> tuple[str, ...]:
     """Names of the annotated landmarks; reads a whole file only if its ends do not tell."""
-    for path in _files(root):
-        found = _NAME_LIST.search(edges(path))
-        if found:
-            return tuple(re.findall(r'"([^"]*)"', found.group(1)))
-    return _only_names(root, {path: _content(path) for path in _files(root)})
+    lists = [_NAME_LIST.findall(edges(path)) for path in _files(root)]
+    if all(lists):
+        names = [name for each in lists for part in each for name in re.findall(r'"([^"]*)"', part)]
+        return tuple(dict.fromkeys(names))
+    return _all_names(root, {path: _content(path) for path in _files(root)})
 
 
 class _Reader:
     """One file of annotations -> samples of a listing."""
 
-    def __init__(self, listing: Listing, source: Path, images: dict[Any, _Image]) -> None:
-        self._listing = listing
+    def __init__(
+        self,
+        listing: Listing,
+        source: Path,
+        images: dict[Any, _Image],
+        names: dict[Any, tuple[str, ...]],
+    ) -> None:
+        self._listing, self._names = listing, names  # the latter by category
         self._images = images  # by identifier
         self._source = source.name
         self._split = _split_of(source.stem)
@@ -75,7 +84,14 @@ class _Reader:
         """Add one annotated object, or count why not."""
         listed = self._images.get(each.get("image_id"))
         try:
-            points = _points(each["keypoints"], len(self._listing.scheme.names))
+            names, everything = self._names.get(each.get("category_id")), self._listing.scheme.names
+            if names is None and len(self._names) == 1:
+                names = next(iter(self._names.values()))
+            if names is None:
+                raise ValueError("a category without landmarks")
+            points = np.full((len(everything), 2), np.nan, np.float32)
+            places = [everything.index(name) for name in names]
+            points[places] = _points(each["keypoints"], len(names))
             box = _box(each.get("bbox"))
         except ValueError as error:
             return self._leave_out(f"annotations with {error}", label)
@@ -134,7 +150,8 @@ def _box(values: Any) -> Box | None:
 
 def _files(root: Path) -> list[Path]:
     """The JSON files with key points, told by their ends; instances and captions have none."""
-    found = sorted([*root.glob("*.json"), *root.glob("annotations/*.json")])
+    found = [root] if root.is_file() else [*root.glob("*.json"), *root.glob("annotations/*.json")]
+    found = sorted(path for path in found if path.suffix == ".json")
     return [path for path in found if _is_coco(edges(path))]
 
 
@@ -171,23 +188,25 @@ def _images(path: Path, content: dict[str, list[Any]]) -> dict[Any, _Image]:
         ) from None
 
 
-def _only_names(root: Path, contents: dict[Path, dict[str, list[Any]]]) -> tuple[str, ...]:
-    """The names of the landmarks, which all categories and files must share."""
-    found: dict[tuple[str, ...], str] = {}
-    for path, content in contents.items():
-        for category in content["categories"]:
-            if category.get("keypoints"):
-                label = f"'{category.get('name')}' of {path.name}"
-                found.setdefault(tuple(map(str, category["keypoints"])), label)
-    if len(found) > 1:
-        first, second = list(found.values())[:2]
-        raise UserError(
-            f"{root}: got other landmarks for {second} than for {first}, expected the same; "
-            "put each set of landmarks into a folder of its own"
-        )
+def _names_by_category(content: dict[str, list[Any]]) -> dict[Any, tuple[str, ...]]:
+    return {
+        each.get("id"): tuple(map(str, each["keypoints"]))
+        for each in content["categories"]
+        if each.get("keypoints")
+    }
+
+
+def _all_names(root: Path, contents: dict[Path, dict[str, list[Any]]]) -> tuple[str, ...]:
+    """The names of the landmarks of all categories and files."""
+    found = [
+        name
+        for each in contents.values()
+        for names in _names_by_category(each).values()
+        for name in names
+    ]
     if not found:
         raise UserError(f"{root}: got no category with landmarks, expected 'keypoints' in one")
-    return next(iter(found))
+    return tuple(dict.fromkeys(found))
 
 
 def _split_of(stem: str) -> str:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from lmk.runtime.errors import UserError
 from lmk.runtime.images import Box, read_image
 from lmk.train.datasets.layouts.folder import fingerprint
-from lmk.train.datasets.layouts.listing import is_inside
+from lmk.train.datasets.layouts.listing import edges, is_inside
 from lmk.train.datasets.sample import Dataset, Layout, Sample, scheme_of
 
 FILE_NAME = "annotations.csv"
@@ -31,13 +31,25 @@ Lines = list[tuple[int, _Cells]]  # with their numbers in the file
 
 
 def open_csv(root: Path) -> Dataset:
-    """Read `root`/annotations.csv.
+    """Read `root`/annotations.csv, or the table that `root` is.
 
     Raises UserError naming the line and column of the first thing that is wrong: no `file`
     (column or cell), NAME_x without NAME_y, a column twice, a row of another number of cells,
     anything but a finite number as a coordinate, a box without a size, not a single row.
     """
-    return open_table(root / FILE_NAME)
+    return open_table(_table_of(root))
+
+
+def _table_of(root: Path) -> Path:
+    """The table that is named, or that of a folder."""
+    return root if root.is_file() else root / FILE_NAME
+
+
+def _recognises(root: Path) -> bool:
+    if root.is_file():
+        head = edges(root).partition("\n")[0] if root.suffix == ".csv" else ""
+        return "file" in head.strip().split(",")
+    return _table_of(root).is_file()
 
 
 def open_table(table: Path) -> Dataset:
@@ -84,7 +96,7 @@ def _size(row: _Cells) -> tuple[int, int] | None:
 
 def landmark_names(root: Path) -> tuple[str, ...]:
     """Names of the annotated landmarks, () for none; raises UserError as `open_csv`."""
-    table = root / FILE_NAME
+    table = _table_of(root)
     return _landmark_names(table, _read(table, header_only=True)[0])
 
 
@@ -160,7 +172,7 @@ def _box(table: Path, line: int, row: _Cells) -> Box | None:
 LAYOUT = Layout(
     "csv",
     f"{FILE_NAME} (file, NAME_x, NAME_y, …) and the images it names",
-    lambda root: (root / FILE_NAME).is_file(),
+    _recognises,
     open_csv,
     landmark_names,
 )

@@ -95,7 +95,7 @@ def open_films(root: Path, options: FilmOptions = USUAL_FILMS) -> Dataset:
             count, first = troubles.get("films that cannot be used", (0, str(error)))
             troubles["films that cannot be used"] = count + 1, first
             continue
-        reader = _Reader(film, {index for index, _, _ in choice.where})
+        reader = FrameReader(film, {index for index, _, _ in choice.where})
         for index, track, box in choice.where:
             read = partial(reader.read, index)
             samples.append(Sample(f"{name}#{index}", read, NO_POINTS, box=box, track=track))
@@ -218,7 +218,7 @@ def _choose(film: Path, budget: int, boxes: Path | None, where: Boxes | None) ->
     return _Choice([(n, each.track, each.box) for n, found in rows for each in found], skipped)
 
 
-class _Reader:
+class FrameReader:
     """Some frames of a film, for any thread: decoded in one pass if they are asked for in order."""
 
     def __init__(self, film: Path, wanted: set[int]) -> None:
