@@ -144,6 +144,9 @@ class _Ridge(click.ParamType):
     show_default=True,
     help="Draws the points to the middle of the landmarks; auto: the best for images left out.",
 )
+@click.option(
+    "--normaliser", help="Divide errors by the box, or by a distance, A,B, of two points."
+)
 @click.option("--export/--no-export", default=True, help="Make the ONNX file too.")
 @click.option("--force", is_flag=True, help="Overwrite the output.")
 def name_command(
@@ -153,6 +156,7 @@ def name_command(
     core: Path | None,
     output: Path | None,
     ridge: float | None,
+    normaliser: str | None,
     export: bool,
     force: bool,
 ) -> None:
@@ -177,7 +181,7 @@ def name_command(
     onnx, core = output.with_suffix(".onnx"), core or workspace.core_of(pack)
     if export:
         check_output(onnx, force or is_composed(onnx))  # before the work
-    report, seen = name_pack(pack, core, annotations, output, ridge, force, layout)
+    report, seen = name_pack(pack, core, annotations, output, ridge, force, layout, normaliser)
     print_naming(report)
     click.echo(output)
     if export:

@@ -36,6 +36,7 @@ from lmk.train.datasets import (
     film_options,
     first_pose_set,
     load_decoded,
+    normalised_by,
 )
 from lmk.train.options import Command, config_options, make_config
 
@@ -242,6 +243,10 @@ def distill_command(
 @click.option(
     "--preset", type=click.Choice(list(EVALUATE_PRESETS)), default="default", show_default=True
 )
+@click.option(
+    "--normaliser",
+    help="Divide errors by the box, or by a distance, A,B, of two points; default: by their names.",
+)
 @click.option("--output", type=FILE_PATH, help="JSON to write besides the table.")
 @click.option("--force", is_flag=True, help="Overwrite the output.")
 @config_options(EvaluateConfig)
@@ -275,6 +280,7 @@ def evaluate_command(
         size, margin = model.config.input_size, config.crop_margin or CROP_MARGIN
         data = load(o["data"], o["layout"], size, crop, margin)
         fit_on = load(o["fit_data"], None, size, crop, margin) if o["fit_data"] else None
+        data = replace(data, scheme=normalised_by(data.scheme, o["normaliser"]))
         return evaluate(model, data, config, seed, fit_on, crop)
 
     for pack in [workspace.pick(pack, "pack") for pack in packs or (None,)]:

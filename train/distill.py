@@ -157,7 +157,7 @@ class Distillation:
     def _header(self) -> dict[str, Any]:
         config, taught, rows = self.config, self.header, self.run.history
         distance = {name: row[name] for row in rows[-1:] for name in ("mean_px", "p99_px")}
-        kept = ("crop_scale", "landmark_names", "finding", "thresholds", "naming")
+        kept = ("crop_scale", "landmark_names", "finding", "acceptance", "following", "naming")
         return {
             **{name: taught[name] for name in kept if name in taught},
             "category": config.output.stem,

@@ -12,4 +12,4 @@ from lmk.train.datasets.find import (
 )
 from lmk.train.datasets.layouts import LAYOUTS, USUAL_FILMS, FilmOptions
 from lmk.train.datasets.load import Specs, join, load_decoded
-from lmk.train.datasets.sample import Dataset, PointArray, Sample, Scheme
+from lmk.train.datasets.sample import Dataset, PointArray, Sample, Scheme, normalised_by, scheme_of

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lmk.runtime.errors import UserError
 from lmk.runtime.images import Box
 
 PointArray = NDArray[np.float32]
@@ -107,6 +108,25 @@ def scheme_of(names: Sequence[str]) -> Scheme:
             pair = (names.index(first), names.index(second))
             return Scheme(names, Normaliser(label, pair), flips_by_name(names))
     return Scheme(names, BOX, flips_by_name(names))
+
+
+def normalised_by(scheme: Scheme, asked: str | None) -> Scheme:
+    """The scheme with errors divided by what the user asks for; None: as it is.
+
+    asked: "box", or two of the landmarks, "A,B", whose distance it is. Raises UserError.
+    """
+    if asked is None:
+        return scheme
+    if asked == "box":
+        return replace(scheme, normaliser=BOX)
+    first, _, second = (part.strip() for part in asked.partition(","))
+    if first == second or not {first, second} <= set(scheme.names):
+        raise UserError(
+            f"--normaliser: got '{asked}', expected box or two landmarks, A,B, of "
+            f"{', '.join(scheme.names)}"
+        )
+    pair = scheme.names.index(first), scheme.names.index(second)
+    return replace(scheme, normaliser=Normaliser(f"{first} to {second}", pair))
 
 
 def flips_by_name(names: Sequence[str]) -> tuple[int, ...] | None:

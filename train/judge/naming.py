@@ -22,9 +22,16 @@ from lmk.runtime.model import read_header, workspace
 from lmk.runtime.owner import Owned
 from lmk.runtime.regions import Finding, read_boxes
 from lmk.runtime.sources import VIDEO_SUFFIXES
-from lmk.train.datasets import Dataset, PointArray, Sample, Scheme, open_dataset
+from lmk.train.datasets import (
+    Dataset,
+    PointArray,
+    Sample,
+    Scheme,
+    normalised_by,
+    open_dataset,
+    scheme_of,
+)
 from lmk.train.datasets.layouts import open_table
-from lmk.train.datasets.sample import scheme_of
 from lmk.train.judge.point_fit import fit, leave_one_out, mean_shape
 from lmk.train.network import LandmarkNetwork, NamingLayer, find, load_pack, save_pack
 
@@ -52,7 +59,10 @@ class NamedCrops:
     def without(self, names: Sequence[str]) -> NamedCrops:
         """The same without some of the points."""
         kept = [n for n, name in enumerate(self.scheme.names) if name not in names]
-        scheme = scheme_of([self.scheme.names[n] for n in kept])
+        scheme, by = scheme_of([self.scheme.names[n] for n in kept]), self.scheme.normaliser
+        if isinstance(by.pair, tuple) and all(place in kept for place in by.pair):
+            pair = kept.index(by.pair[0]), kept.index(by.pair[1])
+            scheme = replace(scheme, normaliser=replace(by, pair=pair))
         return replace(self, scheme=scheme, points=self.points[:, kept])
 
 
@@ -64,11 +74,13 @@ def name_pack(
     ridge: float | None = None,
     force: bool = False,
     layout: str | None = None,
+    normaliser: str | None = None,
 ) -> tuple[dict[str, Any], NamedCrops]:
     """Write to `output` the pack that finds the points of `annotations` instead of its landmarks.
 
     annotations: a file or folder of any layout with points, recognised unless given, of 5 images or
-    more; `read_annotated` says how they are cropped. ridge: see `point_fit.fit`. Points that are
+    more; `read_annotated` says how they are cropped. ridge: see `point_fit.fit`. normaliser: see
+    `normalised_by`. Points that are
     told no better than by the mean shape are left out, and named in `left_out` of the report.
     Returns what `judge` reports, which the new pack keeps as
     `naming` in its header, with `from_sha256`, that of `pack`; and what was read. The landmarks
@@ -89,6 +101,7 @@ def name_pack(
         finding = Finding.from_json(header.get("finding"))
         scale = header["crop_scale"]
         seen = read_annotated(annotations, model.config.input_size, scale, finding, layout)
+        seen = replace(seen, scheme=normalised_by(seen.scheme, normaliser))
         found = find_all(model, seen.crops)
         report = judge(found, seen, scale, ridge)
         check_informative(report, str(annotations))

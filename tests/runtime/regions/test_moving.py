@@ -200,6 +200,25 @@ def test_what_is_not_sure_is_told_with_the_cure(look, drawn, frames, doubt):
         look(frames(drawn)).check()
 
 
+def test_one_second_is_enough(look, drawn):
+    frames, places = drawn.one(25)
+    found = look(frames)
+    assert not found.doubts
+    for [target], place in zip(_followed(found.region(), frames), places, strict=True):
+        assert _apart(target, place) < 3
+
+
+def test_a_film_all_of_whose_frames_are_damaged_is_told(tmp_path, write_video, drawn):
+    path = write_video(tmp_path / "film.mp4", drawn.one(30)[0])
+    whole = path.read_bytes()
+    start, end = whole.index(b"mdat") + 4, whole.rindex(b"moov") - 4
+    assert end - start > 5000
+    path.write_bytes(whole[:start] + bytes(end - start) + whole[end:])
+    with pytest.raises(UserError, match="film.mp4: .*;") as caught:
+        survey_film(path)
+    assert "\n" not in str(caught.value)
+
+
 def test_images_are_no_film(tmp_path, drawn):
     Image.fromarray(_nothing(drawn)[0]).save(tmp_path / "one.png")
     with pytest.raises(UserError, match="got images, expected a film"):

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from lmk.train.datasets.sample import Normaliser, scheme_of
+from lmk.runtime.errors import UserError
+from lmk.train.datasets.sample import Normaliser, normalised_by, scheme_of
 
 NAN = float("nan")
 IBUG = tuple(f"p{i}" for i in range(68))
@@ -82,3 +83,16 @@ def test_the_twin_of_an_ear_of_cat_is_the_other_ear_read_backwards():
         ("l_eye", "r_eye", "mouth", *(f"{s}_ear{i}" for s in "lr" for i in (1, 2, 3)))
     )
     assert scheme.flips == (1, 0, 2, 8, 7, 6, 5, 4, 3) and scheme.normaliser.pair == (0, 1)
+
+
+def test_the_length_that_errors_are_divided_by_can_be_asked_for():
+    scheme = scheme_of(("l_eye", "r_eye", "nose"))
+    points = np.float32([[[0, 0], [3, 4], [3, 0]]])
+    assert normalised_by(scheme, None) is scheme
+    asked = normalised_by(scheme, "r_eye, nose")
+    assert asked.normaliser.label == "r_eye to nose" and asked.flips == scheme.flips
+    assert asked.normaliser.lengths(points) == [4]
+    assert normalised_by(scheme, "box").normaliser.lengths(points)[0] == pytest.approx(12**0.5)
+    for wrong in ("tail", "nose,nose", "nose,tail"):
+        with pytest.raises(UserError, match=f"--normaliser: got '{wrong}', expected box or two"):
+            normalised_by(scheme, wrong)

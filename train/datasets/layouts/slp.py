@@ -26,7 +26,7 @@ def open_slp(root: Path) -> Dataset:
     for each in labels.values():
         for frame in each.labeled_frames:
             video, instances = frame.video, frame.user_instances or frame.predicted_instances
-            name = video.filename
+            name = (video.source_video or video).filename  # of frames that were embedded
             number: int | None = int(frame.frame_idx)
             if isinstance(name, list):  # pictures
                 name, number = name[int(frame.frame_idx)], None

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from lmk.runtime.errors import UserError
+from lmk.train.datasets.decoded import decode
 from lmk.train.datasets.find import locate, open_dataset
 
 NAMES = ("snout", "l_ear", "tail base")
@@ -66,7 +67,9 @@ def _slp(folder):
     sleap_io = pytest.importorskip("sleap_io")
     skeleton = sleap_io.Skeleton(list(NAMES))
     files = [f"C:/lab/mouse/{name}" for name in POINTS]
-    video = sleap_io.Video(filename=files, open_backend=False)
+    metadata = {"type": "ImageVideo", "shape": [2, HEIGHT, WIDTH, 3], "filename": files[0]}
+    metadata |= {"filenames": files, "grayscale": False, "bgr": True, "dataset": ""}
+    video = sleap_io.Video(files, None, metadata, open_backend=False)
     frames = [
         sleap_io.LabeledFrame(
             video=video,
@@ -219,6 +222,18 @@ def test_a_frame_is_read_from_its_film(folder):
     other.write_text(video + marks + "</track></annotations>")
     [sample] = open_dataset(str(other)).samples
     assert sample.points.tolist() == [[2.5, 3.5]] and int(sample.read().mean()) == 50
+
+
+def test_a_frame_that_the_film_does_not_have_is_left_out(folder, tmp_path, caplog):
+    film = folder.parents[1] / "videos" / "mouse.mkv"
+    _film(film)
+    marks = "".join(f'<points frame="{n}" points="3,4"/>' for n in (5, 50))
+    text = f'<annotations><meta><source>{film.name}</source></meta><track label="snout">{marks}'
+    film.with_name("a.xml").write_text(text + "</track></annotations>")
+    data = open_dataset(str(film.with_name("a.xml")))
+    decoded = decode(data, 64, "image", tmp_path / "cache")
+    assert decoded.names == ("mouse.mkv#5",)
+    assert "frame 50 cannot be read" in decoded.skipped[0]
 
 
 def test_what_is_wrong_is_told(folder):
