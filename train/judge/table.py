@@ -33,10 +33,11 @@ def print_evaluation(reports: Sequence[Mapping[str, Any]]) -> None:
 
 def print_naming(report: Mapping[str, Any]) -> None:
     """How far named points are off in images that were left out, on standard error."""
-    units = {"px": "px", "photo_px": "px of\nphoto", "box_percent": "% of box"}
-    units = {key: unit for key, unit in units.items() if f"error_{key}" in report}
-    if report["normaliser"]:
-        units["percent"] = f"% of {report['normaliser']}"
+    units = {"px": "px"}
+    if "error_photo_px" in report:
+        units["photo_px"] = "px of\nphoto"
+    share = report["normaliser"]
+    units |= {"percent": f"% of {share}"} if share else {"box_percent": "% of box"}
     table = Table(title=Text(f"named from {report['images']} images, each left out in turn"))
     table.add_column("point")
     table.add_column("images", justify="right")
