@@ -12,10 +12,6 @@ from lmk.train.network.checkpoint import load
 from lmk.train.network.hourglass import LandmarkNetwork
 
 
-def weights(path):
-    return load(path, "pack")[0]
-
-
 @pytest.fixture
 def config(adapt_config):
     return adapt_config(method="projection+finetune", steps=5)
@@ -43,15 +39,16 @@ def test_finetuning_starts_from_the_projection(config, butterflies, core_path):
     still = replace(config, lr=1e-12)
     adapt(still, butterflies)
     state = handed_on(projection_phase(still).output, core_path)["detector"]
-    for name, value in weights(still.output).items():
+    for name, value in load(still.output, "pack")[0].items():
         if "running" not in name:
             torch.testing.assert_close(value, state[name], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("step", [1, 2])
-def test_interrupted_in_the_second_phase(config, butterflies, press_ctrl_c, monkeypatch, step):
+def test_interrupted_in_the_second_phase(
+    config, butterflies, press_ctrl_c, monkeypatch, same_weights, step
+):
     adapt(config, butterflies)
-    whole = weights(config.output)
     with monkeypatch.context() as patch:
         other = replace(config, output=config.output.with_stem("other"))
         patch.setattr("lmk.train.loop.run.LOG_EVERY", 1)
@@ -64,5 +61,4 @@ def test_interrupted_in_the_second_phase(config, butterflies, press_ctrl_c, monk
             break
         except KeyboardInterrupt:
             continue
-    for name, value in weights(other.output).items():
-        assert torch.equal(value, whole[name]), name
+    same_weights(config.output, other.output)
