@@ -141,7 +141,7 @@ def test_the_plain_loop_runs_with_our_runner_too_where_that_is_another(tmp_path,
     [
         (["--against", "eager"], "--against: got eager, expected one of ort-cpu"),
         (["--roi", "track"], "the plain loop cannot track"),
-        (["--roi", "1,2"], "roi: got '1,2', expected full"),
+        (["--roi", "1,2"], "roi: got '1,2', expected auto, full"),
         (["--video", "long:x"], "video: got 'long:x', expected long:SECONDS with a number above 0"),
         (["--video", "long:0"], "video: got 'long:0'"),
         (["--video", "long:-3"], "video: got 'long:-3'"),
