@@ -15,11 +15,8 @@ from typing import Literal
 from lmk.runtime.doctor.gpus import (
     DRIVER_CURE,
     BestRunner,
-    Gpu,
     GpuError,
     best_runner,
-    capability_text,
-    parse_capability,
     read_gpus,
 )
 from lmk.runtime.doctor.imports import ABSENT, Trial, try_import
@@ -30,9 +27,12 @@ from lmk.runtime.runners import (
     CUDA_CORE,
     ONNXRUNTIME,
     TENSORRT_RTX,
+    Gpu,
     Package,
     adds_int8_exactly,
+    capability_text,
     cpu_flags,
+    parse_capability,
     runner_packages,
 )
 
@@ -113,7 +113,11 @@ def examine() -> Diagnosis:
     found = {each: trial.result() for each, trial in running.items()}
     gpu, gpus = _check_gpus(found[CUDA_CORE])
     checks = [Check("python", "ok", f"{platform.python_version()} at {sys.executable}")]
-    checks.append(_check_toolkit())
+    folder, installed = Path(__file__).resolve().parents[2], _version("lmk-toolkit")
+    toolkit = Check("lmk-toolkit", "missing", f"runs from {folder}", f"pip install -e {folder}")
+    if installed:
+        toolkit = Check("lmk-toolkit", "ok", f"{installed} at {folder}")
+    checks.append(toolkit)
     for package, trial in found.items():
         checks.append(_check_package(package, trial, bool(gpus)))
         if package is ONNXRUNTIME:
@@ -136,14 +140,6 @@ def _with_openvino(best: BestRunner, loads: bool, flags: frozenset[str]) -> Best
         return best
     files = f"files in {' or '.join(fast)} run fastest by `lmk detect --device openvino`"
     return replace(best, why=f"{best.why}; openvino loads: {files}")
-
-
-def _check_toolkit() -> Check:
-    folder = Path(__file__).resolve().parents[2]
-    installed = _version("lmk-toolkit")
-    if installed is None:
-        return Check("lmk-toolkit", "missing", f"runs from {folder}", f"pip install -e {folder}")
-    return Check("lmk-toolkit", "ok", f"{installed} at {folder}")
 
 
 def _check_package(package: Package, trial: Trial, has_gpu: bool) -> Check:

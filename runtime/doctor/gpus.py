@@ -8,25 +8,12 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from lmk.runtime.runners import Gpu, capability_text, parse_capability
+
 _SMI_SECONDS = 20  # a sleeping driver wakes in a few; a hung one never answers
 _FIELDS = ("name", "compute_cap", "memory.total", "driver_version")
 _TENSORRT_FROM = (7, 5)  # Turing: the oldest that TensorRT 10.13 and 11 build for
 DRIVER_CURE = "for an NVIDIA GPU install its driver; the cpu device needs none"
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """One NVIDIA GPU."""
-
-    name: str
-    capability: tuple[int, int]  # compute capability: (9, 0) is Hopper
-    memory_mib: int | None = None  # these two only nvidia-smi tells
-    driver: str | None = None
-
-    def __str__(self) -> str:
-        words = [self.name, f"compute capability {capability_text(self.capability)}"]
-        words += [f"{self.memory_mib} MiB"] if self.memory_mib is not None else []
-        return ", ".join([*words, f"driver {self.driver}"] if self.driver else words)
 
 
 @dataclass(frozen=True)
@@ -74,29 +61,14 @@ def read_gpus() -> list[Gpu]:
         reason = f"{' '.join(lines)} (nvidia-smi: status {done.returncode})"
         raise GpuError(reason, "reinstall or update the driver, or restart")
     try:
-        return [_gpu(line) for line in lines]
+        rows = [line.rsplit(", ", 3) for line in lines]
+        return [  # where GPU and host share their memory nvidia-smi says [N/A]
+            Gpu(name, parse_capability(text), int(mib) if mib.isdecimal() else None, driver)
+            for name, text, mib, driver in rows
+        ]
     except ValueError:
         reason = f"nvidia-smi: got '{'; '.join(lines)}', expected {', '.join(_FIELDS)}"
         raise GpuError(reason, "update the driver") from None
-
-
-def _gpu(line: str) -> Gpu:
-    name, capability, memory, driver = line.rsplit(", ", 3)
-    # Where GPU and host share their memory nvidia-smi says [N/A].
-    mib = int(memory) if memory.isdecimal() else None
-    return Gpu(name, parse_capability(capability), mib, driver)
-
-
-def parse_capability(text: str) -> tuple[int, int]:
-    """Compute capability of `8.6` or of TensorRT's `SM86`; raises ValueError."""
-    digits = text.removeprefix("SM")
-    major, minor = digits.split(".") if "." in digits else (digits[:-1], digits[-1:])
-    return int(major), int(minor)
-
-
-def capability_text(capability: Sequence[int]) -> str:
-    """(8, 6) as `8.6`."""
-    return ".".join(map(str, capability))
 
 
 def best_runner(

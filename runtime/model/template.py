@@ -142,7 +142,10 @@ def compose(
         state = "missing" if name in expected else "unexpected"
         raise UserError(f"{source}: tensor '{name}' is {state}; make the pack again")
     tensors = {**core, **pack}
-    weights = [_encoded(weight, tensors, source) for weight in template.weights]
+    weights = []
+    for weight in template.weights:
+        data = _rounded(_value(weight, tensors, source), weight, source).tobytes()
+        weights.append(wire.encode_initializer(weight.name, weight.dtype, weight.shape, data))
     graph = b"".join([template.graph[0], *weights, template.graph[1]])
     if "naming" in header:
         graph = attach(graph, pack, header, source)
@@ -175,11 +178,6 @@ def _layer_tensors(weight: Weight, layer: str, header: Mapping[str, Any]) -> set
             return {f"{layer}.projection"}
         trained = header["train_plain_convs"]
     return {weight.tensor} if trained else set()
-
-
-def _encoded(weight: Weight, tensors: Arrays, source: str) -> bytes:
-    value = _rounded(_value(weight, tensors, source), weight, source)
-    return wire.encode_initializer(weight.name, weight.dtype, weight.shape, value.tobytes())
 
 
 def _value(weight: Weight, tensors: Arrays, source: str) -> NDArray[np.float64]:

@@ -54,7 +54,8 @@ def extend_graph(graph: bytes, fields: Sequence[bytes], replaced: Mapping[str, s
     parts = [
         (number, _renamed(value, renamed) if number == _NODE else value)
         for number, value in _fields(graph)
-        if number != _OUTPUT and not (number == _VALUE_INFO and _named(value) in renamed)
+        if number != _OUTPUT
+        and not (number == _VALUE_INFO and dict(_fields(value)).get(1) in renamed)
     ]
     parts += [next(_fields(field)) for field in fields]
     return b"".join(_field(*part) for part in sorted(parts, key=lambda part: part[0]))
@@ -138,10 +139,6 @@ def _renamed(node: bytes, names: Mapping[bytes, bytes]) -> bytes:
         _field(number, names.get(value, value) if number in (1, 2) else value)
         for number, value in _fields(node)
     )
-
-
-def _named(value_info: bytes) -> bytes:
-    return dict(_fields(value_info)).get(1, b"")
 
 
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:

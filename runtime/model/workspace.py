@@ -26,9 +26,11 @@ def newest(kind: str) -> Path:
     which command makes one, and which categories ship.
     """
     pattern = "*.onnx" if kind == "onnx" else "*.safetensors"
-    paths = sorted((path for path in RUNS.glob(pattern) if path.is_file()), key=_age)
-    if kind == "onnx" and paths:
-        return min(paths, key=_is_typed)  # whether it can be read is found when it is loaded
+    files = (path for path in RUNS.glob(pattern) if path.is_file())
+    paths = sorted(files, key=lambda path: -path.stat().st_mtime)
+    if kind == "onnx" and paths:  # whether it can be read is found when it is loaded
+        typed = tuple(f"-{precision}" for precision in PRECISIONS)
+        return min(paths, key=lambda path: path.stem.endswith(typed))
     for path, header in _readable(paths):
         if header["kind"] == kind:
             return path
@@ -92,14 +94,6 @@ def _readable(paths: Iterable[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 def _is_pack(path: Path) -> bool:
     return any(header["kind"] == "pack" for _, header in _readable([path]))
-
-
-def _is_typed(path: Path) -> bool:
-    return path.stem.endswith(tuple(f"-{precision}" for precision in PRECISIONS))
-
-
-def _age(path: Path) -> float:
-    return -path.stat().st_mtime
 
 
 def pick(path: Path | None, kind: str) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,6 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 _DLPACK_CUDA, _DLPACK_MANAGED = 2, 13  # kDLCUDA, kDLCUDAManaged
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One NVIDIA GPU."""
+
+    name: str
+    capability: tuple[int, int]  # compute capability: (9, 0) is Hopper
+    memory_mib: int | None = None  # these two only nvidia-smi tells
+    driver: str | None = None
+
+    def __str__(self) -> str:
+        words = [self.name, f"compute capability {capability_text(self.capability)}"]
+        words += [f"{self.memory_mib} MiB"] if self.memory_mib is not None else []
+        return ", ".join([*words, f"driver {self.driver}"] if self.driver else words)
 
 
 class CudaError(Exception):
@@ -52,14 +67,12 @@ class DeviceArray:
     owner: object
 
 
-class Graph(Protocol):
+@dataclass(frozen=True)
+class Graph:
     """Captured work that is launched again in one call."""
 
-    def launch(self) -> None:
-        """Enqueue it on the stream it was captured on."""
-
-    def close(self) -> None:
-        """Free it; its last launch must have finished."""
+    launch: Callable[[], None]  # enqueues it on the stream it was captured on
+    close: Callable[[], None]  # frees it; its last launch must have finished
 
 
 class Stream(Protocol):
@@ -131,3 +144,15 @@ def is_dense(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
             return False
         step *= length
     return True
+
+
+def parse_capability(text: str) -> tuple[int, int]:
+    """Compute capability of `8.6` or of TensorRT's `SM86`; raises ValueError."""
+    digits = text.removeprefix("SM")
+    major, minor = digits.split(".") if "." in digits else (digits[:-1], digits[-1:])
+    return int(major), int(minor)
+
+
+def capability_text(capability: Sequence[int]) -> str:
+    """(8, 6) as `8.6`."""
+    return ".".join(map(str, capability))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -123,7 +123,8 @@ class _PrimaryStream:
             # In this mode only this thread is held to what a capture allows: others go on.
             builder.begin_building(mode="thread_local")
             work()
-            return _PrimaryGraph(builder.end_building().complete(), self._stream)
+            graph = builder.end_building().complete()
+            return Graph(partial(graph.launch, self._stream), graph.close)
         finally:
             builder.close()
 
@@ -134,19 +135,3 @@ class _PrimaryStream:
     def close(self) -> None:
         """See `Stream`."""
         self._stream.close()
-
-
-@dataclass(frozen=True)
-class _PrimaryGraph:
-    """`Graph` on cuda-core."""
-
-    graph: Any
-    stream: Any
-
-    def launch(self) -> None:
-        """See `Graph`."""
-        self.graph.launch(self.stream)
-
-    def close(self) -> None:
-        """See `Graph`."""
-        self.graph.close()

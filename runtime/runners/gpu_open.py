@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from lmk.runtime.errors import UserError
-from lmk.runtime.runners.gpu import CudaDevice
+from lmk.runtime.runners.gpu import CudaDevice, capability_text
 
 VARIABLE = "LMK_CUDA"
 
@@ -44,6 +44,6 @@ def open_device(index: int = 0) -> CudaDevice:
 
 def describe(device: CudaDevice) -> str:
     """Name, compute capability and library in one line, and that graphs are missing if so."""
-    major, minor = device.compute_capability
-    text = f"{device.name} (compute capability {major}.{minor}) through {device.library}"
+    capability = capability_text(device.compute_capability)
+    text = f"{device.name} (compute capability {capability}) through {device.library}"
     return text if device.captures else f"{text}, without CUDA graphs"

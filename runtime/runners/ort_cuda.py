@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lmk.runtime.model import INPUT, LANDMARKS, SCORES, Contract, Reading
 from lmk.runtime.runners.gpu import CudaDevice, DeviceArray, check_dense
 from lmk.runtime.runners.gpu_open import open_device
-from lmk.runtime.runners.runner import batches
+from lmk.runtime.runners.runner import run_batches
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -44,14 +44,13 @@ class BoundSession:
 
     def run(self, crops: NDArray[np.uint8]) -> Reading:
         """Run crops uint8 (B,S,S,3) in host memory, cut and padded to the buckets."""
-        count = self._contract.num_landmarks
-        landmarks = np.empty((len(crops), count, 2), np.float32)
-        scores = np.empty((len(crops), count), np.float32)
         with self._turn:
-            for start, stop, bucket in batches(len(crops), self._buckets):
-                found = self._bucket(bucket).run(crops[start:stop])
-                landmarks[start:stop], scores[start:stop] = found
-        return landmarks, scores
+            return run_batches(
+                len(crops),
+                self._contract.num_landmarks,
+                self._buckets,
+                lambda start, stop, bucket: self._bucket(bucket).run(crops[start:stop]),
+            )
 
     def run_view(self, crops: DeviceArray) -> Reading:
         """Run crops (B,S,S,3) in device memory as they lie there, without a graph, any B.

@@ -26,7 +26,7 @@ from lmk.runtime.model import (
     read_model,
     run_onnx,
 )
-from lmk.runtime.runners.runner import Runner, batches, check_crops, host_array
+from lmk.runtime.runners.runner import Runner, check_crops, host_array, run_batches
 
 # A graph of a fixed batch takes a third less time for one crop than a graph of any batch, which is
 # laid out anew in every call. OpenVINO 2026.4 also gets the scales of int8 wrong in the latter: it
@@ -75,7 +75,7 @@ class OpenVinoRunner(Runner):
             "PERFORMANCE_HINT": "LATENCY",
         } | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
         self._model = _read(core, path, self.contract)
-        self._bound: dict[int, _Bucket] = {}
+        self._bound: dict[int, _Compiled] = {}
         self._turn = threading.Lock()
         self.name = f"OpenVINO {_version()} CPU, {_COMPUTES_IN[precision]}"
         if precision == "int8":
@@ -96,27 +96,26 @@ class OpenVinoRunner(Runner):
             raise ValueError("OpenVinoRunner: called after close()")
         array = host_array(crops)
         check_crops(array, self.contract)
-        count = self.contract.num_landmarks
-        landmarks = np.empty((len(array), count, 2), np.float32)
-        scores = np.empty((len(array), count), np.float32)
         with self._turn:
-            for start, stop, size in batches(len(array), self._buckets):
-                found = self._bucket(size).run(array[start:stop])
-                landmarks[start:stop], scores[start:stop] = found
-        return landmarks, scores
+            return run_batches(
+                len(array),
+                self.contract.num_landmarks,
+                self._buckets,
+                lambda start, stop, size: self._bucket(size).run(array[start:stop]),
+            )
 
     def close(self) -> None:
         """Free the compiled graphs."""
         self._bound.clear()
         self._model = None
 
-    def _bucket(self, size: int) -> _Bucket:
+    def _bucket(self, size: int) -> _Compiled:
         if size not in self._bound:
             side = self.contract.input_size
             try:
                 self._model.reshape({INPUT: [size, side, side, 3]})
                 compiled = self._core.compile_model(self._model, "CPU", self._options)
-                self._bound[size] = _Bucket(compiled, (size, side, side, 3))
+                self._bound[size] = _Compiled(compiled, (size, side, side, 3))
             except RuntimeError as error:
                 raise UserError(
                     f"{self.name}: cannot be compiled for a batch of {size} ({_reason(error)}); "
@@ -138,7 +137,7 @@ class OpenVinoRunner(Runner):
             )
 
 
-class _Bucket:
+class _Compiled:
     """A graph compiled for one batch size, and its input buffer."""
 
     def __init__(self, compiled: Any, shape: tuple[int, ...]) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from types import TracebackType
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -38,12 +37,7 @@ class Runner(Protocol):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
@@ -94,3 +88,17 @@ def batches(count: int, buckets: Sequence[int]) -> Iterator[tuple[int, int, int]
         stop = min(start + fitting, count)
         yield start, stop, fitting
         start = stop
+
+
+def run_batches(
+    count: int,
+    num_landmarks: int,
+    buckets: Sequence[int],
+    run: Callable[[int, int, int], Reading],
+) -> Reading:
+    """What `run` finds in `count` crops, called with (start, stop, bucket) of each of `batches`."""
+    landmarks = np.empty((count, num_landmarks, 2), np.float32)
+    scores = np.empty((count, num_landmarks), np.float32)
+    for start, stop, bucket in batches(count, buckets):
+        landmarks[start:stop], scores[start:stop] = run(start, stop, bucket)
+    return landmarks, scores

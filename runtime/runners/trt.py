@@ -5,16 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.model import Contract, Reading, compare, probe_crops, read_engine
 from lmk.runtime.runners.gpu import CudaError
 from lmk.runtime.runners.gpu_open import describe, open_device
-from lmk.runtime.runners.runner import Runner, batches
+from lmk.runtime.runners.runner import Runner, run_batches
 from lmk.runtime.runners.trt_engine import Plan
 from lmk.runtime.runners.trt_lane import Lane
 
@@ -99,13 +98,9 @@ class TrtRunner(Runner):
             self.close()
 
     def _run(self, lane: Lane, crops: Any) -> Reading:
-        view = lane.open(crops, self.contract)
-        count = view.shape[0]
-        landmarks = np.empty((count, self.contract.num_landmarks, 2), np.float32)
-        scores = np.empty((count, self.contract.num_landmarks), np.float32)
-        for start, stop, bucket in batches(count, self._plan.info.recipe.batches):
-            landmarks[start:stop], scores[start:stop] = lane.run(view, start, stop, bucket)
-        return landmarks, scores
+        view, buckets = lane.open(crops, self.contract), self._plan.info.recipe.batches
+        count = self.contract.num_landmarks
+        return run_batches(view.shape[0], count, buckets, partial(lane.run, view))
 
     @contextmanager
     def _on_device(self, failure: str, cure: str) -> Iterator[None]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.model import ENGINE_NAMES, INPUT, LANDMARKS, SCORES, EngineInfo
-from lmk.runtime.runners.gpu import CudaDevice, CudaError, Memory, Stream
+from lmk.runtime.runners.gpu import CudaDevice, CudaError, Memory, Stream, capability_text
 
 _PACKAGES = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
 _COMPLAINTS = 3  # of the library, in one message
@@ -190,9 +190,7 @@ def _refused(
     info: EngineInfo, path: Path, version: str, cuda: CudaDevice, complaints: str
 ) -> UserError:
     """Why an engine cannot be loaded, and how to build the one that can."""
-    capability = ".".join(map(str, cuda.compute_capability))
-    built = info.recipe
-    reasons = []
+    capability, built, reasons = capability_text(cuda.compute_capability), info.recipe, []
     if built.library_version != version:
         reasons.append(f"built by version {built.library_version}, expected {version}")
     if built.gpu and built.gpu != cuda.name:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NoReturn, Protocol
 
 import torch
@@ -156,28 +155,21 @@ class TrainingRun:
         self._first_step, self._first_progress = self.step, self.progress
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._handler.close()
         self.monitor.close()
 
     def __iter__(self) -> Iterator[int]:
         """Yield step numbers, from the one after the last finished, until the budget is spent."""
-        while self._goes_on():
+        while True:
+            self.interrupted = distributed.any_of(self.interrupted)  # all processes think alike
+            self._clock = distributed.agreed([self.elapsed])[0]
+            if self.progress >= 1 or self.interrupted:
+                break
             self.step += 1
             yield self.step - 1
         if self.interrupted:
             self.monitor.say(f"stopped after step {self.step}; go on with --resume")
-
-    def _goes_on(self) -> bool:
-        """Whether there is another step to take; all processes think alike."""
-        self.interrupted = distributed.any_of(self.interrupted)
-        self._clock = distributed.agreed([self.elapsed])[0]
-        return self.progress < 1 and not self.interrupted
 
     def _interrupt(self) -> None:
         if self.interrupted:

@@ -11,9 +11,9 @@ import pytest
 
 from lmk.runtime.doctor import diagnosis
 from lmk.runtime.doctor.diagnosis import Check
-from lmk.runtime.doctor.gpus import Gpu
 from lmk.runtime.doctor.imports import ABSENT, Trial
 from lmk.runtime.doctor.providers import Provider
+from lmk.runtime.runners import Gpu
 
 ROOT = Path(__file__).parents[3]
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"

@@ -3,7 +3,8 @@
 import pytest
 
 from lmk.runtime.doctor import gpus
-from lmk.runtime.doctor.gpus import Gpu, GpuError, best_runner, parse_capability, read_gpus
+from lmk.runtime.doctor.gpus import GpuError, best_runner, read_gpus
+from lmk.runtime.runners import Gpu
 
 H200 = Gpu("NVIDIA H200", (9, 0), 143771, "570.86.15")
 ADA = Gpu("NVIDIA L4", (8, 9))
@@ -66,19 +67,6 @@ def test_hidden_gpus(put_smi, monkeypatch):
     with pytest.raises(GpuError, match="hidden by CUDA_VISIBLE_DEVICES='-1'") as caught:
         read_gpus()
     assert caught.value.cure == "unset CUDA_VISIBLE_DEVICES"
-
-
-@pytest.mark.parametrize(
-    ("text", "capability"), [("8.6", (8, 6)), ("SM86", (8, 6)), ("SM120", (12, 0)), ("7.5", (7, 5))]
-)
-def test_capability(text, capability):
-    assert parse_capability(text) == capability
-
-
-@pytest.mark.parametrize("text", ["", "SM", "[N/A]", "8.6.1"])
-def test_no_capability(text):
-    with pytest.raises(ValueError):
-        parse_capability(text)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,13 @@ from hypothesis.extra import numpy as arrays
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.runners import gpu, gpu_open
-from lmk.runtime.runners.gpu import CudaError, OutOfDeviceMemory, is_dense, is_on_device
+from lmk.runtime.runners.gpu import (
+    CudaError,
+    OutOfDeviceMemory,
+    is_dense,
+    is_on_device,
+    parse_capability,
+)
 from lmk.runtime.runners.gpu_open import open_device
 from lmk.runtime.runners.gpu_pycuda import HostedDevice, read_interface
 
@@ -186,3 +192,16 @@ def test_memory_is_given_back_once():
     memory.close()
     memory.close()
     assert released == [1] and memory.array is None
+
+
+@pytest.mark.parametrize(
+    ("text", "capability"), [("8.6", (8, 6)), ("SM86", (8, 6)), ("SM120", (12, 0)), ("7.5", (7, 5))]
+)
+def test_capability(text, capability):
+    assert parse_capability(text) == capability
+
+
+@pytest.mark.parametrize("text", ["", "SM", "[N/A]", "8.6.1"])
+def test_no_capability(text):
+    with pytest.raises(ValueError):
+        parse_capability(text)
