@@ -62,7 +62,12 @@ def config_options(config: type) -> Callable[[Command], Command]:
             several = typing.get_origin(kind) is tuple
             if item.default not in (None, MISSING, False, NAMED, ()):
                 text += f"  [default: {item.default}]"
-            text += _by_device(config, item.name)
+            given = [
+                (word, BY_DEVICE.get(config, {}).get(device, {}).get(item.name))
+                for word, device in _DEVICES
+            ]
+            if words := [f"{word}{value}" for word, value in given if value is not None]:
+                text += f"  [default: {', '.join(words)}]"
             if kind is bool:
                 flag += f"/--no-{flag[2:]}"
             elif typing.get_origin(kind) is Literal:
@@ -80,14 +85,6 @@ def config_options(config: type) -> Callable[[Command], Command]:
         return command
 
     return add
-
-
-def _by_device(config: type, name: str) -> str:
-    """What an option that is left to the device stands for."""
-    defaults = BY_DEVICE.get(config, {})
-    given = [(word, defaults.get(device, {}).get(name)) for word, device in _DEVICES]
-    words = [f"{word}{value}" for word, value in given if value is not None]
-    return f"  [default: {', '.join(words)}]" if words else ""
 
 
 def make_config(config: type, values: dict[str, Any], **more: Any) -> Any:

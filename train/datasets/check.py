@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from lmk.runtime.files import atomic_path
 from lmk.runtime.images import UnreadableImage, crop, square_around
 from lmk.train.datasets.decoded import object_box
-from lmk.train.datasets.layouts import told
+from lmk.train.datasets.layouts import count, told
 from lmk.train.datasets.sample import Dataset, Sample
 from lmk.train.split import HELD_OUT
 
@@ -69,23 +69,30 @@ def check(
     images: dict[str, list[Sample]] = {}
     for sample in dataset.samples:
         images.setdefault(sample.name, []).append(sample)
-    count = min(len(dataset.samples), _SHOWN)
-    places = np.linspace(0, len(dataset.samples) - 1, count).round().astype(int)
+    number = min(len(dataset.samples), _SHOWN)
+    places = np.linspace(0, len(dataset.samples) - 1, number).round().astype(int)
     shown = {id(dataset.samples[place]) for place in places}
     looks = list(_decode_all(images, shown, progress)) if decode else []
     found = (trouble for look in looks for trouble in look.troubles)
+    # Names that say neither to learn from nor to keep apart: taken to learn from.
+    splits = Counter(each.split for each in dataset.samples)
+    unknown = [
+        f"split '{name}' is learnt from; train, val and test are known"
+        for name in sorted(splits.keys() - {""})
+        if name.lower() not in KNOWN_SPLITS
+    ]
     return CheckReport(
         layout=layout,
         name=dataset.name,
         images=len(images),
         samples=len(dataset.samples),
         annotated=sum(bool(np.isfinite(each.points).any()) for each in dataset.samples),
-        splits=Counter(each.split for each in dataset.samples),
+        splits=splits,
         landmarks=len(dataset.landmark_names),
         normaliser=dataset.scheme.normaliser.label,
         decoded=decode,
         problems=(*dataset.problems, *_without_length(dataset), *_grouped(found)),
-        notes=(*dataset.notes, *_splits(dataset)),
+        notes=(*dataset.notes, *unknown),
         crops=tuple(each for look in looks for each in look.crops),
     )
 
@@ -103,16 +110,9 @@ def format_check(report: CheckReport) -> str:
         rows.append(("landmarks", f"{report.landmarks}, errors in % of the {report.normaliser}"))
     rows += [("note", note) for note in report.notes]
     rows += [("problem", problem) for problem in report.problems]
-    count = len(report.problems)
-    rows.append((report.name, f"{count} problem{'s' * (count > 1)}" if count else "all is well"))
+    total = len(report.problems)
+    rows.append((report.name, f"{total} problem{'s' * (total > 1)}" if total else "all is well"))
     return "\n".join(f"{name:16} {value}" for name, value in rows)
-
-
-def _splits(dataset: Dataset) -> Iterator[str]:
-    """Names of splits that say neither to learn from nor to keep apart: taken to learn from."""
-    for name in sorted({each.split for each in dataset.samples} - {""}):
-        if name.lower() not in KNOWN_SPLITS:
-            yield f"split '{name}' is learnt from; train, val and test are known"
 
 
 def _without_length(dataset: Dataset) -> tuple[str, ...]:
@@ -163,21 +163,16 @@ def _look(samples: list[Sample], shown: set[int]) -> _Look:
             box, scale = object_box(sample, image, "image")
             crops.append((sample.name, crop(image, square_around(box, scale), _SIDE)))
     height, width = image.shape[:2]
-    margin = _FAR * max(height, width)
-    kind = "objects with a point far outside their image"
-    far = [(kind, each.name) for each in samples if _is_far(each, (height, width), margin)]
+    last, far = np.array([width - 1, height - 1], np.float32), []
+    for sample in samples:
+        beyond = np.maximum(-sample.points, sample.points - last)
+        if (beyond > _FAR * max(height, width)).any():  # NaN compares as not beyond
+            far.append(("objects with a point far outside their image", sample.name))
     return _Look(far, crops)
-
-
-def _is_far(sample: Sample, size: tuple[int, int], margin: float) -> bool:
-    last = np.array([size[1] - 1, size[0] - 1], np.float32)
-    beyond = np.maximum(-sample.points, sample.points - last)
-    return bool((beyond > margin).any())  # NaN compares as not beyond
 
 
 def _grouped(found: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     counts: dict[str, tuple[int, str]] = {}
     for kind, example in found:
-        count, first = counts.get(kind, (0, example))
-        counts[kind] = count + 1, first
+        count(counts, kind, example)
     return told(counts)

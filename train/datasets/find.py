@@ -15,7 +15,6 @@ from lmk.train.datasets.layouts import (
     USUAL_FILMS,
     FilmOptions,
     folder,
-    mismatch,
     open_films,
     table,
     video,
@@ -49,17 +48,12 @@ def found() -> dict[str, Path]:
     for home in homes():
         if home.is_dir():
             for child in sorted(home.iterdir()):
-                if child.is_dir() and _holds_data(child):
+                if not child.is_dir() or child.name.startswith("."):
+                    continue
+                images = (path.suffix.lower() in IMAGE_SUFFIXES for path in walk(child))
+                if layout_of(child) is not folder.LAYOUT or any(images):
                     folders.setdefault(child.name, child)
     return folders
-
-
-def _holds_data(root: Path) -> bool:
-    if root.name.startswith("."):
-        return False
-    return layout_of(root) is not folder.LAYOUT or any(
-        path.suffix.lower() in IMAGE_SUFFIXES for path in walk(root)
-    )
 
 
 def open_dataset(spec: str, layout: str | None = None, films: FilmOptions = USUAL_FILMS) -> Dataset:
@@ -77,7 +71,7 @@ def open_dataset(spec: str, layout: str | None = None, films: FilmOptions = USUA
         return open_films(root, films)
     if films.boxes:
         raise UserError(f"--boxes: got {films.boxes} for {root} without films; leave it out")
-    return chosen.open(root)
+    return chosen.read(root)
 
 
 def locate(spec: str, layout: str | None = None) -> tuple[Path, Layout]:
@@ -105,8 +99,7 @@ def locate(spec: str, layout: str | None = None) -> tuple[Path, Layout]:
     if not root.is_dir() and not LAYOUTS[str(layout)].recognises(root):
         raise UserError(f"--layout {layout}: got {root}, expected a folder; leave it out")
     chosen = LAYOUTS[layout] if layout else layout_of(root)
-    if not chosen.recognises(root):
-        raise mismatch(root, f"{chosen.looks_for} (layout {chosen.name})")
+    chosen.check(root)
     return root, chosen
 
 

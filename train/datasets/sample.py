@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -55,14 +57,6 @@ class Scheme:
     flips: tuple[int, ...] | None = None  # each landmark's mirror twin; None: not known
 
 
-def _ibug_flips() -> tuple[int, ...]:
-    """Jaw 0-16, brows 17-26, nose 27-30 and 31-35, eyes 36-47, lips 48-59 and 60-67."""
-    flips = [*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, *range(35, 30, -1)]
-    flips += [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]
-    flips += [54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
-    return tuple(flips)
-
-
 BOX = Normaliser("box")
 _EARS = tuple(f"{side}_ear{i}" for side in "lr" for i in (1, 2, 3))
 # Not by the numbers in the names: the twin of the left ear's first point is the right ear's last.
@@ -85,7 +79,11 @@ _OF_A_FACE = re.compile(
     re.IGNORECASE,
 )
 _IBUG_NORMALISER = Normaliser("inter-ocular", (36, 45))  # outer eye corners
-_IBUG_FLIPS = _ibug_flips()
+_IBUG_FLIPS = (  # jaw 0-16, brows 17-26, nose 27-30 and 31-35, eyes 36-47, lips 48-59 and 60-67
+    *(*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, *range(35, 30, -1)),
+    *(45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40),
+    *(54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65),
+)
 
 
 def scheme_of(names: Sequence[str]) -> Scheme:
@@ -173,11 +171,6 @@ class Dataset:
         return self.scheme.names
 
 
-def unlabelled(root: Path) -> tuple[str, ...]:
-    """The landmark names of a layout without labels: none."""
-    return ()
-
-
 @dataclass(frozen=True)
 class Layout:
     """How one data set lies on the disk."""
@@ -185,5 +178,31 @@ class Layout:
     name: str  # of --layout
     looks_for: str  # what a folder must hold, in words, for error messages
     recognises: Callable[[Path], bool]  # cheap: a few names, or the ends of a file
-    open: Callable[[Path], Dataset]  # raises UserError: what was looked for, what was found
-    names: Callable[[Path], tuple[str, ...]] = unlabelled  # of the landmarks, reading little
+    read: Callable[[Path], Dataset]  # of a folder that is recognised; raises UserError
+    landmarks: tuple[str, ...] | Callable[[Path], tuple[str, ...]] = ()  # reading little
+
+    def open(self, root: Path) -> Dataset:
+        """The data set in `root`; raises UserError as `check` and `read` do."""
+        self.check(root)
+        return self.read(root)
+
+    def check(self, root: Path) -> None:
+        """Raise UserError, with what was looked for and what was found, for another folder."""
+        if not self.recognises(root):
+            raise mismatch(root, f"{self.looks_for} (layout {self.name})")
+
+    def names(self, root: Path) -> tuple[str, ...]:
+        """Of the annotated landmarks of the data set in `root`; () for unlabelled data."""
+        return self.landmarks(root) if callable(self.landmarks) else self.landmarks
+
+
+def mismatch(root: Path, looks_for: str) -> UserError:
+    """The error of a folder that is not of a layout: what was looked for, what was found."""
+    try:
+        found = heapq.nsmallest(5, (entry.name for entry in os.scandir(root)))
+    except OSError as error:
+        found = [error.strerror or str(error)]
+    return UserError(
+        f"{root}: got {', '.join(found) or 'an empty folder'}, expected {looks_for}; "
+        "check the folder and --layout"
+    )

@@ -40,7 +40,13 @@ def compiled(
     Raises UserError for a choice that device or processes rule out.
     """
     device = next(parameter.device for model in models.values() for parameter in model.parameters())
-    _check(choice, device)
+    processes = distributed.size()
+    if choice == "graphs" and device.type != "cuda":
+        raise UserError(f"--compile graphs: got {device}, expected CUDA; use --compile on")
+    if choice in ("on", "graphs") and processes > 1:
+        raise UserError(
+            f"--compile {choice}: got {processes} processes, expected one; leave it out"
+        )
     if choice == "auto":
         choice = "on" if _pays(device, run) else "off"
     if choice == "off":
@@ -54,15 +60,6 @@ def compiled(
         if not out_of_memory(error):
             raise
     return faster  # out of memory: the first step will be too, and the batch be halved
-
-
-def _check(choice: Choice, device: torch.device) -> None:
-    if choice == "graphs" and device.type != "cuda":
-        raise UserError(f"--compile graphs: got {device}, expected CUDA; use --compile on")
-    if choice in ("on", "graphs") and distributed.size() > 1:
-        raise UserError(
-            f"--compile {choice}: got {distributed.size()} processes, expected one; leave it out"
-        )
 
 
 def _pays(device: torch.device, run: TrainingRun) -> bool:

@@ -55,18 +55,14 @@ def load_state(path: Path, models: Models, optimizers: Optimizers) -> dict[str, 
             index, field = key.split(".", 1)
             state.setdefault(int(index), {})[field] = value
         optimizer.load_state_dict({"state": state, "param_groups": header["groups"][name]})
-        _lay_out(optimizer)
+        # The moments get the strides of their parameters: fused Adam pairs the values in memory
+        # order, and a file has lost that of channels-last.
+        for parameter, moments in optimizer.state.items():
+            for key, value in moments.items():
+                if value.shape == parameter.shape:
+                    moments[key] = torch.empty_like(parameter).copy_(value)
     return header
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def _lay_out(optimizer: Optimizer) -> None:
-    """Give the moments the strides of their parameters: fused Adam pairs the values in memory
-    order, and a file has lost that of channels-last."""
-    for parameter, state in optimizer.state.items():
-        for key, value in state.items():
-            if value.shape == parameter.shape:
-                state[key] = torch.empty_like(parameter).copy_(value)

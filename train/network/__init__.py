@@ -14,4 +14,4 @@ from lmk.train.network.category import halve_pack, load_pack, new_category, save
 from lmk.train.network.checkpoint import load_core, versions
 from lmk.train.network.generator import Generator
 from lmk.train.network.hourglass import WIDTHS, HourglassConfig, LandmarkNetwork
-from lmk.train.network.projection import ProjectedConv2d, plain_state
+from lmk.train.network.projection import HYPER_PARAMETERS, ProjectedConv2d, plain_state

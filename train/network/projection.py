@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from lmk.train.config import Scope
 from lmk.train.network.hourglass import Block, HourglassConfig, LandmarkNetwork
 
+HYPER_PARAMETERS: tuple[str, ...] = ("in_channels", "out_channels", "kernel_size", "stride")
+HYPER_PARAMETERS += ("padding", "dilation", "groups", "padding_mode")  # of a convolution
+
 
 def mode1_product(projection: Tensor, theta: Tensor) -> Tensor:
     """W x_1 theta: mix the output channels of `theta` (O, …) by `projection` (O, O)."""
@@ -29,15 +32,8 @@ class ProjectedConv2d(nn.Conv2d):
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__(
-            conv.in_channels,
-            conv.out_channels,
-            conv.kernel_size,  # type: ignore[arg-type]
-            conv.stride,  # type: ignore[arg-type]
-            conv.padding,  # type: ignore[arg-type]
-            conv.dilation,  # type: ignore[arg-type]
-            conv.groups,
+            **{name: getattr(conv, name) for name in HYPER_PARAMETERS},
             bias=False,
-            padding_mode=conv.padding_mode,
             device="meta",  # the initial weight is never used: it is W·theta
         )
         del self.weight

@@ -19,7 +19,7 @@ from lmk.train.datasets.layouts import (
     yolo_pose,
     zappos,
 )
-from lmk.train.datasets.layouts.listing import mismatch, told
+from lmk.train.datasets.layouts.listing import count, told
 from lmk.train.datasets.layouts.table import open_table
 from lmk.train.datasets.layouts.video import USUAL_FILMS, FilmOptions, open_films
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmk.runtime.errors import UserError
-from lmk.train.datasets.layouts.listing import Listing, first_of, mismatch
+from lmk.train.datasets.layouts.listing import Listing, first_of
 from lmk.train.datasets.layouts.matlab import ONE_BASED, read_mat
 from lmk.train.datasets.sample import Dataset, Layout, scheme_of
 
@@ -35,10 +35,8 @@ def open_aflw(root: Path) -> Dataset:
     """Images of the prepared lists in `root`: splits train (10,122) and test (2,859 and 132 twice).
 
     An image of both lists is held out: only in "test". One list may be missing, which `problems`
-    tells. Raises UserError when both are, or a list and its points are not of equal length.
+    tells. Raises UserError when a list and its points are not of equal length.
     """
-    if not _is_aflw(root):
-        raise mismatch(root, AFLW.looks_for)
     listing = Listing(AFLW.name, root / "output", SCHEME)
     listing.scan(deep=True)
     for split in ("test", "train"):  # the first to name an image keeps it
@@ -66,10 +64,8 @@ def _points(listing: Listing, path: Path, source: Path, count: int) -> NDArray[n
 def open_mtfl(root: Path) -> Dataset:
     """Images of `testing.txt` (2,995) and `training.txt` (10,000) in `root`: splits test and train.
 
-    One list may be missing, which `problems` tells. Raises UserError when both are, or the images.
+    One list may be missing, which `problems` tells.
     """
-    if not _is_mtfl(root):
-        raise mismatch(root, MTFL.looks_for)
     listing = Listing(MTFL.name, root, SCHEME)
     for folder in _MTFL_FOLDERS:
         listing.scan(folder, deep=True)
@@ -81,10 +77,6 @@ def open_mtfl(root: Path) -> Dataset:
         else:
             listing.leave_out("absent lists", name)
     return listing.dataset(root.resolve().name)
-
-
-def _names(root: Path) -> tuple[str, ...]:
-    return SCHEME.names
 
 
 def _is_aflw(root: Path) -> bool:
@@ -101,12 +93,12 @@ AFLW = Layout(
     "aflw_train_images.txt, aflw_test_images.txt, their …_keypoints.mat and output/",
     _is_aflw,
     open_aflw,
-    _names,
+    SCHEME.names,
 )
 MTFL = Layout(
     "mtfl",
     f"training.txt, testing.txt and {', '.join(f'{name}/' for name in _MTFL_FOLDERS)}",
     _is_mtfl,
     open_mtfl,
-    _names,
+    SCHEME.names,
 )

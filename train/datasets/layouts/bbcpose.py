@@ -31,7 +31,7 @@ def open_bbcpose(root: Path) -> Dataset:
     UserError if bbcpose.mat cannot be read or nothing is left.
     """
     listing = Listing("bbcpose", root, scheme_of(NAMES))
-    table = listing.use(_table(root) or root / _PLACES[0] / FILE_NAME)
+    table = listing.use(_tables(root)[0])
     for index, video in enumerate(rows(read_mat(table, "bbcpose"))[:_VIDEOS], 1):
         if listing.scan(str(index)):
             _take(listing, str(index), video)
@@ -53,15 +53,15 @@ def _take(listing: Listing, folder: str, video: Any) -> None:
     listing.take([f"{folder}/{frame:.0f}.jpg" for frame in frames], points, split)
 
 
-def _table(root: Path) -> Path | None:
+def _tables(root: Path) -> list[Path]:
     paths = (root / place / FILE_NAME for place in _PLACES)
-    return next((path for path in paths if path.is_file()), None)
+    return [path for path in paths if path.is_file()]
 
 
 LAYOUT = Layout(
     "bbcpose",
     f"code/{FILE_NAME} and folders 1 to {_VIDEOS} with <frame>.jpg",
-    lambda root: _table(root) is not None,
+    lambda root: bool(_tables(root)),
     open_bbcpose,
-    lambda root: NAMES,
+    NAMES,
 )

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lmk.train.datasets.layouts.listing import Listing, mismatch
+from lmk.train.datasets.layouts.listing import Listing
 from lmk.train.datasets.sample import CAT, Dataset, Layout
 
 FOLDERS = tuple(f"CAT_{index:02}" for index in range(7))
@@ -28,10 +28,8 @@ def open_cats(root: Path) -> Dataset:
 
     Images without points and points that cannot be read are left out and told in `problems`, as
     are absent folders, the annotation that is known to be wrong while its correction is absent,
-    and a second copy of everything in `cats/`. Raises UserError without any of the folders.
+    and a second copy of everything in `cats/`.
     """
-    if not _is_cats(root):
-        raise mismatch(root, LAYOUT.looks_for)
     listing = Listing(LAYOUT.name, root, CAT)
     for index, folder in enumerate(FOLDERS):
         images = listing.scan(folder)
@@ -41,7 +39,8 @@ def open_cats(root: Path) -> Dataset:
                 listing.leave_out("points whose image is absent", annotation)
         if not images:
             listing.leave_out("folders without images", f"{folder}/")
-        _take(listing, images, "train" if index < _TRAIN_FOLDERS else "test")
+        split = "train" if index < _TRAIN_FOLDERS else "test"
+        listing.take_each(images, _annotation_of, _points, split)
     if _WRONG in listing.files and _RIGHT not in listing.files:
         listing.leave_out(
             f"annotation known to be wrong, whose correction {_RIGHT} is absent", _WRONG
@@ -51,12 +50,8 @@ def open_cats(root: Path) -> Dataset:
     return listing.dataset(root.resolve().name)
 
 
-def _take(listing: Listing, images: list[str], split: str) -> None:
-    def annotation_of(name: str) -> str:
-        return "" if f"{name}.cat" == _WRONG else f"{name}.cat"
-
-    names, points = listing.read(images, annotation_of, _points)
-    listing.take(names, np.array(points, np.float32).reshape(-1, 9, 2), split)
+def _annotation_of(name: str) -> str:
+    return "" if f"{name}.cat" == _WRONG else f"{name}.cat"
 
 
 def _points(path: Path) -> NDArray[np.float64]:
@@ -79,5 +74,5 @@ LAYOUT = Layout(
     "CAT_00/ to CAT_06/ with NAME.jpg and NAME.jpg.cat",
     _is_cats,
     open_cats,
-    lambda root: CAT.names,
+    CAT.names,
 )

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.images import Box
-from lmk.train.datasets.layouts.listing import Listing, first_of, mismatch
+from lmk.train.datasets.layouts.listing import Listing, first_of
 from lmk.train.datasets.sample import Dataset, Layout, scheme_of
 
 SCHEME = scheme_of(("l_eye", "r_eye", "nose", "l_mouth", "r_mouth"))
@@ -46,10 +46,9 @@ def open_celeba(root: Path) -> Dataset:
 
     Split "test" are the images of MAFL/testing.txt where that file is, and all others "train", as
     in the paper; else the official partition: train, val, test. With neither, there is no split,
-    and `problems` says so. Raises UserError when images or annotations are not found or are
-    something else.
+    and `problems` says so. Raises UserError when the annotations are something else.
     """
-    listing, names, points = _open(root, CELEBA)
+    listing, names, points = _open(root, "celeba")
     testing, partition = first_of(root, _TEST), first_of(root, *_PARTITION)
     if testing:
         held_out = set(_annotated(listing, testing, listing.lines(testing), set(names)))
@@ -66,10 +65,9 @@ def open_celeba(root: Path) -> Dataset:
 def open_mafl(root: Path) -> Dataset:
     """The images of MAFL in a CelebA folder: splits train (19,000) and test (1,000).
 
-    An image of both lists is held out: only in "test". Raises UserError as `open_celeba`, and
-    when a list is not there.
+    An image of both lists is held out: only in "test". Raises UserError as `open_celeba`.
     """
-    listing, names, points = _open(root, MAFL)
+    listing, names, points = _open(root, "mafl")
     rows = {name: row for row, name in enumerate(names)}
     for split, source in (("test", root / _TEST), ("train", root / _TRAIN)):
         chosen = _annotated(listing, source, listing.lines(source), rows.keys())
@@ -77,12 +75,11 @@ def open_mafl(root: Path) -> Dataset:
     return listing.dataset(root.resolve().name)
 
 
-def _open(root: Path, layout: Layout) -> tuple[Listing, list[str], NDArray[np.float64]]:
+def _open(root: Path, layout: str) -> tuple[Listing, list[str], NDArray[np.float64]]:
     """The listing, with the images scanned, all names and their points (N,5,2)."""
     folder, source = first_of(root, *_IMAGES), first_of(root, *_LANDMARKS)
-    if folder is None or source is None or not layout.recognises(root):
-        raise mismatch(root, layout.looks_for)
-    listing = Listing(layout.name, folder, SCHEME)
+    assert folder and source, "what makes a folder be recognised"
+    listing = Listing(layout, folder, SCHEME)
     listing.scan()
     promised = _header(source)
     names, numbers = listing.table(source, 10, skip=2)
@@ -125,10 +122,6 @@ def _partition(listing: Listing, source: Path, names: list[str]) -> list[str]:
     return [splits.get(name, "") for name in names]
 
 
-def _names(root: Path) -> tuple[str, ...]:
-    return SCHEME.names
-
-
 def _is_celeba(root: Path) -> bool:
     return first_of(root, *_IMAGES) is not None and first_of(root, *_LANDMARKS) is not None
 
@@ -137,11 +130,13 @@ def _is_mafl(root: Path) -> bool:
     return _is_celeba(root) and (root / _TRAIN).is_file() and (root / _TEST).is_file()
 
 
-CELEBA = Layout("celeba", f"{_IMAGES[0]}/ and {_LANDMARKS[0]}", _is_celeba, open_celeba, _names)
+CELEBA = Layout(
+    "celeba", f"{_IMAGES[0]}/ and {_LANDMARKS[0]}", _is_celeba, open_celeba, SCHEME.names
+)
 MAFL = Layout(
     "mafl",
     f"{_IMAGES[0]}/, {_LANDMARKS[0]}, {_TRAIN} and {_TEST}",
     _is_mafl,
     open_mafl,
-    _names,
+    SCHEME.names,
 )

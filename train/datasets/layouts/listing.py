@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import heapq
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -91,21 +90,21 @@ class Listing:
 
     def leave_out(self, kind: str, example: str) -> None:
         """Count one more of a kind, in the plural, that is missing or wrong."""
-        count, first = self._problems.get(kind, (0, example))
-        self._problems[kind] = count + 1, first
+        count(self._problems, kind, example)
 
     def note(self, kind: str, example: str) -> None:
         """Count one more of a kind, in the plural, that is left out by design."""
-        count, first = self._notes.get(kind, (0, example))
-        self._notes[kind] = count + 1, first
+        count(self._notes, kind, example)
 
-    def read(
+    def take_each(
         self,
         images: Iterable[str],
         annotation_of: Callable[[str], str],
         read_points: Callable[[Path], NDArray[np.floating]],
-    ) -> tuple[list[str], list[NDArray[np.floating]]]:
-        """Those of `images` whose annotation can be read, and their points; the others are counted.
+        split: str,
+        box: Box | None = None,
+    ) -> None:
+        """`take` those of `images` whose annotation can be read; the others are counted.
 
         `read_points` may raise UserError, or OSError or ValueError without the name of the file.
         """
@@ -124,7 +123,8 @@ class Listing:
                 self.leave_out("points that cannot be read", f"{annotation}: {error}")
             else:
                 names.append(name)
-        return names, points
+        shape = (-1, len(self.scheme.names), 2)
+        self.take(names, np.array(points, np.float32).reshape(shape), split, box)
 
     def take(
         self,
@@ -152,7 +152,7 @@ class Listing:
             if trouble:
                 self.leave_out(trouble, name)
             else:
-                read = partial(_read, self.base, name, upright)
+                read = partial(read_image, self.base / name, upright)
                 self.samples[name] = Sample(name, read, row, part, box)
 
     def dataset(self, name: str) -> Dataset:
@@ -188,6 +188,12 @@ class Listing:
         return sha.hexdigest()
 
 
+def count(found: dict[str, tuple[int, str]], kind: str, example: str) -> None:
+    """Put one more of a kind into `found`, which keeps how many there are, and the first."""
+    number, first = found.get(kind, (0, example))
+    found[kind] = number + 1, first
+
+
 def told(found: dict[str, tuple[int, str]]) -> tuple[str, ...]:
     """A line for each kind, in the order in which they turned up."""
     return tuple(
@@ -217,10 +223,6 @@ def _walk(
                 yield from _walk(base, name, suffixes, deep, (*above, real))
 
 
-def _read(base: Path, name: str, upright: bool) -> NDArray[np.uint8]:
-    return read_image(base / name, upright)
-
-
 def is_inside(name: str) -> bool:
     """Whether a listed path, relative to a folder, stays in it."""
     return not os.path.isabs(name) and os.path.normpath(name).split(os.sep)[0] != os.pardir
@@ -229,18 +231,6 @@ def is_inside(name: str) -> bool:
 def first_of(root: Path, *candidates: str) -> Path | None:
     """The first of `candidates`, paths relative to `root`, that exists."""
     return next((root / name for name in candidates if (root / name).exists()), None)
-
-
-def mismatch(root: Path, looks_for: str) -> UserError:
-    """The error of a folder that is not of a layout: what was looked for, what was found."""
-    try:
-        found = heapq.nsmallest(5, (entry.name for entry in os.scandir(root)))
-    except OSError as error:
-        found = [error.strerror or str(error)]
-    return UserError(
-        f"{root}: got {', '.join(found) or 'an empty folder'}, expected {looks_for}; "
-        "check the folder and --layout"
-    )
 
 
 def read_json(path: Path) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmk.runtime.errors import UserError
-from lmk.train.datasets.layouts.listing import Listing, first_of, mismatch
+from lmk.train.datasets.layouts.listing import Listing, first_of
 from lmk.train.datasets.sample import Dataset, Layout, scheme_of
 
 SCHEME = scheme_of([f"p{index}" for index in range(68)])
@@ -30,16 +30,13 @@ def open_ls3d(root: Path) -> Dataset:
     """Images of `root`/new_dataset with 68 points each, all in split "test".
 
     Images without points, and points that cannot be read, are left out and told in `problems`.
-    Raises UserError when the folder is not there.
     """
     folder = first_of(root, *_FOLDERS)
-    if folder is None:
-        raise mismatch(root, LAYOUT.looks_for)
+    assert folder, "what makes a folder be recognised"
     listing = Listing(LAYOUT.name, folder, SCHEME)
     images = listing.scan()
     listing.scan(suffixes={".t7"})
-    names, points = listing.read(images, lambda name: f"{name.rpartition('.')[0]}.t7", _points)
-    listing.take(names, np.array(points, np.float32).reshape(-1, 68, 2), "test")
+    listing.take_each(images, lambda name: f"{name.rpartition('.')[0]}.t7", _points, "test")
     return listing.dataset(root.resolve().name)
 
 
@@ -138,5 +135,5 @@ LAYOUT = Layout(
     "new_dataset/ with NUMBER.jpg and NUMBER.t7",
     _is_ls3d,
     open_ls3d,
-    lambda root: SCHEME.names,
+    SCHEME.names,
 )

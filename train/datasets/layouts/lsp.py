@@ -79,5 +79,5 @@ LAYOUT = Layout(
     f"{FILE_NAME} (3×14×N or 14×3×N) and images/im0001.jpg or im00001.jpg on",
     lambda root: (root / FILE_NAME).is_file(),
     open_lsp,
-    lambda root: NAMES,
+    NAMES,
 )

@@ -89,7 +89,8 @@ def _from_mat(table: Path, listing: Listing) -> Iterator[_Person]:
         name = text(names[0], "name") if len(names) else ""
         for rect in rows(field(image, "annorect")):
             # Fields are missing from a whole image, or empty for one of its people.
-            points = [row for each in rows(field(rect, "annopoints")) for row in _joints(each)]
+            lists = rows(field(rect, "annopoints"))
+            points = [row for each in lists for row in rows(field(each, "point"))]
             if not points and train:
                 listing.note("people of training images without points", name)
             elif not points:
@@ -98,10 +99,6 @@ def _from_mat(table: Path, listing: Listing) -> Iterator[_Person]:
                 yield _person(name, rect, points, "train" if train else "test")
             else:
                 listing.leave_out("people with a joint that is none of the 16", name)
-
-
-def _joints(annopoints: Any) -> NDArray[Any]:
-    return rows(field(annopoints, "point"))
 
 
 def _person(name: str, rect: Any, joints: Iterable[Any], split: str) -> _Person:
@@ -198,12 +195,8 @@ def _lists(root: Path) -> list[Path]:
     """One complete list, or the two halves; never both, they hold the same people."""
     found = _found(root, _LISTS)
     whole = [path for path in found if path.name == _LISTS[0]]
-    return whole[:1] or [path for path in found if _is_list(path)]
-
-
-def _is_list(path: Path) -> bool:
-    head = edges(path)
-    return '"joints_vis"' in head or '"joint_self"' in head
+    words = ('"joints_vis"', '"joint_self"')
+    return whole[:1] or [path for path in found if any(word in edges(path) for word in words)]
 
 
 LAYOUT = Layout(
@@ -211,5 +204,5 @@ LAYOUT = Layout(
     f"{FILE_NAME}, {_LISTS[0]} or annot/train.json and valid.json, and images/*.jpg",
     lambda root: bool(_found(root, (FILE_NAME,)) or _lists(root)),
     open_mpii,
-    lambda root: NAMES,
+    NAMES,
 )

@@ -38,8 +38,8 @@ from lmk.runtime.sources import (
 )
 from lmk.runtime.terminal import progress
 from lmk.train.datasets.layouts.folder import NO_POINTS, fingerprint
-from lmk.train.datasets.layouts.listing import mismatch, told
-from lmk.train.datasets.sample import Dataset, Layout, Sample
+from lmk.train.datasets.layouts.listing import told
+from lmk.train.datasets.sample import Dataset, Layout, Sample, mismatch
 
 FRAMES = 2000
 _LOOK_PX = 64  # side of the crops that are compared

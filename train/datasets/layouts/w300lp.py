@@ -13,11 +13,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from lmk.runtime.images import Box
-from lmk.train.datasets.layouts.listing import Listing, first_of, mismatch
+from lmk.train.datasets.layouts.listing import Listing, first_of
 from lmk.train.datasets.layouts.matlab import read_mat
 from lmk.train.datasets.sample import Dataset, Layout, scheme_of
 
@@ -32,27 +31,22 @@ def open_w300lp(root: Path) -> Dataset:
     """Images of the four folders in `root`, 68 points each; all are in split "train".
 
     Images without points, and points that cannot be read or are not 68×2, are left out and told in
-    `problems`, as are absent folders. Raises UserError without any of the four or `landmarks/`.
+    `problems`, as are absent folders.
     """
-    if not _is_w300lp(root):
-        raise mismatch(root, LAYOUT.looks_for)
     listing = Listing(LAYOUT.name, root, SCHEME)
     for folder in FOLDERS:
         images = listing.scan(folder)
         if not images:
             listing.leave_out("folders without images", f"{folder}/")
         listing.scan(f"landmarks/{folder}", {".mat"})
-        _take(listing, images)
+        listing.take_each(images, _annotation_of, _points, "train", BOX)
         if (root / f"{folder}_Flip").is_dir():
             listing.note("mirrored copies, not read", f"{folder}_Flip/")
     return listing.dataset(root.resolve().name)
 
 
-def _take(listing: Listing, images: list[str]) -> None:
-    names, points = listing.read(
-        images, lambda name: f"landmarks/{name.rpartition('.')[0]}_pts.mat", _points
-    )
-    listing.take(names, np.array(points, np.float32).reshape(-1, 68, 2), "train", BOX)
+def _annotation_of(name: str) -> str:
+    return f"landmarks/{name.rpartition('.')[0]}_pts.mat"
 
 
 def _points(path: Path) -> NDArray[Any]:
@@ -73,5 +67,5 @@ LAYOUT = Layout(
     "AFW/, HELEN/, IBUG/, LFPW/ and landmarks/ with NAME_pts.mat",
     _is_w300lp,
     open_w300lp,
-    lambda root: SCHEME.names,
+    SCHEME.names,
 )

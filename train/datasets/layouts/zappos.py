@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from lmk.train.datasets.layouts.listing import Listing, first_of, mismatch
+from lmk.train.datasets.layouts.listing import Listing, first_of
 from lmk.train.datasets.sample import Dataset, Layout
 
 CATEGORIES = ("Boots", "Sandals", "Shoes", "Slippers")
@@ -23,12 +23,10 @@ _HELD_OUT = 100  # one in so many
 def open_zappos(root: Path) -> Dataset:
     """All images in `root`, unlabelled: splits train and test; `root` may be the tree itself.
 
-    Absent categories are told in `problems`, a second tree in `notes`. Raises UserError when no
-    tree is found.
+    Absent categories are told in `problems`, a second tree in `notes`.
     """
     base = _tree(root)
-    if base is None:
-        raise mismatch(root, LAYOUT.looks_for)
+    assert base, "what makes a folder be recognised"
     listing = Listing(LAYOUT.name, base)
     for category in CATEGORIES:
         names = listing.scan(category, deep=True)

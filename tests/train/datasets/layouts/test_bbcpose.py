@@ -111,8 +111,8 @@ def test_where_the_annotations_may_lie(write, picture, tmp_path, place):
 
 
 def test_no_annotations_and_no_struct_array(tmp_path):
-    with pytest.raises(UserError, match=r"bbcpose\.mat: cannot be read"):
-        open_bbcpose(tmp_path)
+    with pytest.raises(UserError, match=r"got an empty folder, expected code/bbcpose\.mat and"):
+        LAYOUT.open(tmp_path)
     savemat(tmp_path / "bbcpose.mat", {"bbcpose": np.zeros((3, 3))})
     with pytest.raises(UserError, match="expected the images of layout bbcpose; it holds no image"):
         open_bbcpose(tmp_path)

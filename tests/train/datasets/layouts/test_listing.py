@@ -10,8 +10,8 @@ from lmk.runtime.errors import UserError
 from lmk.train.datasets.layouts import cats, ls3d, w300lp, zappos
 from lmk.train.datasets.layouts.aflw import AFLW, MTFL
 from lmk.train.datasets.layouts.celeba import CELEBA, MAFL
-from lmk.train.datasets.layouts.listing import Listing, edges, first_of, mismatch, read_json
-from lmk.train.datasets.sample import scheme_of
+from lmk.train.datasets.layouts.listing import Listing, edges, first_of, read_json
+from lmk.train.datasets.sample import mismatch, scheme_of
 
 SCHEME = scheme_of(("l_eye", "r_eye"))
 EYES = [[1.0, 2.0], [4.0, 6.0]]
