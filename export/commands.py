@@ -11,7 +11,16 @@ from typing import Any
 
 import click
 
-from lmk.export.engine import LIBRARIES, Cached, EngineOptions, engine_options, make_options, shares
+from lmk.export.engine import (
+    LIBRARIES,
+    PERCENT,
+    Cached,
+    engine_options,
+    export_engine,
+    find_place,
+    make_options,
+    shares,
+)
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import check_output
 from lmk.runtime.model import (
@@ -76,9 +85,13 @@ def export_command(
     may be an engine too; a folder in its place is the --output.
     """
     options = make_options(engine, built_for)
-    repository = None
-    if engine == "triton":
-        pack, repository = _repository(pack, output)
+    repository = output if engine == "triton" else None
+    if engine == "triton" and repository is None:  # it may stand alone in the place of PACK
+        if pack is None or pack.suffix in (".safetensors", ".onnx", ".engine"):
+            raise UserError(
+                "engine triton: got no folder, expected that of the model repository; give --output"
+            )
+        pack, repository = None, pack
     pack = workspace.pick(pack, "pack")
     if precision and pack.suffix in (".onnx", ".engine"):
         raise UserError(
@@ -100,29 +113,33 @@ def export_command(
         else:
             check_output(output, force)  # before minutes of work
             onnx = pack if pack.suffix == ".onnx" else output.with_suffix(".onnx")
+            place = None
             if onnx != pack and (force or data or not _is_exported(onnx, pack, precision)):
-                _check(options, precision)
+                place = find_place(options, precision)  # told before the export's seconds
                 _export(pack, core, onnx, precision, data, force)
-            _build(onnx, output, options, force)
+            with progress(f"building {output}", PERCENT) as report:
+                found = export_engine(
+                    onnx,
+                    output,
+                    options,
+                    force,
+                    lambda percent: report(percent, None),
+                    lambda: console().print("another process builds this engine; waiting for it"),
+                    place,
+                )
+            print_engine(found)
     click.echo(output)
 
 
-class _Ridge(click.ParamType):
-    """A strength over 0, or auto: None."""
-
-    name = "auto|X"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float | None:
-        """The number; a usage error for anything else."""
-        try:
-            strength = None if value == "auto" else float(value)
-        except ValueError:
-            strength = math.nan
-        if strength is not None and not 0 < strength < math.inf:
-            self.fail(f"got '{value}', expected auto or a number over 0, such as 0.01", param, ctx)
-        return strength
+def _ridge(text: str) -> float | None:
+    """A strength over 0, or auto: None; a usage error for anything else."""
+    try:
+        strength = None if text == "auto" else float(text)
+    except ValueError:
+        strength = math.nan
+    if strength is not None and not 0 < strength < math.inf:
+        raise click.BadParameter(f"got '{text}', expected auto or a number over 0, such as 0.01")
+    return strength
 
 
 @click.command("name")
@@ -139,7 +156,8 @@ class _Ridge(click.ParamType):
 @click.option("--output", type=FILE_PATH, help="The pack; default: runs/NAME-named.safetensors.")
 @click.option(
     "--ridge",
-    type=_Ridge(),
+    type=_ridge,
+    metavar="AUTO|X",
     default="auto",
     show_default=True,
     help="Draws the points to the middle of the landmarks; auto: the best for images left out.",
@@ -280,17 +298,6 @@ def _export(
     click.echo(f"verified: {_outcome(contract.drift)}", err=True)
 
 
-def _repository(pack: Path | None, output: Path | None) -> tuple[Path | None, Path]:
-    """PACK and the folder for Triton, which may stand alone in the place of PACK."""
-    if output is not None:
-        return pack, output
-    if pack is not None and pack.suffix not in (".safetensors", ".onnx", ".engine"):
-        return None, pack
-    raise UserError(
-        "engine triton: got no folder, expected that of the model repository; give --output"
-    )
-
-
 def _serve(
     pack: Path,
     core: Path | None,
@@ -326,13 +333,6 @@ def _outcome(drift: Mapping[str, Any]) -> str:
     )
 
 
-def _check(options: EngineOptions, precision: Precision) -> None:
-    """Raise UserError for an engine that cannot be built here, before the export's seconds."""
-    from lmk.export.engine import find_place
-
-    find_place(options, precision)
-
-
 def _is_exported(onnx: Path, pack: Path, precision: Precision) -> bool:
     """Whether `onnx` is there, of `pack` as it is now and of `precision`; says so if it is."""
     if not onnx.exists():
@@ -342,19 +342,6 @@ def _is_exported(onnx: Path, pack: Path, precision: Precision) -> bool:
         return False
     console().print(f"onnx: {onnx}, exported before from this pack")
     return True
-
-
-def _build(onnx: Path, output: Path, options: EngineOptions, force: bool) -> None:
-    from lmk.export.engine import PERCENT, export_engine
-
-    def waiting() -> None:
-        console().print("another process builds this engine; waiting for it")
-
-    with progress(f"building {output}", PERCENT) as report:
-        found = export_engine(
-            onnx, output, options, force, lambda percent: report(percent, None), waiting
-        )
-    print_engine(found)
 
 
 def print_engine(found: Cached) -> None:

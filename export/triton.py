@@ -33,25 +33,29 @@ class _Model:
     instances: str  # fields of the instance group
 
 
-def write_repository(
-    path: Path, folder: Path, force: bool = False, max_batch: int = MAX_BATCH
-) -> Path:
+def write_repository(path: Path, folder: Path, force: bool = False) -> Path:
     """Add the exported model `path` to the model repository `folder`; returns its version's folder.
 
     An ONNX file is served by the onnxruntime backend, on the GPU if the server has one, in batches
-    of up to `max_batch` crops; an engine of TensorRT by the tensorrt backend, in those it was built
+    of up to MAX_BATCH crops; an engine of TensorRT by the tensorrt backend, in those it was built
     for. The model is called as its file. A repository that has it already gets the next version,
     beside the earlier ones, and the server takes the newest; its config.pbtxt is then left as it
     is, with what was tuned in it. Raises UserError when the versions' tensors or labels differ and
     `force`, which writes config and labels anew, is off; when the newest version is this very
     model; for an engine that Triton cannot run; when the folder cannot be written.
     """
-    model = _read(path, max_batch)
+    if path.suffix == ".engine":
+        model = _read_engine(path)
+    else:
+        data, contract = read_model(path)
+        instances = "count: 1 kind: KIND_AUTO"
+        model = _Model(contract, data, "onnxruntime", "model.onnx", MAX_BATCH, instances)
     place = folder / path.stem
     labels = "".join(f"{name}\n" for name in model.contract.landmark_names)
     versions = _versions(place)
-    if versions:
-        _check_is_new(versions[-1] / model.file_name, model.data)
+    newest = versions[-1] / model.file_name if versions else None
+    if newest and newest.is_file() and newest.read_bytes() == model.data:
+        raise UserError(f"{newest}: is this very model, expected another; nothing was written")
     anew = force or not (place / _CONFIG).exists()
     if not anew:
         _check_fits(place, model, labels)
@@ -63,18 +67,8 @@ def write_repository(
     return place / str(number)
 
 
-def _read(path: Path, max_batch: int) -> _Model:
-    """Check that Triton can serve `path`; raises UserError."""
-    if max_batch < 1:
-        raise ValueError(f"max_batch: got {max_batch}, expected 1 or more")
-    if path.suffix != ".engine":
-        data, contract = read_model(path)
-        instances = "count: 1 kind: KIND_AUTO"
-        return _Model(contract, data, "onnxruntime", "model.onnx", max_batch, instances)
-    return _read_engine(path)
-
-
 def _read_engine(path: Path) -> _Model:
+    """The engine in `path`; raises UserError unless Triton can serve it."""
     info, plan = read_engine(path)
     if info.recipe.library != "tensorrt":
         raise UserError(
@@ -162,11 +156,6 @@ def _versions(place: Path) -> list[Path]:
         raise UserError(f"{place}: is a file, expected a folder; write elsewhere")
     found = [path for path in place.glob("*") if path.is_dir() and path.name.isdecimal()]
     return sorted((path for path in found if path.name[0] != "0"), key=lambda path: int(path.name))
-
-
-def _check_is_new(newest: Path, data: bytes) -> None:
-    if newest.is_file() and newest.stat().st_size == len(data) and newest.read_bytes() == data:
-        raise UserError(f"{newest}: is this very model, expected another; nothing was written")
 
 
 def _check_fits(place: Path, model: _Model, labels: str) -> None:

@@ -105,9 +105,7 @@ def build(onnx: Path, target: str) -> dict[str, Any]:
         recipe = make_recipe(place, data, contract, options)
         with tempfile.TemporaryDirectory() as folder:
             timings = Path(folder) / "timings"
-            info, plan = build_engine(
-                place.trt, data, contract, recipe, lambda percent: None, timings
-            )
+            info, plan = build_engine(place, data, contract, recipe, lambda percent: None, timings)
     except UserError as error:
         return {"refused": str(error)}
     return {

@@ -1,14 +1,15 @@
 """ONNX file of ours -> engine: parsed into a typed network, checked, built, written.
 
-One path for TensorRT and TensorRT for RTX. Each batch size gets an optimisation profile of its own,
-of that size alone. A runner picks the smallest that holds its crops and fills it up, so kernels are
-chosen for exactly the sizes that run, and a CUDA graph, which has fixed shapes anyway, is recorded
-once a profile. The price is a larger engine.
+One path for TensorRT and TensorRT for RTX, which have one Python API. Each batch size gets an
+optimisation profile of its own, of that size alone. A runner picks the smallest that holds its
+crops and fills it up, so kernels are chosen for exactly the sizes that run, and a CUDA graph, which
+has fixed shapes anyway, is recorded once a profile. The price is a larger engine.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,9 +18,9 @@ from typing import Any
 
 from lmk.export.engine.cache import Built, Cached, cached_engine
 from lmk.export.engine.layers import check_layers, count_layers, inspect_kernels
-from lmk.export.engine.log import PERCENT, failure, log_of, monitor_of
 from lmk.export.engine.options import EngineOptions
-from lmk.export.engine.place import Site, find_place, local_gpu, set_targets
+from lmk.export.engine.place import Site, find_place, set_targets
+from lmk.runtime.errors import UserError
 from lmk.runtime.files import cache_folder, check_output, write_bytes
 from lmk.runtime.model import (
     INPUT,
@@ -30,7 +31,10 @@ from lmk.runtime.model import (
     sha256,
     write_engine,
 )
+from lmk.runtime.runners import capability_text, make_log
 
+PERCENT = 100  # the steps that a build is reported in
+_SHOWN = 3  # lines of TensorRT's own in an error: the first says what, later ones where
 _MIB = 1 << 20
 _logger = logging.getLogger(__name__)
 
@@ -42,24 +46,26 @@ def export_engine(
     force: bool = False,
     report: Callable[[int], None] = lambda percent: None,
     waiting: Callable[[], None] = lambda: None,
+    place: Site | None = None,
 ) -> Cached:
     """Write the engine of the ONNX file `onnx_path` to `output`, from the cache if it is there.
 
     report: called with the percents of a build. waiting: called when another process builds the
-    same engine. Raises UserError for an ONNX file that is not of `lmk export`, a library or GPU
-    that is missing, a precision that a target does not have, an `output` that exists (unless
-    `force`), and with TensorRT's own words when it refuses. KeyboardInterrupt cancels the build;
-    whatever fails, nothing is written and what was there before is untouched.
+    same engine. place: what `find_place` has found, if it was asked. Raises UserError for an ONNX
+    file that is not of `lmk export`, a library or GPU that is missing, a precision that a target
+    does not have, an `output` that exists (unless `force`), and with TensorRT's own words when it
+    refuses. KeyboardInterrupt cancels the build; whatever fails, nothing is written and what was
+    there before is untouched.
     """
     check_output(output, force)
     data, contract = read_model(onnx_path)
-    place = find_place(options, contract.precision)
-    trt, recipe = place.trt, make_recipe(place, data, contract, options)
+    site = place or find_place(options, contract.precision)
+    recipe = make_recipe(site, data, contract, options)
     folder = cache_folder() / "engines"
+    timings = folder / f"timings-{options.library}-{site.trt.__version__}"
 
     def build() -> Built:
-        timings = folder / f"timings-{options.library}-{trt.__version__}"
-        return build_engine(trt, data, contract, recipe, report, timings)
+        return build_engine(site, data, contract, recipe, report, timings)
 
     found = cached_engine(recipe, contract.pack_sha256, folder, build, waiting)
     write_engine(output, found.info, found.plan)
@@ -83,18 +89,19 @@ def make_recipe(place: Site, data: bytes, contract: Contract, options: EngineOpt
 
 
 def build_engine(
-    trt: Any,
+    place: Site,
     data: bytes,
     contract: Contract,
     recipe: Recipe,
     report: Callable[[int], None],
     timings: Path,
 ) -> Built:
-    """Build the ONNX model `data` by `recipe`; returns the header and the plan.
+    """Build the ONNX model `data` by `recipe` at `place`; returns the header and the plan.
 
     timings: where TensorRT keeps what it measured of kernels, for the next build.
     """
-    log = log_of(trt)
+    trt, gpu = place.trt, place.gpu
+    log = make_log(trt, warnings=logging.INFO)  # an int8 engine has a hundred, about its choices
     builder = trt.Builder(log)
     network, _parser = _parse(trt, builder, data, log)  # the parser owns the weights
     layers, convolutions = count_layers(trt, network)
@@ -107,13 +114,15 @@ def build_engine(
     keep()
     for line in log.lines:  # it managed without
         _logger.warning("%s: %s", recipe.library, line)
+    # What it runs is seen where this machine can load it.
+    loads = gpu and (not recipe.targets or capability_text(gpu.capability) in recipe.targets)
     return (
         EngineInfo(
             contract=contract,
             recipe=recipe,
             layers=layers,
             convolutions=convolutions,
-            kernels=_kernels(trt, plan, log, recipe),
+            kernels=inspect_kernels(trt, plan, log) if loads else {},
             build_seconds=round(seconds, 3),
             plan_bytes=len(plan),
             plan_sha256=sha256(plan),
@@ -186,9 +195,59 @@ def _with_timings(config: Any, path: Path) -> Callable[[], None]:
     return lambda: write_bytes(path, bytes(config.get_timing_cache().serialize()))
 
 
-def _kernels(trt: Any, plan: bytes, log: Any, recipe: Recipe) -> dict[str, int]:
-    """What the built engine runs, where this machine can load it; else nothing."""
-    gpu = local_gpu()
-    if gpu is None or (recipe.targets and gpu.capability not in recipe.targets):
-        return {}
-    return inspect_kernels(trt, plan, log)
+def failure(log: Any, what: str, cure: str) -> UserError:
+    """The error for what TensorRT refused, with the lines that it logged."""
+    # Without a driver each error is followed by a second one that says only this.
+    lines = [line for line in dict.fromkeys(log.lines) if "catchCudaError" not in line][:_SHOWN]
+    return UserError(f"{what}: {'; '.join(lines) or 'TensorRT gave no reason'}; {cure}")
+
+
+def monitor_of(trt: Any, report: Callable[[int], None]) -> Any:
+    """An `IProgressMonitor` that calls `report` with percents; `cancel()` ends the build.
+
+    TensorRT's phases are nested: a step of one is a phase of steps. It calls from several threads.
+    """
+
+    class Monitor(trt.IProgressMonitor):
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self._lock = threading.Lock()
+            self._phases: dict[str, tuple[str | None, int, int]] = {}  # parent, steps, done
+            self._percent = 0
+            self._cancelled = False
+
+        def cancel(self) -> None:
+            self._cancelled = True
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            with self._lock:
+                self._phases[phase_name] = (parent_phase, num_steps, 0)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            with self._lock:
+                parent, steps, _ = self._phases[phase_name]
+                self._phases[phase_name] = (parent, steps, step + 1)
+                percent = int(PERCENT * progress_of(self._phases, phase_name))
+                if percent > self._percent:  # phases side by side are not in order
+                    self._percent = percent
+                    report(percent)
+            return not self._cancelled
+
+        def phase_finish(self, phase_name: str) -> None:
+            with self._lock:
+                self._phases.pop(phase_name, None)
+
+    return Monitor()
+
+
+def progress_of(phases: dict[str, tuple[str | None, int, int]], name: str | None) -> float:
+    """How much of the whole build, 0 to 1, is done after the last step of the phase `name`.
+
+    phases: parent, number of steps and steps done of each.
+    """
+    share = 0.0
+    while name in phases:
+        parent, steps, done = phases[name]
+        share = min(done + share, steps) / max(steps, 1)
+        name = parent
+    return share

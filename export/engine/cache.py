@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from lmk.runtime.errors import UserError, write_error
 from lmk.runtime.model import (
@@ -49,14 +49,18 @@ def cached_engine(
     `waiting`. Raises UserError when the folder cannot be written, and what `build` raises: then
     nothing is kept.
     """
-    path = folder / f"{recipe.precision}-{_key(recipe)}{_SUFFIX}"
+    key = json.dumps([VERSION, asdict(recipe)], sort_keys=True)
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    path = folder / f"{recipe.precision}-{digest[:20]}{_SUFFIX}"
     with _lock(path.with_suffix(".lock"), waiting):
         try:
             return Cached(*read_engine(path), reason="")
         except UserError as error:
-            reason = _missing(recipe, pack_sha256, folder)
-            if path.exists():
-                reason = _damage(error, path)
+            if path.exists():  # what the error says, without what a user should do about it
+                what = str(error).removeprefix(f"{path}: ").split(";")[0]
+                reason = f"rebuilt: cached engine: {what}"
+            else:
+                reason = _missing(recipe, pack_sha256, folder)
         info, plan = build()
         try:
             write_engine(path, info, plan)
@@ -88,34 +92,18 @@ def difference(old: Recipe, new: Recipe) -> str:
     return f"rebuilt: {', '.join(changed)}" if changed else ""
 
 
-def _key(recipe: Recipe) -> str:
-    text = json.dumps([VERSION, asdict(recipe)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
-
-
 def _missing(recipe: Recipe, pack_sha256: str, folder: Path) -> str:
     """Compare with the nearest engine of the same pack: that with the most values in common."""
-    known = [info.recipe for info in _infos(folder) if info.contract.pack_sha256 == pack_sha256]
+    known = []
+    for path in sorted(folder.glob(f"*{_SUFFIX}"), key=lambda path: -path.stat().st_mtime):
+        with suppress(UserError):  # told when that engine itself is asked for
+            info = read_info(path)
+            known += [info.recipe] if info.contract.pack_sha256 == pack_sha256 else []
     if not known:
         return "no engine of this pack yet"
     wanted = asdict(recipe)
     nearest = max(known, key=lambda old: sum(wanted[name] == v for name, v in asdict(old).items()))
     return difference(nearest, recipe) or "rebuilt: its file has another name"
-
-
-def _infos(folder: Path) -> Iterator[EngineInfo]:
-    """The header of each engine in `folder` that can be read, newest first."""
-    paths = sorted(folder.glob(f"*{_SUFFIX}"), key=lambda path: -path.stat().st_mtime)
-    for path in paths:
-        try:
-            yield read_info(path)
-        except UserError:
-            continue  # told when that engine itself is asked for
-
-
-def _damage(error: UserError, path: Path) -> str:
-    """`rebuilt: cached engine: truncated: …`, without what a user should do about it."""
-    return f"rebuilt: cached engine: {str(error).removeprefix(f'{path}: ').split(';')[0]}"
 
 
 def _no_room(error: UserError) -> UserError:
@@ -124,18 +112,18 @@ def _no_room(error: UserError) -> UserError:
 
 @contextmanager
 def _lock(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock file `path`, which stays: removing it would let two processes in."""
+    """Hold the lock file `path`."""
+    lock = FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            waiting()
+            lock.acquire()
     except OSError as error:
         raise _no_room(write_error(path, error)) from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting()
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(descriptor)
+        lock.release()

@@ -11,7 +11,7 @@ from typing import Any
 from lmk.export.engine.options import EngineOptions
 from lmk.runtime.errors import UserError
 from lmk.runtime.model import LIBRARY_TITLES, SINCE, Library, Precision
-from lmk.runtime.runners import open_device
+from lmk.runtime.runners import Gpu, capability_text, open_device, parse_capability
 
 _PACKAGES = {
     "tensorrt": "tensorrt cuda-core cuda-bindings",
@@ -21,19 +21,11 @@ _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class LocalGpu:
-    """The GPU that engines are built on."""
-
-    name: str
-    capability: str  # "8.6"
-
-
-@dataclass(frozen=True)
 class Site:
     """Where an engine is built."""
 
     trt: Any  # the module tensorrt or tensorrt_rtx
-    gpu: LocalGpu | None  # of this machine
+    gpu: Gpu | None  # of this machine
     targets: tuple[str, ...]  # see `Recipe`
     refittable: bool
 
@@ -49,7 +41,7 @@ def find_place(options: EngineOptions, precision: Precision) -> Site:
         targets = _only_here(gpu, options)
     else:
         check_targets(trt, options.targets)
-        targets = tuple(sorted(set(options.targets), key=_pair))
+        targets = tuple(sorted(set(options.targets), key=parse_capability))
     check_precision(precision, targets)
     if options.refittable and gpu is None:
         raise UserError(
@@ -60,19 +52,20 @@ def find_place(options: EngineOptions, precision: Precision) -> Site:
     return Site(trt, gpu, targets, refittable)
 
 
-def _only_here(gpu: LocalGpu | None, options: EngineOptions) -> tuple[str, ...]:
+def _only_here(gpu: Gpu | None, options: EngineOptions) -> tuple[str, ...]:
     """The target of TensorRT: its engines are built on, and run on, one kind of GPU."""
     if gpu is None:
         raise UserError(
             "tensorrt: got no GPU, expected the one that the engine is for; build on that machine, "
             "or use `--engine rtx`, which builds without one"
         )
-    if options.targets not in ((), (gpu.capability,)):
+    capability = capability_text(gpu.capability)
+    if options.targets not in ((), (capability,)):
         raise UserError(
-            f"targets: got {', '.join(options.targets)}, expected {gpu.capability}, this machine's "
+            f"targets: got {', '.join(options.targets)}, expected {capability}, this machine's "
             f"{gpu.name}; leave --targets out, or use `--engine rtx` for other GPUs"
         )
-    return (gpu.capability,)
+    return (capability,)
 
 
 def module(library: Library) -> Any:
@@ -89,19 +82,19 @@ def module(library: Library) -> Any:
         raise UserError(f"{library}: cannot be imported ({reason}); {cure}") from error
 
 
-def local_gpu() -> LocalGpu | None:
+def local_gpu() -> Gpu | None:
     """The first GPU of this machine, None without one."""
     try:
         device = open_device()
     except UserError as error:
         _logger.debug("no GPU to build on: %s", error)
         return None
-    return LocalGpu(device.name, _text(device.compute_capability))
+    return Gpu(device.name, device.compute_capability)
 
 
 def check_targets(trt: Any, targets: tuple[str, ...]) -> None:
     """Raise UserError unless `trt` builds for each compute capability ("8.6") of `targets`."""
-    known = [_text(each) for each in sorted(_capabilities(trt))]
+    known = [capability_text(each) for each in sorted(_capabilities(trt))]
     for target in targets:
         if target not in known:
             raise UserError(
@@ -113,11 +106,11 @@ def check_targets(trt: Any, targets: tuple[str, ...]) -> None:
 def check_precision(precision: Precision, capabilities: tuple[str, ...]) -> None:
     """Raise UserError unless every compute capability knows `precision`; says which ones it has."""
     for capability in capabilities:
-        fitting = [name for name, since in SINCE.items() if since <= _pair(capability)]
+        fitting = [name for name, since in SINCE.items() if since <= parse_capability(capability)]
         if precision not in fitting:
             raise UserError(
                 f"precision {precision}: got compute capability {capability}, expected "
-                f"{_text(SINCE[precision])} or newer; {capability} takes "
+                f"{capability_text(SINCE[precision])} or newer; {capability} takes "
                 f"{', '.join(fitting) or 'none'}: export with another --precision or for other "
                 "--targets"
             )
@@ -128,22 +121,10 @@ def set_targets(trt: Any, config: Any, targets: tuple[str, ...]) -> None:
     members = _capabilities(trt)
     config.num_compute_capabilities = len(targets)
     for index, target in enumerate(targets):
-        config.set_compute_capability(members[_pair(target)], index)
+        config.set_compute_capability(members[parse_capability(target)], index)
 
 
 def _capabilities(trt: Any) -> dict[tuple[int, int], Any]:
     """TensorRT's names by compute capability: SM86, SM120 -> (8, 6), (12, 0)."""
-    found = {}
-    for name, member in trt.ComputeCapability.__members__.items():
-        if match := re.fullmatch(r"SM(\d+)(\d)", name):
-            found[int(match[1]), int(match[2])] = member
-    return found
-
-
-def _text(capability: tuple[int, int]) -> str:
-    return f"{capability[0]}.{capability[1]}"
-
-
-def _pair(text: str) -> tuple[int, int]:
-    major, minor = map(int, text.split("."))
-    return major, minor
+    members = trt.ComputeCapability.__members__.items()
+    return {parse_capability(n): each for n, each in members if re.fullmatch(r"SM\d\d+", n)}

@@ -1,5 +1,4 @@
 """Pack -> W·θ folded -> one verified ONNX file."""
 
-from lmk.export.graph.folding import fold
 from lmk.export.graph.pack import export_pack
-from lmk.export.graph.trace import DetectorGraph
+from lmk.export.graph.trace import DetectorGraph, fold

@@ -9,10 +9,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from lmk.export.graph.folding import fold
 from lmk.export.graph.quantise import QUANTISED
 from lmk.export.graph.template import fill, make_template
-from lmk.export.graph.trace import write_onnx
+from lmk.export.graph.trace import fold, write_onnx
 from lmk.export.graph.typed import typed_graph
 from lmk.export.graph.verify import probe_crops, verify_randomised
 from lmk.runtime.errors import UserError

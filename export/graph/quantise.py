@@ -48,7 +48,8 @@ def calibrate(model: ModelProto, crops: NDArray[np.uint8]) -> dict[str, float]:
         found = session.run(names, {INPUT: crops[start : start + _BATCH]})
         for name, values in zip(names, found, strict=True):
             count = 1 + int(_CLIPPED * values[0].size * len(crops))
-            largest[name] = _largest(np.append(largest[name], np.abs(values)), count)
+            every = np.append(largest[name], np.abs(values))
+            largest[name] = np.partition(every, -count)[-count:] if len(every) > count else every
     return {name: float(values.min()) for name, values in largest.items()}
 
 
@@ -75,9 +76,14 @@ def quantise(
             if source not in done:
                 done.add(source)
                 graph.initializer.extend(_input_scale(source, ranges[source], precision))
-                nodes += _around_input(source)
+                given = [f"{source}_scale", f"{source}_zero"]
+                nodes += [
+                    helper.make_node("QuantizeLinear", [source, *given], [f"{source}_q"]),
+                    helper.make_node("DequantizeLinear", [f"{source}_q", *given], [f"{source}_dq"]),
+                ]
             graph.initializer.append(_quantise_weight(weights[weight], precision))
-            nodes.append(_after_weight(weight))
+            given = [weight, f"{weight}_scale"]
+            nodes.append(helper.make_node("DequantizeLinear", given, [f"{weight}_dq"], axis=0))
             node.input[0], node.input[1] = f"{source}_dq", f"{weight}_dq"
         nodes.append(node)
     set_nodes(graph, nodes)
@@ -91,10 +97,6 @@ def quantisable(model: ModelProto) -> dict[str, NodeProto]:
     return {node.input[1]: node for node in convs[1:-_HEAD]}
 
 
-def _largest(values: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-    return values if len(values) <= count else np.partition(values, -count)[-count:]
-
-
 def _input_scale(name: str, magnitude: float, precision: Precision) -> list[TensorProto]:
     """Scale and zero point of an input; the latter only tells Q its type."""
     scale = max(magnitude / _LARGEST[precision], _SMALLEST_SCALE)
@@ -102,19 +104,6 @@ def _input_scale(name: str, magnitude: float, precision: Precision) -> list[Tens
         numpy_helper.from_array(np.array(np.float16(scale), np.float32), f"{name}_scale"),
         helper.make_tensor(f"{name}_zero", _TYPES[precision], (), [0]),
     ]
-
-
-def _around_input(name: str) -> list[NodeProto]:
-    parameters = [f"{name}_scale", f"{name}_zero"]
-    return [
-        helper.make_node("QuantizeLinear", [name, *parameters], [f"{name}_q"]),
-        helper.make_node("DequantizeLinear", [f"{name}_q", *parameters], [f"{name}_dq"]),
-    ]
-
-
-def _after_weight(name: str) -> NodeProto:
-    parameters = [name, f"{name}_scale"]
-    return helper.make_node("DequantizeLinear", parameters, [f"{name}_dq"], axis=0)
 
 
 def _quantise_weight(weight: TensorProto, precision: Precision) -> TensorProto:

@@ -131,31 +131,18 @@ def _recipe(model: onnx.ModelProto, plain: LandmarkNetwork) -> tuple[Weight, ...
         if name not in state:
             continue
         value = torch.from_numpy(onnx.numpy_helper.to_array(tensor).astype("float32"))
-        if tensor.data_type not in _DTYPES or not _same(value, state[name], tensor.data_type):
+        dtype = _DTYPES.get(tensor.data_type)
+        if not dtype or not value.equal(state[name].to(getattr(torch, dtype)).float()):
             raise RuntimeError(f"template: '{name}' is not in the graph as it is in the network")
-        found[name] = _weight(tensor, name, plain)
+        layer = name.rpartition(".")[0]
+        is_norm = isinstance(plain.get_submodule(layer), nn.BatchNorm2d)
+        norm = _FOLDED_NORMS.get(layer, "")
+        epsilon = nn.BatchNorm2d(1).eps if norm else 0.0
+        shape = tuple(tensor.dims)
+        found[name] = Weight(tensor.name, name, shape, dtype, is_norm, norm, epsilon)
     if missing := state.keys() - found.keys():
         raise RuntimeError(f"template: '{min(missing)}' is not in the graph")
     return tuple(found.values())
-
-
-def _weight(tensor: onnx.TensorProto, name: str, plain: LandmarkNetwork) -> Weight:
-    layer = name.rpartition(".")[0]
-    norm = _FOLDED_NORMS.get(layer, "")
-    return Weight(
-        tensor.name,
-        name,
-        tuple(tensor.dims),
-        _DTYPES[tensor.data_type],
-        isinstance(plain.get_submodule(layer), nn.BatchNorm2d),
-        norm,
-        nn.BatchNorm2d(1).eps if norm else 0.0,
-    )
-
-
-def _same(value: torch.Tensor, expected: torch.Tensor, data_type: int) -> bool:
-    dtype = getattr(torch, _DTYPES[data_type])
-    return torch.equal(value, expected.to(dtype).float())
 
 
 def _random(network: LandmarkNetwork) -> LandmarkNetwork:

@@ -1,7 +1,15 @@
-"""Folded network -> ONNX: one graph from uint8 crops to landmarks and scores."""
+"""Adapted network -> plain network -> ONNX: one graph from uint8 crops to landmarks and scores.
+
+W·theta becomes the convolution's weight (paper, eq. 3). What is promised is "no projection left",
+not "no batch-norm left". The residual blocks are pre-activation (batch-norm -> ReLU -> convolution)
+and concatenate raw convolution outputs, so a block's batch-norm has a ReLU between it and the next
+convolution, and other readers on its other side. Only the stem's and `conv_last`'s batch-norms
+could fold further; the exporter's optimiser does that.
+"""
 
 from __future__ import annotations
 
+import copy
 import itertools
 import warnings
 from pathlib import Path
@@ -13,7 +21,7 @@ from torch import Tensor, nn
 
 from lmk.runtime.files import write_bytes
 from lmk.runtime.model import INPUT, LANDMARKS, SCORES, Contract, wire
-from lmk.train.network import LandmarkNetwork, find
+from lmk.train.network import HYPER_PARAMETERS, LandmarkNetwork, ProjectedConv2d, find
 
 if TYPE_CHECKING:
     from torch.onnx import ONNXProgram
@@ -22,6 +30,38 @@ if TYPE_CHECKING:
 # reader takes: TensorRT 10 (9 to 20) and 11 (9 to 25), ONNX Runtime since 1.14.
 OPSET = 18
 BATCH = "batch"  # name of the dynamic axis
+
+
+def fold(model: LandmarkNetwork) -> LandmarkNetwork:
+    """Return a copy of `model` for inference without any ProjectedConv2d; `model` is untouched.
+
+    The copy is in eval mode, needs no gradients and computes the same heat-maps up to rounding. A
+    model without projections (methods `finetune` and `scratch`) is only copied.
+    """
+    folded = copy.deepcopy(model)
+    for module in list(folded.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, ProjectedConv2d):
+                setattr(module, name, fold_conv(child))
+    return folded.eval().requires_grad_(False)
+
+
+def fold_conv(layer: ProjectedConv2d) -> nn.Conv2d:
+    """The plain convolution that computes what `layer` does, of its dtype and on its device.
+
+    Weight (O,I,kh,kw) = W·theta and bias (O,) = W·b are multiplied in float64 and rounded once:
+    the product is then as exact as the format that stores it.
+    """
+    weight, bias = copy.deepcopy(layer).double().folded()
+    plain = nn.Conv2d(
+        **{name: getattr(layer, name) for name in HYPER_PARAMETERS},
+        bias=bias is not None,
+        device="meta",  # the initial weight is never used
+    )
+    plain.weight = nn.Parameter(weight.detach().to(layer.projection.dtype))
+    if bias is not None:
+        plain.bias = nn.Parameter(bias.detach().to(layer.projection.dtype))
+    return plain
 
 
 class DetectorGraph(nn.Module):
@@ -79,7 +119,13 @@ def to_onnx(program: ONNXProgram, network: LandmarkNetwork) -> onnx.ModelProto:
 
     weights = DetectorGraph(network).state_dict()
     program.apply_weights({n: w for n, w in weights.items() if not n.endswith("batches_tracked")})
-    return _without_notes(optimizer.optimize(program.model_proto))
+    model = optimizer.optimize(program.model_proto)
+    graph = model.graph  # without the notes on every node: stack traces with this machine's paths
+    lists = (graph.node, graph.input, graph.output, graph.value_info, graph.initializer)
+    for owner in itertools.chain([graph], *lists):
+        owner.ClearField("metadata_props")
+        owner.ClearField("doc_string")
+    return model
 
 
 def write_onnx(model: onnx.ModelProto, contract: Contract, path: Path) -> None:
@@ -92,13 +138,3 @@ def write_onnx(model: onnx.ModelProto, contract: Contract, path: Path) -> None:
     onnx.helper.set_model_props(stamped, contract.to_metadata())
     onnx.checker.check_model(stamped, full_check=True)
     write_bytes(path, wire.seal(stamped.SerializeToString()))
-
-
-def _without_notes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Remove what the exporter notes on every node: stack traces with this machine's paths."""
-    graph = model.graph
-    lists = (graph.node, graph.input, graph.output, graph.value_info, graph.initializer)
-    for owner in itertools.chain([graph], *lists):
-        owner.ClearField("metadata_props")
-        owner.ClearField("doc_string")
-    return model

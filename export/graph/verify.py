@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-from lmk.export.graph.folding import fold
 from lmk.export.graph.half import emulated
-from lmk.export.graph.trace import DetectorGraph
+from lmk.export.graph.trace import DetectorGraph, fold
 from lmk.runtime.errors import UserError
 from lmk.runtime.model import INPUT, LANDMARKS, LIMITS_PX, SCORES, Precision, Reading, default_names
 from lmk.train.network import LandmarkNetwork, ProjectedConv2d
@@ -59,7 +58,11 @@ def verify(
     (Euclidean), or NaN, is a DriftError naming the worst one (by `names`). Scores are only
     reported: they count cells within a radius, and a cell on its rim may fall to either side.
     """
-    _check_crops(crops, eager.config.input_size)
+    size = eager.config.input_size
+    if crops.dtype != np.uint8 or crops.shape[1:] != (size, size, 3) or not len(crops):
+        raise ValueError(
+            f"crops: got {crops.dtype} {crops.shape}, expected uint8 (N, {size}, {size}, 3), N ≥ 1"
+        )
     engine, run = ("onnxruntime", run_onnx) if precision == "fp32" else ("emulated", run_emulated)
     found = {
         "eager": run_eager(eager, crops),
@@ -116,7 +119,7 @@ def randomised(model: LandmarkNetwork, crops: NDArray[np.uint8], seed: int = 0) 
             module.weight.copy_(_uniform(module.weight.shape, 0.5, 1.5, generator))
             module.bias.copy_(_uniform(module.bias.shape, -0.3, 0.3, generator))
     nn.init.normal_(model.head.weight, std=model.config.width**-0.5, generator=generator)
-    update_bn([_network_input(crops)], model)
+    update_bn([torch.from_numpy(crops).permute(0, 3, 1, 2) / 255], model)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             mean, var = module.running_mean, module.running_var
@@ -186,11 +189,6 @@ def _run(session: onnxruntime.InferenceSession, crops: NDArray[np.uint8]) -> Rea
     return landmarks, scores
 
 
-def _network_input(crops: NDArray[np.uint8]) -> torch.Tensor:
-    """Crops (N,S,S,3) -> what the network takes: (N,3,S,S) in [0, 1]."""
-    return torch.from_numpy(crops).permute(0, 3, 1, 2) / 255
-
-
 def _uniform(
     shape: Sequence[int], low: float, high: float, generator: torch.Generator
 ) -> torch.Tensor:
@@ -240,11 +238,4 @@ def _check_limits(
             f"landmark '{names[worst]}': got a drift of {each[worst]:.4g} px ({statistic}) between "
             f"{' and '.join(pair.split('-'))}, expected at most {limit} px in {precision}; "
             f"{_CURES[precision]}"
-        )
-
-
-def _check_crops(crops: NDArray[np.uint8], size: int) -> None:
-    if crops.dtype != np.uint8 or crops.shape[1:] != (size, size, 3) or not len(crops):
-        raise ValueError(
-            f"crops: got {crops.dtype} {crops.shape}, expected uint8 (N, {size}, {size}, 3), N ≥ 1"
         )

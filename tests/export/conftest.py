@@ -9,12 +9,11 @@ import onnxruntime
 import pytest
 import torch
 
-from lmk.export.graph.folding import fold
 from lmk.export.graph.half import halve
 from lmk.export.graph.pack import export_pack
 from lmk.export.graph.quantise import calibrate, quantise
 from lmk.export.graph.template import make_template, without_folded_norms
-from lmk.export.graph.trace import to_onnx, trace
+from lmk.export.graph.trace import fold, to_onnx, trace
 from lmk.export.graph.verify import probe_crops, randomised
 from lmk.runtime.model.contract import default_names
 from lmk.train.augment import to_pixels

@@ -9,16 +9,14 @@ import onnx
 import pytest
 
 from lmk.cli import main
-from lmk.export.engine import build as module
 from lmk.export.engine import place
-from lmk.export.engine.build import export_engine
-from lmk.export.engine.log import PERCENT
+from lmk.export.engine.build import PERCENT, export_engine
 from lmk.export.engine.options import EngineOptions
-from lmk.export.engine.place import LocalGpu
 from lmk.export.graph.trace import write_onnx
 from lmk.runtime.errors import UserError
 from lmk.runtime.model import read_model, wire
 from lmk.runtime.model.engine_file import read_engine, read_info
+from lmk.runtime.runners import Gpu
 
 trt = pytest.importorskip("tensorrt_rtx")
 OPTIONS = EngineOptions("tensorrt_rtx", batches=(1,))
@@ -29,7 +27,6 @@ def machine(monkeypatch, tmp_path):
     """No GPU, and a cache of the test's own."""
     monkeypatch.setenv("LMK_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(place, "local_gpu", lambda: None)
-    monkeypatch.setattr(module, "local_gpu", lambda: None)
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +167,7 @@ def test_ctrl_c_cancels_the_build_and_leaves_nothing(files, tmp_path):
 def test_tensorrt_takes_the_same_path(files, tmp_path, monkeypatch):
     """With the module of RTX in its place: names, targets and the cache of timings are its own."""
     monkeypatch.setattr(place, "module", lambda library: trt)
-    monkeypatch.setattr(place, "local_gpu", lambda: LocalGpu("NVIDIA L4", "8.9"))
+    monkeypatch.setattr(place, "local_gpu", lambda: Gpu("NVIDIA L4", (8, 9)))
     options = replace(OPTIONS, library="tensorrt", refittable=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # timings, in RTX

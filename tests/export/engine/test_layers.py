@@ -5,9 +5,9 @@ import json
 import pytest
 
 from lmk.export.engine.layers import check_layers, count_kernels, count_layers, shares
-from lmk.export.engine.log import log_of
 from lmk.runtime.errors import UserError
 from lmk.runtime.model.contract import PRECISIONS
+from lmk.runtime.runners import make_log
 
 trt = pytest.importorskip("tensorrt_rtx")
 
@@ -17,7 +17,7 @@ def counted(typed_models):
     """Layers and convolutions of each precision's graph, counted by TensorRT's parser."""
 
     def count(model):
-        log = log_of(trt)
+        log = make_log(trt)
         builder = trt.Builder(log)
         flag = trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
         network = builder.create_network(1 << int(flag))

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmk.export.engine.log import PERCENT, failure, log_of, monitor_of, progress_of
+from lmk.export.engine.build import PERCENT, failure, monitor_of, progress_of
+from lmk.runtime.runners import make_log
 
 trt = pytest.importorskip("tensorrt_rtx")
 
@@ -52,7 +53,7 @@ def test_cancelled_build_is_told_to_stop():
 
 def test_log_goes_to_python_and_errors_are_kept(caplog):
     caplog.set_level(logging.DEBUG)
-    log, severity = log_of(trt), trt.ILogger.Severity
+    log, severity = make_log(trt, warnings=logging.INFO), trt.ILogger.Severity
     log.log(severity.WARNING, "slow")
     log.log(severity.INFO, "news")
     log.log(severity.ERROR, "no\nkernel")
@@ -66,4 +67,7 @@ def test_log_goes_to_python_and_errors_are_kept(caplog):
 
 
 def test_failure_without_a_reason():
-    assert str(failure(log_of(trt), "x", "cure")) == "x: TensorRT gave no reason; cure"
+    assert (
+        str(failure(make_log(trt, warnings=logging.INFO), "x", "cure"))
+        == "x: TensorRT gave no reason; cure"
+    )

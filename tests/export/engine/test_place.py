@@ -6,10 +6,11 @@ import pytest
 
 from lmk.export.engine import place
 from lmk.export.engine.options import EngineOptions
-from lmk.export.engine.place import LocalGpu, check_precision, check_targets, find_place, module
+from lmk.export.engine.place import check_precision, check_targets, find_place, module
 from lmk.runtime.errors import UserError
+from lmk.runtime.runners import Gpu
 
-ADA = LocalGpu("NVIDIA L4", "8.9")
+ADA = Gpu("NVIDIA L4", (8, 9))
 
 
 class FakeLibrary:
@@ -70,7 +71,7 @@ def test_tensorrt_builds_for_this_gpu_alone(machine):
 
 
 def test_precision_that_this_gpu_lacks(machine):
-    machine(LocalGpu("NVIDIA A10", "8.6"))
+    machine(Gpu("NVIDIA A10", (8, 6)))
     with pytest.raises(UserError, match=r"precision fp8: got compute capability 8\.6"):
         find_place(EngineOptions("tensorrt"), "fp8")
 

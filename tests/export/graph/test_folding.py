@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lmk.export.graph.folding import fold, fold_conv
+from lmk.export.graph.trace import fold, fold_conv
 from lmk.export.graph.verify import randomised
 from lmk.train.network.category import new_category
 from lmk.train.network.projection import ProjectedConv2d, project

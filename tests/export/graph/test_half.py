@@ -9,9 +9,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from lmk.export.graph.folding import fold
 from lmk.export.graph.half import emulated, halve, split
-from lmk.export.graph.trace import DetectorGraph
+from lmk.export.graph.trace import DetectorGraph, fold
 from lmk.export.graph.verify import open_session, run_eager, run_emulated, run_onnx
 from lmk.runtime.errors import UserError
 from lmk.runtime.model.contract import INPUT, LANDMARKS, SCORES

@@ -7,9 +7,9 @@ import onnx
 import pytest
 from PIL import Image
 
-from lmk.export.graph.folding import fold
 from lmk.export.graph.pack import export_pack
 from lmk.export.graph.template import fill
+from lmk.export.graph.trace import fold
 from lmk.export.graph.verify import probe_crops, run_eager, run_onnx
 from lmk.runtime.errors import UserError
 from lmk.runtime.images import crop, square_around, to_frame
@@ -166,8 +166,7 @@ def test_an_engine(named_onnx, tmp_path, monkeypatch):
     from lmk.runtime.model.engine_file import read_engine
 
     monkeypatch.setenv("LMK_CACHE", str(tmp_path / "cache"))
-    for module in (build, place):
-        monkeypatch.setattr(module, "local_gpu", lambda: None)
+    monkeypatch.setattr(place, "local_gpu", lambda: None)
     output = tmp_path / "a.engine"
     build.export_engine(named_onnx[0], output, EngineOptions("tensorrt_rtx", batches=(1,)))
     assert read_engine(output)[0].contract.given_names == NAMES

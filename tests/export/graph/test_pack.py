@@ -4,8 +4,8 @@ import numpy as np
 import onnx
 import pytest
 
-from lmk.export.graph.folding import fold
 from lmk.export.graph.pack import export_pack
+from lmk.export.graph.trace import fold
 from lmk.export.graph.verify import LIMITS_PX, DriftError, probe_crops, run_onnx
 from lmk.runtime.errors import UserError
 from lmk.runtime.model.contract import Contract

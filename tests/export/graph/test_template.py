@@ -11,11 +11,10 @@ from click.testing import CliRunner
 from onnx import numpy_helper
 
 from lmk.export.graph import template as module
-from lmk.export.graph.folding import fold
 from lmk.export.graph.half import halve
 from lmk.export.graph.pack import export_pack
 from lmk.export.graph.template import fill, make_template, write_template
-from lmk.export.graph.trace import to_onnx
+from lmk.export.graph.trace import fold, to_onnx
 from lmk.export.graph.verify import randomised, run_eager, run_onnx
 from lmk.runtime.errors import UserError
 from lmk.runtime.model.probe import LIMITS_PX, check

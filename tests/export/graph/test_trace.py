@@ -10,8 +10,7 @@ import torch
 from onnx import helper
 from torch import nn
 
-from lmk.export.graph.folding import fold
-from lmk.export.graph.trace import BATCH, OPSET, DetectorGraph, to_onnx, trace, write_onnx
+from lmk.export.graph.trace import BATCH, OPSET, DetectorGraph, fold, to_onnx, trace, write_onnx
 from lmk.export.graph.verify import randomised, run_eager, run_onnx
 from lmk.runtime.model.contract import INPUT, LANDMARKS, SCORES, Contract
 

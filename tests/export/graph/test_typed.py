@@ -7,8 +7,8 @@ import onnx
 import pytest
 
 from lmk.export.graph import typed, verify
-from lmk.export.graph.folding import fold
 from lmk.export.graph.quantise import calibrate, quantisable
+from lmk.export.graph.trace import fold
 from lmk.export.graph.typed import costliest, typed_graph
 from lmk.export.graph.verify import DriftError, probe_crops
 from lmk.runtime.errors import UserError

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from lmk.export.graph import verify as verification
-from lmk.export.graph.folding import fold
 from lmk.export.graph.half import halve
-from lmk.export.graph.trace import to_onnx
+from lmk.export.graph.trace import fold, to_onnx
 from lmk.export.graph.verify import (
     FLAT_SCORE,
     LIMITS_PX,
