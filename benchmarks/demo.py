@@ -6,7 +6,6 @@ import csv
 import tempfile
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -124,7 +123,9 @@ def _error(
         find_landmarks(model, data, every), data.crop_points(every, INPUT_SIZE), ridge=1e-4
     )
     with table.open(newline="") as file:
-        found = np.array([_row_points(row) for row in csv.DictReader(file)], np.float32)
+        names = [f"p{index}_{axis}" for index in range(LANDMARKS) for axis in "xy"]
+        cells = [[row[name] for name in names] for row in csv.DictReader(file)]
+    found = np.array(cells, np.float32).reshape(-1, LANDMARKS, 2)
     blank = np.broadcast_to(np.uint8(0), (*CLIP_SIZE, 3))
     [target] = parse_roi(ROI).targets(Frame(table.name, 0, 0.0, blank))
     box = target.box
@@ -133,7 +134,3 @@ def _error(
     error = np.linalg.norm(predicted - truth, axis=2).mean()
     baseline = np.linalg.norm(truth.mean(axis=0) - truth, axis=2).mean()
     return float(error), float(baseline)
-
-
-def _row_points(row: dict[str, Any]) -> list[list[float]]:
-    return [[float(row[f"p{i}_x"]), float(row[f"p{i}_y"])] for i in range(LANDMARKS)]

@@ -1,15 +1,17 @@
-"""Figures of benchmarks and of the paper's tables -> plots, by matplotlib of the extra [bench]."""
+"""Figures -> tables, as Markdown or on the terminal, and plots, by matplotlib of [bench]."""
 
 from __future__ import annotations
 
 import importlib.util
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from rich.table import Column, Table
 
 from lmk.runtime.errors import UserError, install_line
 from lmk.runtime.files import atomic_path
@@ -22,6 +24,20 @@ _MARKS, _DASHES = "os^vDPX*<>", ("-", "--", ":", "-.")  # so that lines differ w
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#7a6a00")  # told apart by all eyes
 _INK = "#010203"  # stands for the colour of the text around a drawing
 Series = Mapping[str, Sequence[tuple[float, float]]]
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """The rows below their columns, the first `left` of which begin at the left."""
+    rule = [":--"] * left + ["--:"] * (len(columns) - left)
+    cells = ([text.replace("|", "\\|") for text in row] for row in (columns, *rows))
+    head, *lines = (f"| {' | '.join(row)} |" for row in cells)
+    return "\n".join([head, f"| {' | '.join(rule)} |", *lines])
+
+
+def screen_table(title: str, first: str, heads: Iterable[str]) -> Table:
+    """An empty table: a column `first` of names, and one of figures for each of `heads`."""
+    columns = (Column(head, justify="right") for head in heads)
+    return Table(Column(first, no_wrap=True), *columns, title=title, title_justify="left")
 
 
 def check_matplotlib(use: str) -> None:

@@ -20,7 +20,7 @@ from lmk.benchmarks.paper.grids import (
 )
 from lmk.benchmarks.paper.jobs import read_evaluation
 from lmk.benchmarks.paper.plan import EvaluationJob, JobPlan, PaperJob, ReproduceOptions
-from lmk.benchmarks.tables import markdown_table
+from lmk.benchmarks.plots import markdown_table
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import write_bytes
 from lmk.runtime.model import read_header
@@ -52,7 +52,7 @@ def compare(
         "order": list(_order(table, lines)),
         "paper_order": list(_paper_order(table)),
         "budget": [*_budget(plan, table, options, lines), place],
-        "notes": [*_left_out(table), *_notes(lines)],
+        "notes": list(_notes(table, lines)),
         "lines": lines,
         "machine": made_on,
     }
@@ -175,8 +175,10 @@ def _budget(
     try:
         header = read_header(job.core.path())
         network, config = header["network"], header["config"]
+        units = (unit for unit in ("steps", "epochs", "minutes") if config.get(unit))
+        lengths = [f"{config[unit]:g} {unit}" for unit in units] or ["of unknown training"]
         yield (
-            f"core: {job.core.path().stem}, {_length(config)}, width {network['width']}, "
+            f"core: {job.core.path().stem}, {lengths[0]}, width {network['width']}, "
             f"{network['input_size']} px, {header['seconds']:,.0f} s (the paper: width 256, "
             "128 px, 110 epochs)"
         )
@@ -189,22 +191,12 @@ def _budget(
         yield f"adaptation took {min(seconds):,.0f} to {max(seconds):,.0f} s; one run each"
 
 
-def _length(config: dict[str, Any]) -> str:
-    for unit in ("steps", "epochs", "minutes"):
-        if config.get(unit):
-            return f"{config[unit]:g} {unit}"
-    return "of unknown training"
-
-
-def _left_out(table: PaperTable) -> Iterator[str]:
+def _notes(table: PaperTable, lines: list[dict[str, Any]]) -> Iterator[str]:
+    """What is left out or missing and why, what has collapsed, what has no labels."""
     kept = {row.core_epoch for row in table.rows}
     for row in TABLES[table.name].rows:
         if row.core_epoch not in kept:
             yield f"core after {row.core_epoch} epochs: left out, the core has no more than that"
-
-
-def _notes(lines: list[dict[str, Any]]) -> Iterator[str]:
-    """What is missing and why, what has collapsed, what has no labels."""
     for line in lines:
         if line["missing"]:
             yield f"{line['category']}, {row_of(line).label}: missing; {line['missing']}"

@@ -73,30 +73,19 @@ class PaperTable:
     categories: tuple[PaperCategory, ...]
     rows: tuple[PaperRow, ...]
     paper: Mapping[FigureKey, float] = field(default_factory=dict)
-    others: Mapping[tuple[str, str], float] = field(
-        default_factory=dict
-    )  # forward of other methods
+    others: Mapping[tuple[str, str], float] = field(default_factory=dict)  # forward, by method
     core_quality: Mapping[int | None, float] = field(default_factory=dict)  # PCKh by core_epoch
 
 
-MPII, W300LP = DataSet("mpii", "mpii"), DataSet("300w-lp", "300w-lp")
-CELEBA, CATS, SHOES = (
-    DataSet("celeba", "celeba"),
-    DataSet("cats", "cats"),
-    DataSet("zappos", "zappos"),
+MPII, W300LP, CELEBA, CATS, SHOES, BODIES, _AFLW, _LS3D = (
+    DataSet(name, name)
+    for name in ("mpii", "300w-lp", "celeba", "cats", "zappos", "bbcpose", "aflw", "ls3d")
 )
 MAFL = PaperCategory(CELEBA, DataSet("celeba", "mafl"), paper="MAFL")
-AFLW = PaperCategory(
-    CELEBA, DataSet("aflw", "aflw"), paper="AFLW"
-)  # adapted to CelebA, not to AFLW
-LS3D = PaperCategory(W300LP, DataSet("ls3d", "ls3d"), fit=W300LP, paper="LS3D")
+AFLW = PaperCategory(CELEBA, _AFLW, paper="AFLW")  # adapted to CelebA, not to AFLW
+LS3D = PaperCategory(W300LP, _LS3D, fit=W300LP, paper="LS3D")
 FACES = (MAFL, AFLW, LS3D)
-ALL_CATEGORIES = (
-    *FACES,
-    PaperCategory(SHOES, SHOES, paper="Shoes"),
-    PaperCategory(CATS, CATS, paper="Cats"),
-)
-BODIES = DataSet("bbcpose", "bbcpose")
+_SHOES, _CATS = PaperCategory(SHOES, SHOES, paper="Shoes"), PaperCategory(CATS, CATS, paper="Cats")
 
 _THREE = tuple(PaperRow(method) for method in METHODS)
 _PROJECTION = PaperRow("projection")
@@ -171,7 +160,7 @@ TABLES = {
             "Consistency under random similarities, landmarks from steadiest to least steady",
             "consistency",
             MPII,
-            ALL_CATEGORIES,
+            (*FACES, _SHOES, _CATS),
             _THREE,
             _CONSISTENCY,
         ),

@@ -43,12 +43,14 @@ def write(plan: JobPlan, folder: Path) -> list[Path]:
         by_method = all(row == PaperRow(row.method) for row in table.rows)
         for category, group in groupby(made, key=lambda entry: entry[0]):
             entries = list(group)
+            plain = [entry for entry in entries if entry[1] == PaperRow(entry[1].method)]
+            best = max(plain or entries, key=_rank)  # the paper's method where it is there
             stem = f"{category.adapted.label}-on-{category.test.label}.jpg"
             kind = "" if by_method else f"{table.name}-"
             jobs = {
                 folder / "figures" / f"consistency-{kind}{stem}": (write_sheet, entries),
                 folder / "figures" / f"map-{kind}{stem}": (write_map, entries),
-                folder / "figures" / f"gallery-{stem}": (write_gallery, [_best(entries)]),
+                folder / "figures" / f"gallery-{stem}": (write_gallery, [best]),
             }
             for path, (picture, shown) in jobs.items():
                 if path not in paths:
@@ -125,11 +127,8 @@ def cloud(mean: NDArray[np.uint8], points: NDArray[np.float32]) -> NDArray[np.ui
     return np.array(Image.alpha_composite(large.convert("RGBA"), dots).convert("RGB"))
 
 
-def _best(entries: list[Entry]) -> Entry:
-    """The pack to show: the paper's method where it is there."""
-    order = {method: index for index, method in enumerate(METHODS)}
-    plain = [entry for entry in entries if entry[1] == PaperRow(entry[1].method)]
-    return max(plain or entries, key=lambda entry: order.get(entry[1].method, -1))
+def _rank(entry: Entry) -> int:
+    return METHODS.index(entry[1].method) if entry[1].method in METHODS else -1
 
 
 def _views(job: EvaluationJob, count: int, transforms: int) -> Views:

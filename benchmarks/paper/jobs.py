@@ -20,7 +20,7 @@ from lmk.train.core import train_core
 from lmk.train.datasets import CropMode, DecodedSet, load_decoded
 from lmk.train.device import pick_device
 from lmk.train.judge import evaluate
-from lmk.train.network import WIDTHS, load_core, load_pack
+from lmk.train.network import WIDTHS, load_pack
 
 DONE, RESUME, START = "done", "to be gone on with", "to do"
 # What says where and how a run was made, and not what it is. The core is known by its sha256.
@@ -48,7 +48,13 @@ def run(job: PaperJob, force: bool = False) -> None:
     Raises UserError as the stages do; KeyboardInterrupt after Ctrl-C, with everything saved.
     """
     if isinstance(job, EvaluationJob):
-        _evaluate(job)
+        model, header = load_pack(job.pack.config.output, job.pack.config.core)
+        size, crop, fit = model.config.input_size, job.pack.crop, job.category.fit
+        data = decoded(job.category.test, size, crop)
+        fit_on, seed = decoded(fit, size, crop) if fit else None, header["config"]["seed"]
+        report = evaluate(model, data, job.config, seed, fit_on=fit_on, crop=crop)
+        report |= {**_about(job, header), "machine": machine()}
+        write_bytes(job.output, json.dumps(report, indent=1).encode())
         return
     resume = not force and state(job) == RESUME
     if isinstance(job, CoreJob):
@@ -70,7 +76,7 @@ def _size(job: CoreJob | PackJob) -> int:
     if isinstance(job, CoreJob):
         return job.config.input_size
     assert job.config.core is not None
-    return load_core(job.config.core)[0].config.input_size
+    return read_header(job.config.core)["network"]["input_size"]
 
 
 def _core_state(job: CoreJob) -> str:
@@ -112,7 +118,9 @@ def _run_state(config: RunConfig, wanted: Mapping[str, Any]) -> str:
         return RESUME if has_state else START
     header = read_header(path)
     config = for_device(config, pick_device(config.device).type)
-    now = _plain({**_config(config), **wanted})
+    values = asdict(config)
+    free = _FREE if "projection" in values.get("method", "") else _FREE | _OF_W
+    now = _plain({**{name: v for name, v in values.items() if name not in free}, **wanted})
     defaults = {f.name: f.default for f in fields(config)}  # of what is newer than the file
     before = {**defaults, **header["config"], **{name: header.get(name) for name in wanted}}
     for name, value in now.items():
@@ -124,12 +132,6 @@ def _run_state(config: RunConfig, wanted: Mapping[str, Any]) -> str:
     if header["finished"]:
         return DONE
     return RESUME if has_state else START
-
-
-def _config(config: RunConfig) -> dict[str, Any]:
-    values = asdict(config)
-    free = _FREE if "projection" in values.get("method", "") else _FREE | _OF_W
-    return {name: value for name, value in values.items() if name not in free}
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,13 +163,3 @@ def _about(job: EvaluationJob, header: Mapping[str, Any]) -> dict[str, Any]:
         "crop": job.pack.crop,
         "config": _plain(config),
     }
-
-
-def _evaluate(job: EvaluationJob) -> None:
-    model, header = load_pack(job.pack.config.output, job.pack.config.core)
-    size, crop = model.config.input_size, job.pack.crop
-    data = decoded(job.category.test, size, crop)
-    fit_on = decoded(job.category.fit, size, crop) if job.category.fit else None
-    report = evaluate(model, data, job.config, header["config"]["seed"], fit_on=fit_on, crop=crop)
-    report |= {**_about(job, header), "machine": machine()}
-    write_bytes(job.output, json.dumps(report, indent=1).encode())

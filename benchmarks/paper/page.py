@@ -91,26 +91,24 @@ def _drawings(table: dict[str, Any], lines: list[Line]) -> Iterator[Drawing]:
     if table["columns"] == "regression":
         for measure in ("forward", "backward"):
             axes = "training images of the regressor", f"{measure}, %"
-            series = {row_of(line).label: _by_images(line, measure) for line in lines}
+            series = {
+                row_of(line).label: [
+                    (entry["images"], entry["mean_percent"])
+                    for entry in line["report"].get(f"{measure}_by_images", [])
+                ]
+                for line in lines
+            }
             yield f"{measure} error by training images", axes, series, True
-        series = {row_of(line).label: _curve(line["report"]) for line in lines}
+        series = {}
+        for line in lines:
+            if curve := line["report"].get("forward_curve"):
+                shares = [100 * share for share in curve["share"]]
+                pairs = zip(curve["threshold_percent"], shares, strict=True)
+                series[row_of(line).label] = list(pairs)
         axes = "forward error up to, %", "share of test images, %"
         yield "forward errors, cumulative", axes, series, False
     if table["table"] in ("table4", "table5"):
         yield from _ablations(table["table"], lines)
-
-
-def _by_images(line: Line, measure: str) -> list[tuple[float, float]]:
-    entries = line["report"].get(f"{measure}_by_images", [])
-    return [(entry["images"], entry["mean_percent"]) for entry in entries]
-
-
-def _curve(report: dict[str, Any]) -> list[tuple[float, float]]:
-    curve = report.get("forward_curve")
-    if not curve:
-        return []
-    pairs = zip(curve["threshold_percent"], curve["share"], strict=True)
-    return [(most, 100 * share) for most, share in pairs]
 
 
 def _ablations(name: str, lines: list[Line]) -> Iterator[Drawing]:

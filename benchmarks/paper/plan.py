@@ -83,6 +83,11 @@ class ReproduceOptions:
             if value is not None and not value > 0:
                 raise UserError(f"{flag}: got {value}, expected more than 0; raise it")
 
+    @property
+    def common(self) -> dict[str, Any]:
+        """What all jobs are made with."""
+        return {"seed": self.seed, "device": self.device, "threads": self.threads}
+
     def for_device(self, device: str) -> ReproduceOptions:
         """Fill in what was left to the device type ("cpu" or "cuda")."""
         left = {n: v for n, v in _BUDGETS[device].items() if getattr(self, n) is None}
@@ -157,7 +162,11 @@ def plan(name: str, options: ReproduceOptions) -> JobPlan:
 
     Raises UserError for a table that lacks data of its own.
     """
-    tables = tuple(_adjusted(table, options) for table in _tables(name, options))
+    named = [TABLES[name]] if name != ALL else list(TABLES.values())
+    if name == ALL and (options.data or options.core or options.core_data):
+        # The same sets cannot be both what a body core is adapted to and what a face core is.
+        named = [table for table in named if table.name != "generalization"]
+    tables = tuple(_adjusted(table, options) for table in named)
     jobs: dict[str, PaperJob] = {}
     lines: list[tuple[PaperTable, PaperCategory, PaperRow, EvaluationJob]] = []
     for table in tables:
@@ -173,15 +182,6 @@ def plan(name: str, options: ReproduceOptions) -> JobPlan:
     return JobPlan(tables, tuple(jobs.values()), tuple(lines), bool(options.data))
 
 
-def _tables(name: str, options: ReproduceOptions) -> list[PaperTable]:
-    if name != ALL:
-        return [TABLES[name]]
-    if options.data or options.core or options.core_data:
-        # The same sets cannot be both what a body core is adapted to and what a face core is.
-        return [table for table in TABLES.values() if table.name != "generalization"]
-    return list(TABLES.values())
-
-
 def _adjusted(table: PaperTable, options: ReproduceOptions) -> PaperTable:
     """The table with the sets, methods and numbers of images that were asked for."""
     rows: Sequence[PaperRow] = table.rows
@@ -194,23 +194,12 @@ def _adjusted(table: PaperTable, options: ReproduceOptions) -> PaperTable:
     if options.methods and by_method:
         rows = [PaperRow(method) for method in dict.fromkeys(options.methods)]
     core = DataSet(options.core_data) if options.core_data else table.core
-    categories = _own_categories(options) if options.data else table.categories
-    return replace(table, rows=tuple(rows), core=core, categories=categories)
-
-
-def _own_categories(options: ReproduceOptions) -> tuple[PaperCategory, ...]:
-    """Each set of --data with every --test that is for it."""
-    found = []
-    for data in dict.fromkeys(options.data):
-        tests = [test for pair in options.test if (test := _for(pair, data))]
-        found += [PaperCategory(DataSet(data), DataSet(test)) for test in tests or [data]]
-    return tuple(found)
-
-
-def _for(pair: str, data: str) -> str | None:
-    """The test set in "TEST" or "DATA=TEST", None if it is that of another `data`."""
-    only, _, test = pair.rpartition("=")
-    return test if only in ("", data) else None
+    categories = list(table.categories) if not options.data else []
+    for data in dict.fromkeys(options.data):  # each with every --test that is for it
+        pairs = [pair.rpartition("=") for pair in options.test]  # of "TEST" or "DATA=TEST"
+        tests = [test for only, _, test in pairs if only in ("", data)]
+        categories += [PaperCategory(DataSet(data), DataSet(test)) for test in tests or [data]]
+    return replace(table, rows=tuple(rows), core=core, categories=tuple(categories))
 
 
 def _core_job(table: PaperTable, options: ReproduceOptions) -> CoreJob:
@@ -222,9 +211,7 @@ def _core_job(table: PaperTable, options: ReproduceOptions) -> CoreJob:
         epochs=options.core_epochs,
         # Always the same, so that a core trained for one table serves every other.
         keep=tuple(epoch for epoch in KEPT_EPOCHS if epoch < (options.core_epochs or 0)),
-        seed=options.seed,
-        device=options.device,
-        threads=options.threads,
+        **options.common,
     )
     return CoreJob(data, config)
 
@@ -246,9 +233,7 @@ def _pack_job(
         landmarks=options.landmarks,
         vgg=options.vgg,
         steps=options.steps,
-        seed=options.seed,
-        device=options.device,
-        threads=options.threads,
+        **options.common,
         report=False,  # the page of tables judges them all
     )
     return PackJob(core, row, category.adapted, options.crop, config)
@@ -258,10 +243,5 @@ def _evaluation_job(
     pack: PackJob, category: PaperCategory, options: ReproduceOptions
 ) -> EvaluationJob:
     name = f"{pack.config.output.stem}-on-{category.test.label}.json"
-    config = EvaluateConfig(
-        images=options.test_images,
-        seed=options.seed,
-        device=options.device,
-        threads=options.threads,
-    )
+    config = EvaluateConfig(images=options.test_images, **options.common)
     return EvaluationJob(pack, category, config, options.folder / "evaluations" / name)

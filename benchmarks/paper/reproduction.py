@@ -99,7 +99,14 @@ def reproduce(name: str, options: ReproduceOptions, force: bool = False) -> JobO
                 outcome.left.append(job.name)
         else:
             _attempt(job, f"{number}/{len(wanted.jobs)}", outcome, budget, force)
-    _write(wanted, options, outcome)
+    for table in wanted.tables:
+        result = comparison.compare(wanted, table, options, outcome.missing)
+        comparison.write(options.folder, result)
+    try:
+        figures.write(wanted, options.folder)
+    except UserError as error:  # the data may be gone since: the tables do not need them
+        outcome.failed["figures"] = str(error)
+    outcome.page = page.write(options.folder)  # of all that was ever made in the folder
     return outcome
 
 
@@ -175,15 +182,3 @@ def _attempt(job: PaperJob, number: str, outcome: JobOutcomes, budget: Budget, f
             log.exception("%s failed", job.name)
         outcome.failed[job.name] = line or f"internal error, please report it: {error!r}"
         screen.print(f"{job.name} failed: {outcome.failed[job.name]}")
-
-
-def _write(wanted: JobPlan, options: ReproduceOptions, outcome: JobOutcomes) -> None:
-    """Tables and figures of what there is, and the page of all that was ever made in the folder."""
-    for table in wanted.tables:
-        result = comparison.compare(wanted, table, options, outcome.missing)
-        comparison.write(options.folder, result)
-    try:
-        figures.write(wanted, options.folder)
-    except UserError as error:  # the data may be gone since: the tables do not need them
-        outcome.failed["figures"] = str(error)
-    outcome.page = page.write(options.folder)

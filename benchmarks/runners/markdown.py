@@ -10,10 +10,10 @@ from pathlib import Path
 
 import click
 
+from lmk.benchmarks.plots import markdown_table
 from lmk.benchmarks.runners.names import TITLES, parse_name
 from lmk.benchmarks.runners.run import BASE
 from lmk.benchmarks.runners.tables import Result
-from lmk.benchmarks.tables import markdown_table
 from lmk.runtime.terminal import FILE_PATH
 
 

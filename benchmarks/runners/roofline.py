@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import onnx
@@ -62,17 +63,14 @@ def count(model: onnx.ModelProto, batch: int) -> Cost:
         if unknown:
             raise ValueError(f"tensor '{unknown[0]}': its shape is not known")
         first, second, result = (shapes[name] for name in (*tensors[:2], tensors[-1]))
-        flops += 2 * prod(result) * _depth(node, first, second)
+        if node.op_type == "Conv":
+            depth = prod(second[1:])  # multiply-adds an element: (O, I / groups, kh, kw)
+        else:
+            transposed = any(a.name == "transA" and a.i for a in node.attribute)
+            depth = first[-2] if transposed else first[-1]
+        flops += 2 * prod(result) * depth
         elements += sum(prod(shapes[name]) for name in tensors)
     return Cost(flops, elements)
-
-
-def _depth(node: onnx.NodeProto, first: Shape, second: Shape) -> int:
-    """Multiply-adds an element of the result."""
-    if node.op_type == "Conv":
-        return prod(second[1:])  # (O, I / groups, kh, kw)
-    transposed = any(a.name == "transA" and a.i for a in node.attribute)
-    return first[-2] if transposed else first[-1]
 
 
 def _shapes(model: onnx.ModelProto, batch: int) -> dict[str, Shape]:
@@ -95,14 +93,19 @@ def _shapes(model: onnx.ModelProto, batch: int) -> dict[str, Shape]:
 
 def measure(device: torch.device, precisions: Iterable[str]) -> Ceilings:
     """The ceilings of `device` in each of `precisions`, with PyTorch's present threads."""
-    flops = {}
+    flops, on_gpu = {}, device.type == "cuda"
+    side = 8192 if on_gpu else 1024
     for precision in dict.fromkeys(p for p in precisions if p in _KINDS):
         if precision == "fp16" and device.type == "cpu":
             continue  # PyTorch has no fast one: it would be no ceiling
         kind = _KINDS[precision]
+        one, other = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
         with arithmetic(precision):
-            flops[precision] = max(_products(device, kind), _convolutions(device, kind))
-    return Ceilings(flops, _bandwidth(device))
+            products = 2 * side**3 / _quickest(partial(torch.matmul, one, other), device)
+            flops[precision] = max(products, _convolutions(device, kind))
+    source = torch.zeros((1024 if on_gpu else 256) * _MIB // 4, device=device)
+    copying = _quickest(partial(torch.empty_like(source).copy_, source), device)
+    return Ceilings(flops, 2 * source.numel() * 4 / copying)
 
 
 def highest(one: Ceilings, other: Ceilings) -> Ceilings:
@@ -123,12 +126,6 @@ def arithmetic(precision: str) -> Iterator[None]:
         products.allow_tf32, convolutions.allow_tf32 = before
 
 
-def _products(device: torch.device, kind: torch.dtype) -> float:
-    side = 8192 if device.type == "cuda" else 1024
-    one, other = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
-    return 2 * side**3 / _quickest(lambda: one @ other, device)
-
-
 def _convolutions(device: torch.device, kind: torch.dtype) -> float:
     batch = _BATCH * (32 if device.type == "cuda" else 1)
     images = torch.randn(batch, _WIDTH, _SIDE, _SIDE, device=device).to(
@@ -137,12 +134,6 @@ def _convolutions(device: torch.device, kind: torch.dtype) -> float:
     layer = torch.nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1, bias=False, device=device)
     layer = layer.to(kind, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return 2 * images.numel() * _WIDTH * 9 / _quickest(lambda: layer(images), device)
-
-
-def _bandwidth(device: torch.device) -> float:
-    source = torch.zeros((1024 if device.type == "cuda" else 256) * _MIB // 4, device=device)
-    target = torch.empty_like(source)
-    return 2 * source.numel() * 4 / _quickest(lambda: target.copy_(source), device)
 
 
 @torch.inference_mode()

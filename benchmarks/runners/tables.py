@@ -10,8 +10,8 @@ from rich.table import Table
 
 from lmk.benchmarks.claims import Claim, check_name
 from lmk.benchmarks.machine import busy_warnings
+from lmk.benchmarks.plots import screen_table
 from lmk.benchmarks.runners.names import BenchOptions
-from lmk.benchmarks.tables import screen_table
 from lmk.benchmarks.timing import ENOUGH
 from lmk.runtime.errors import UserError
 

@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from lmk.benchmarks.machine import machine
-from lmk.benchmarks.tables import markdown_table
+from lmk.benchmarks.plots import markdown_table
 from lmk.runtime.files import write_bytes
 from lmk.runtime.model import read_header
 from lmk.runtime.terminal import FILE_PATH
@@ -26,7 +26,7 @@ from lmk.train.commands import CROP
 from lmk.train.config import AdaptConfig, EvaluateConfig
 from lmk.train.datasets import CropMode, load_decoded
 from lmk.train.judge import evaluate
-from lmk.train.network import load_core, load_pack
+from lmk.train.network import load_pack
 
 # The default and one change each. Two more seeds of the default tell chance from effect.
 ROWS: dict[str, dict[str, Any]] = {
@@ -98,7 +98,7 @@ def adapt_and_judge(
 ) -> dict[str, Any]:
     """Adapt unless that is done, and judge on each test set: seconds, and measures by set."""
     assert config.core is not None
-    size = load_core(config.core)[0].config.input_size
+    size = read_header(config.core)["network"]["input_size"]
     config = replace(config, input_size=size, resume=has_begun(config.output))
     if not (config.output.exists() and read_header(config.output)["finished"]):
         adapt(config, load_decoded(data, None, size, crop))

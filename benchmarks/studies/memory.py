@@ -16,8 +16,10 @@ from time import monotonic, process_time
 from typing import Any
 
 import click
+import psutil
 
 from lmk.benchmarks.clip import write_clip
+from lmk.benchmarks.machine import machine
 from lmk.runtime.detect.tasks import Wanted, make_task
 from lmk.runtime.landmarker import Landmarker, load
 from lmk.runtime.model import workspace
@@ -27,12 +29,6 @@ from lmk.runtime.sources import open_source
 
 _SAMPLE_S = 10.0
 _SETTLED_S = 60.0  # by then every buffer has its size
-
-
-def resident_mib() -> float:
-    """Memory of this process that lies in RAM (Linux)."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 @click.command()
@@ -50,8 +46,6 @@ def main(model: Path, video: str, roi: str, file: Path | None) -> None:
         if video.startswith("long:"):
             path = write_clip(Path(name) / "long.mp4", float(video.removeprefix("long:")))
         result = watch(landmarker, path, roi, Path(name) / "out")
-    from lmk.benchmarks.machine import machine
-
     line = json.dumps({"model": str(model), "roi": roi, **result, "machine": machine()})
     print(line)
     if file:
@@ -69,7 +63,8 @@ def watch(landmarker: Landmarker, video: Path, roi: str, folder: Path) -> dict[s
     def sample(frames: int) -> None:
         seconds = monotonic() - started
         if not samples or seconds - samples[-1][0] >= _SAMPLE_S:
-            samples.append((round(seconds, 1), frames, round(resident_mib(), 1)))
+            mib = psutil.Process().memory_info().rss / 2**20
+            samples.append((round(seconds, 1), frames, round(mib, 1)))
             print(f"{seconds:6.0f} s  {frames:8} frames  {samples[-1][2]:8.1f} MiB", flush=True)
 
     wanted = Wanted(Where(roi))

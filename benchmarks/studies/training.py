@@ -86,19 +86,16 @@ def main(threads: int | None, **options: Any) -> None:
         "train_core": compare(*supervision(device, **options), options, device),
         "machine": machine(),
     }
-    for name in ("adapt", "train_core"):
-        _show(name, result[name])
-    print(json.dumps(result))
-
-
-def _show(name: str, rates: dict[str, Any]) -> None:
     screen = console()
-    screen.print(f"{name:10} plain {rates['plain_images_per_second']:8.1f} images/s")
-    for choice, ours in rates["ours"].items():
-        screen.print(
-            f"  compile {choice:6} {ours['images_per_second']:8.1f}, {ours['speed_up']:.2f} times; "
-            f"compiled in {ours['compile_s']} s"
-        )
+    for name in ("adapt", "train_core"):
+        rates = result[name]
+        screen.print(f"{name:10} plain {rates['plain_images_per_second']:8.1f} images/s")
+        for choice, ours in rates["ours"].items():
+            screen.print(
+                f"  compile {choice:6} {ours['images_per_second']:8.1f}, {ours['speed_up']:.2f} "
+                f"times; compiled in {ours['compile_s']} s"
+            )
+    print(json.dumps(result))
 
 
 def adaptation(

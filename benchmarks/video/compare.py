@@ -67,7 +67,14 @@ def bench_video(
         raise UserError(
             "roi: got track, expected full, center, x,y,w,h or a .csv; the plain loop cannot track"
         )
-    region, lengths = parse_roi(roi), [_length(video) for video in videos]
+    region = parse_roi(roi)
+    for video in videos:
+        if not video.startswith(_LONG) and not Path(video).is_file():
+            raise UserError(
+                f"video: got '{video}', expected a file or {_LONG}SECONDS; check the path"
+            )
+    # Of a video that is to be made; None: it is a file, which is opened later.
+    lengths = [clip_seconds(v.removeprefix(_LONG)) if v.startswith(_LONG) else None for v in videos]
     model = model_file(workspace.pick(model, "onnx"))
     results, names = [], dict[str, str]()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
@@ -91,15 +98,6 @@ def bench_video(
         "videos": results,
         "machine": {**versions, "load": round(load_before, 2)},
     }
-
-
-def _length(video: str) -> float | None:
-    """Seconds of a video to be made; None: it is a file, which is opened later."""
-    if video.startswith(_LONG):
-        return clip_seconds(video.removeprefix(_LONG))
-    if not Path(video).is_file():
-        raise UserError(f"video: got '{video}', expected a file or {_LONG}SECONDS; check the path")
-    return None
 
 
 def _runner(landmarker: Landmarker) -> str:
@@ -131,6 +129,10 @@ def compare(
     def plain(name: str, model: Landmarker, overlay: bool = False) -> None:
         points[name] = plain_loop(model, video, boxes, folder, overlay)
 
+    def model() -> None:
+        for start in range(0, num_frames, _BATCH):
+            landmarker.runner(np.take(crops, range(start, start + _BATCH), axis=0, mode="wrap"))
+
     def decode() -> None:
         with open_source(video) as frames:
             for _ in frames:
@@ -144,8 +146,7 @@ def compare(
     }
     if _runner(landmarker) != _runner(plain_model):
         calls["same-runner"] = lambda: plain("same-runner", landmarker)
-    calls["model"] = lambda: _batches(landmarker, crops, num_frames)
-    calls["decode"] = decode
+    calls |= {"model": model, "decode": decode}
     seconds, cpu = _measure(calls, rounds, video.name)
     rows = {name: _row(num_frames, seconds[name], cpu[name]) for name in calls}
     for name, summary in summaries.items():
@@ -246,11 +247,6 @@ def _box(frame: Frame, region: Region, scale: float, name: str) -> Box:
             "for the plain loop can cut no other; give another .csv"
         )
     return box
-
-
-def _batches(landmarker: Landmarker, crops: NDArray[np.uint8], num_frames: int) -> None:
-    for start in range(0, num_frames, _BATCH):
-        landmarker.runner(np.take(crops, range(start, start + _BATCH), axis=0, mode="wrap"))
 
 
 def _detect(

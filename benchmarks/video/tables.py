@@ -10,7 +10,7 @@ from rich.table import Table
 
 from lmk.benchmarks.claims import Claim, check_name
 from lmk.benchmarks.machine import busy_warnings
-from lmk.benchmarks.tables import screen_table
+from lmk.benchmarks.plots import screen_table
 
 # What a row is called in claims and JSON -> what it says on the terminal.
 TITLES = {

@@ -8,65 +8,53 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from lmk.benchmarks.tables import markdown_table
+from lmk.benchmarks.plots import markdown_table
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import write_bytes
 from lmk.runtime.model import read_header
 from lmk.train.datasets import BUILTIN
 
-
-@dataclass(frozen=True)
-class DataTerms:
-    """A data set in words: what it is and whose, and on what terms it is given out."""
-
-    what: str
-    terms: str
-
-
 _AS_GOOD = 0.95  # of the mean shape's error: nothing that a user could do with such landmarks
 _NONE_STATED = "none stated with the copy that was used"
-SOURCES = {
-    "pose_lspet": DataTerms(
+SOURCES = {  # what a data set is and whose, and on what terms it is given out
+    "pose_lspet": (
         "Leeds Sports Pose Extended, images with at least 11 visible joints, cropped to 1.5 × the "
         "box of the joints: Johnson & Everingham, *Learning effective human pose estimation from "
         "inaccurate annotation*, CVPR 2011",
         "citation asked",
     ),
-    "face_mtfl80": DataTerms(
+    "face_mtfl80": (
         "MTFL at 80×80 pixels, training images of LFW and the web, test images of AFLW: Sun, Wang "
         "& Tang, CVPR 2013; Zhang, Luo, Loy & Tang, ECCV 2014",
         "research use",
     ),
-    "face_ytf68": DataTerms(
+    "face_ytf68": (
         "frames of YouTube Faces with 68 points each, probably found by a machine, split by person",
         _NONE_STATED,
     ),
-    "face_celeba_small": DataTerms(
+    "face_celeba_small": (
         "CelebA, aligned images 000001 to 010000 at half size: Liu, Luo, Wang & Tang, *Deep "
         "learning face attributes in the wild*, ICCV 2015",
         "non-commercial research",
     ),
-    "cat_heads": DataTerms(
+    "cat_heads": (
         "heads of the CAT data set, levelled by the eyes and cropped: Zhang, Sun & Tang, *Cat head "
         "detection*, ECCV 2008",
         _NONE_STATED,
     ),
-    "shoes_zappos": DataTerms(
+    "shoes_zappos": (
         "photographs of UT-Zappos50K: Yu & Grauman, *Fine-grained visual comparisons with local "
         "learning*, CVPR 2014",
         "academic, non-commercial",
     ),
 }
-_DRAWN = DataTerms("drawn by the package itself", "none")
-_UNKNOWN = DataTerms(
-    "not known to this card", "not known: look them up before the file is given on"
-)
+_DRAWN = "drawn by the package itself", "none"
+_UNKNOWN = "not known to this card", "not known: look them up before the file is given on"
 
 _INTRODUCTION = """# What ships
 
@@ -145,8 +133,8 @@ def _facts(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         f"{entry['parameters']:,} {own}",
     )
     for data in entry["data"]:
-        source = _DRAWN if data.startswith(BUILTIN) else SOURCES.get(data, _UNKNOWN)
-        yield "data", f"`{data}`: {source.what}. Terms: {source.terms}"
+        what, terms = _DRAWN if data.startswith(BUILTIN) else SOURCES.get(data, _UNKNOWN)
+        yield "data", f"`{data}`: {what}. Terms: {terms}"
     yield "recipe", f"`{entry['command']}`"
     here = entry["machine"]
     place = "a machine that was not recorded"

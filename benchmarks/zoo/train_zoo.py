@@ -22,8 +22,7 @@ import click
 
 from lmk.benchmarks.machine import machine
 from lmk.benchmarks.paper.reproduction import Budget
-from lmk.benchmarks.zoo.measure import measure, write_map
-from lmk.benchmarks.zoo.stages import PLANS, Stage, ZooPlan
+from lmk.benchmarks.zoo.measure import PLANS, Stage, ZooPlan, measure, write_map
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import write_bytes
 from lmk.runtime.terminal import FILE_PATH, console
@@ -66,7 +65,8 @@ def make_all(plan: ZooPlan, work: Path, output: Path) -> None:
 
     Raises UserError if `output` was made by another plan, or a data set is missing.
     """
-    results = _read(output)
+    path = output / RESULTS
+    results = json.loads(path.read_text()) if path.exists() else {}
     if results.setdefault("plan", plan.name) != plan.name:
         raise UserError(
             f"{output}: was made with the plan '{results['plan']}', expected '{plan.name}'; give "
@@ -119,11 +119,6 @@ def _judge(
     shown = write_map(path.with_suffix(".png"), path, stage, data)
     made = entries.get(path.stem, {"machine": None})  # unknown of a file that was brought along
     entries[path.stem] = {**made, **measure(path, stage, sets), "map_images": shown}
-
-
-def _read(output: Path) -> dict[str, Any]:
-    path = output / RESULTS
-    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _write(output: Path, results: dict[str, Any]) -> None:

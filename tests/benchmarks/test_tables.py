@@ -1,6 +1,6 @@
 """Rows of texts as Markdown."""
 
-from lmk.benchmarks.tables import markdown_table
+from lmk.benchmarks.plots import markdown_table
 
 
 def test_columns_of_names_begin_at_the_left_and_bars_stay_in_their_cell():

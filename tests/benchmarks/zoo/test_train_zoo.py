@@ -16,8 +16,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from lmk.benchmarks.zoo import train_zoo
-from lmk.benchmarks.zoo.measure import command
-from lmk.benchmarks.zoo.stages import PLANS
+from lmk.benchmarks.zoo.measure import PLANS, command
 from lmk.commands import cli
 from lmk.runtime.errors import UserError
 from lmk.runtime.model.weights import read_header
