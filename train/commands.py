@@ -38,7 +38,7 @@ from lmk.train.datasets import (
     load_decoded,
     normalised_by,
 )
-from lmk.train.options import Command, config_options, make_config
+from lmk.train.options import Command, Sectioned, config_options, make_config
 
 CROP = click.Choice(get_args(CropMode))
 
@@ -85,7 +85,25 @@ def train_core_command(
     _run(train_core, config, data, layout, crop)
 
 
-@click.command("adapt")
+_SECTIONS = {  # of `lmk adapt --help`: what matters first
+    "First of all": ("data", "landmarks", "minutes", "output", "resume"),
+    "Data": ("layout", "crop", "frames", "boxes", "images"),
+    "Budget": ("preset", "steps", "batch", "lr", "schedule", "weight_decay", "clip", "average"),
+    "Network": (
+        *("core", "method", "width", "input_size", "scope", "train_plain_convs"),
+        *("projection_rate", "generator_width", "sigma"),
+    ),
+    "Loss": (
+        *("perceptual", "vgg", "vgg_normalise", "norm", "relative"),
+        *("equivariance", "separation", "ramp", "identity"),
+    ),
+    "Views": ("rotation", "scale", "shift", "bend", "jitter", "border"),
+    "Output": ("force", "report", "preview_every"),
+    "Machine": ("device", "dtype", "compile", "threads", "jobs", "seed"),
+}
+
+
+@click.command("adapt", cls=Sectioned, sections=_SECTIONS)
 @click.option(
     "--data",
     required=True,

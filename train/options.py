@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from types import NoneType, UnionType
@@ -22,6 +22,25 @@ _DURATIONS = ("minutes", "time_budget")  # fields that a time is given for
 _MINUTES = {"s": 1 / 60, "m": 1.0, "h": 60.0}
 
 Command = Callable[..., Any]
+
+
+class Sectioned(click.Command):
+    """A command whose options are told in sections; those that no section names come last."""
+
+    def __init__(self, *arguments: Any, sections: Mapping[str, Sequence[str]], **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.sections = sections
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """See click.Command."""
+        records = {option.name: option.get_help_record(ctx) for option in self.get_params(ctx)}
+        named = {name for names in self.sections.values() for name in names}
+        rest = [name for name in records if name not in named]
+        for title, names in {**self.sections, "More": rest}.items():
+            rows = [row for name in names if (row := records.get(name))]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
 
 class Duration(click.ParamType):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lmk.commands import cli
 from lmk.runtime.errors import UserError
 from lmk.train.config import AdaptConfig, CoreConfig
-from lmk.train.options import Duration, config_options, make_config
+from lmk.train.options import Duration, Sectioned, config_options, make_config
 
 
 def minutes(text):
@@ -99,3 +99,14 @@ def test_several_are_handed_over_and_a_failure_is_the_exit_code(tmp_path, monkey
     assert all(c.crop == "center" for c in seen)
     second_state = "stopped"
     assert run("adapt", "--data", "a", "--data", "b/cups", *more).exit_code == 1  # Abort
+
+
+def test_options_are_told_in_sections_and_none_is_left_out():
+    command = Sectioned(
+        "x",
+        params=[click.Option([f"--{name}"], help=name) for name in ("a", "b", "c")],
+        sections={"First": ("b",), "Second": ("a", "gone")},
+    )
+    text = command.get_help(click.Context(command))
+    places = [text.index(word) for word in ("First:", "--b", "Second:", "--a", "More:", "--c")]
+    assert places == sorted(places) and "--help" in text and "gone" not in text
