@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lmk.runtime.detection import Frame as Frame
     from lmk.runtime.errors import UserError as UserError
     from lmk.runtime.landmarker import Landmarker as Landmarker
+    from lmk.runtime.landmarker import Landmarks as Landmarks
     from lmk.runtime.landmarker import load as load
 
 __version__ = "0.1.0"
@@ -26,6 +27,7 @@ _WHERE = {
     "Detection": "lmk.runtime.detection",
     "Found": "lmk.runtime.detection",
     "Frame": "lmk.runtime.detection",
+    "Landmarks": "lmk.runtime.landmarker",
     "Landmarker": "lmk.runtime.landmarker",
     "UserError": "lmk.runtime.errors",
     "load": "lmk.runtime.landmarker",

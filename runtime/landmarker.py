@@ -2,22 +2,91 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Generator
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from lmk.runtime.detection import Found
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lmk.runtime.detection import Detection, Found
 from lmk.runtime.errors import UserError
 from lmk.runtime.finder import Finder
-from lmk.runtime.images import Box
+from lmk.runtime.images import Box, read_image, to_rgb
+from lmk.runtime.outputs import draw
 from lmk.runtime.pipeline import BETA, MIN_CUTOFF_HZ, Feed, Smoother, follow
 from lmk.runtime.regions import Region, RegionMaker, Where
 from lmk.runtime.runners import TrtRunner, open_runner, settle, swap
 from lmk.runtime.sources import Source, open_source
 
 
+@dataclass(frozen=True, repr=False)
+class Landmarks(Detection):
+    """A detection that knows its names and its picture: it shows itself in a notebook."""
+
+    names: tuple[str, ...] = ()
+    image: NDArray[np.uint8] = field(
+        default_factory=lambda: np.zeros((1, 1, 3), np.uint8), compare=False
+    )
+
+    def draw(self) -> Image.Image:
+        """The picture with the landmarks on it."""
+        return Image.fromarray(draw(self.image, self))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON: box, track, and name -> [x, y, score] in pixels of the picture."""
+        rows = zip(self.names, self.points.tolist(), self.scores.tolist(), strict=True)
+        marks = {name: [x, y, score] for name, (x, y), score in rows}
+        return {"track": self.track, "box": list(self.box), "landmarks": marks}
+
+    def to_supervision(self) -> Any:
+        """As `supervision.KeyPoints` of one object; UserError where that is not installed."""
+        try:
+            import supervision
+        except ImportError as error:
+            raise UserError(
+                f"supervision: not installed ({error}); pip install supervision"
+            ) from None
+        return supervision.KeyPoints(
+            xy=self.points[None], confidence=self.scores[None], class_id=np.zeros(1, int)
+        )
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.draw().save(file, "PNG")
+        return file.getvalue()
+
+    def __repr__(self) -> str:
+        height, width = self.image.shape[:2]
+        low = f", {self.low.sum()} of low score" if self.low.any() else ""
+        return f"<{len(self.points)} landmarks in {width}×{height} pixels{low}>"
+
+
 class Landmarker(Finder):
-    """A `Finder` that also takes whole sources, and can change its category."""
+    """A `Finder` that also takes files and whole sources, and can change its category."""
+
+    def __call__(
+        self, image: NDArray[np.uint8] | Image.Image | Path | str, roi: Box | None = None
+    ) -> Landmarks:
+        """Find the landmarks in an image, or in its box `roi` (x, y, w, h).
+
+        image: HWC uint8 RGB, a picture of Pillow, or the path of a file, which is turned upright.
+        Raises UnreadableImage (a UserError) for a file that is none, ValueError for other things.
+        """
+        if isinstance(image, Path | str):
+            image = read_image(Path(image))
+        elif isinstance(image, Image.Image):
+            if image.mode.startswith(("I", "F")):
+                raise ValueError(f"image: got mode {image.mode}, expected 8 bits; convert it")
+            image = to_rgb(image, Path("image"))
+        found = super().__call__(image, roi)
+        return Landmarks(
+            found.points, found.scores, found.box, found.track, names=self.names, image=image
+        )
 
     def stream(
         self,

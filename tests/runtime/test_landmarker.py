@@ -1,10 +1,13 @@
 """Image and box -> landmarks in the frame, and the three lines of the README."""
 
+import io
+import json
 import os
 import shutil
 import subprocess
 import sys
 from importlib.metadata import version
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -105,7 +108,7 @@ def test_version_is_that_of_the_distribution():
     assert lmk.__version__ == version("lmk-toolkit")
 
 
-@pytest.mark.parametrize("image", ["x.png", None, [[0, 0]], Image.new("RGB", (4, 4))])
+@pytest.mark.parametrize("image", [None, [[0, 0]], 7])
 def test_what_is_no_array_is_named(landmarker, image):
     for call in (lambda: landmarker(image), lambda: landmarker.batch([image], [(0, 0, 4, 4)])):
         with pytest.raises(ValueError, match=r"image: got \w+, expected uint8 \(H, W, 3\)"):
@@ -140,3 +143,38 @@ def test_engines_tell_nobody(model_path, tmp_path, device):
     subprocess.run(command, env=environment, check=True, timeout=300)
     assert list(home.rglob("*")) == []
     assert not traced or "AF_INET" not in calls.read_text()
+
+
+def test_an_image_is_a_path_a_picture_or_an_array(spots, tmp_path):
+    with spots.landmarker() as landmarker:
+        pixels = spots.picture(80, 96, (48, 40, 60))
+        Image.fromarray(pixels).save(tmp_path / "a.png")
+        found = [
+            landmarker(image)
+            for image in (pixels, tmp_path / "a.png", f"{tmp_path}/a.png", Image.fromarray(pixels))
+        ]
+        assert all(np.array_equal(each.points, found[0].points) for each in found)
+        with pytest.raises(lmk.UserError, match="no such file"):
+            landmarker("nowhere.png")
+        with pytest.raises(ValueError, match="mode F"):
+            landmarker(Image.new("F", (9, 9)))
+
+
+def test_a_result_draws_tells_and_shows_itself(spots, monkeypatch):
+    with spots.landmarker() as landmarker:
+        pixels = spots.picture(80, 96, (48, 40, 60))
+        found = landmarker(pixels)
+    drawn = found.draw()
+    assert drawn.size == (96, 80) and (np.asarray(drawn) != pixels).any()
+    told = json.loads(json.dumps(found.to_dict()))
+    assert list(told["landmarks"]) == ["red", "green", "blue"]
+    assert told["landmarks"]["red"][:2] == pytest.approx(found.points[0].tolist())
+    assert Image.open(io.BytesIO(found._repr_png_())).size == (96, 80)
+    assert repr(found).startswith("<3 landmarks in 96×80 pixels")
+
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(lmk.UserError, match="pip install supervision"):
+        found.to_supervision()
+    monkeypatch.setitem(sys.modules, "supervision", SimpleNamespace(KeyPoints=SimpleNamespace))
+    points = found.to_supervision()
+    assert points.xy.shape == (1, 3, 2) and points.confidence.shape == (1, 3)
