@@ -1,4 +1,4 @@
-"""The commands that ship: export, name, discover."""
+"""The commands that ship: export, name, prune, discover."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from lmk.runtime.model import (
 )
 from lmk.runtime.owner import Owned
 from lmk.runtime.sources import expand
-from lmk.runtime.terminal import FILE_PATH, console, progress
+from lmk.runtime.terminal import FILE_PATH, CommaList, console, progress
 from lmk.train.config import AdaptConfig
 from lmk.train.datasets import FilmOptions
 from lmk.train.options import Duration, make_config
@@ -207,6 +207,49 @@ def name_command(
             contract = export_pack(output, core, onnx, seen.crops, force=True)
         click.echo(f"verified: {_outcome(contract.drift)}", err=True)
         click.echo(onnx)
+
+
+@click.command("prune")
+@click.argument("pack", type=FILE_PATH, required=False)
+@click.option("--drop", multiple=True, help="A landmark to leave out; may be repeated.")
+@click.option(
+    "--merge",
+    type=CommaList(),
+    multiple=True,
+    metavar="NAME,NAME",
+    help="Landmarks that are one; it is called as the first. May be repeated.",
+)
+@click.option("--core", type=FILE_PATH, help="The pack's core, if it is not in runs/.")
+@click.option("--output", type=FILE_PATH, help="The pack; default: runs/NAME-pruned.safetensors.")
+@click.option("--force", is_flag=True, help="Overwrite the output.")
+def prune_command(
+    pack: Path | None,
+    drop: tuple[str, ...],
+    merge: tuple[tuple[str, ...], ...],
+    core: Path | None,
+    output: Path | None,
+    force: bool,
+) -> None:
+    """Make a pack, and its ONNX file, without the landmarks that `lmk report` gives little for."""
+    from lmk.export.graph import export_pack
+    from lmk.train.network import prune_pack
+
+    pack = workspace.pick(pack, "pack")
+    if not drop and not merge:
+        raise UserError("prune: got no landmark, expected some to --drop or --merge; name them")
+    output = output or workspace.made_of(pack, "-pruned.safetensors")
+    if output.suffix != ".safetensors":
+        raise UserError(
+            f"--output: got {output}, expected a name ending in .safetensors; rename it"
+        )
+    onnx, core = output.with_suffix(".onnx"), core or workspace.core_of(pack)
+    check_output(output, force)
+    check_output(onnx, force or is_composed(onnx))  # before the work
+    kept = prune_pack(pack, core, output, drop, merge)
+    contract = export_pack(output, core, onnx, force=True)
+    click.echo(f"{len(kept)} landmarks stay: {', '.join(kept)}", err=True)
+    click.echo(f"verified: {_outcome(contract.drift)}", err=True)
+    click.echo(f"{output}\n{onnx}")
 
 
 @click.command("discover")

@@ -10,7 +10,14 @@ from lmk.train.network.bottleneck import (
     local_argmax,
     soft_argmax,
 )
-from lmk.train.network.category import halve_pack, load_pack, new_category, save_pack, train_mode
+from lmk.train.network.category import (
+    halve_pack,
+    load_pack,
+    new_category,
+    prune_pack,
+    save_pack,
+    train_mode,
+)
 from lmk.train.network.checkpoint import load_core, versions
 from lmk.train.network.generator import Generator
 from lmk.train.network.hourglass import WIDTHS, HourglassConfig, LandmarkNetwork

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lmk.runtime.errors import UserError
-from lmk.runtime.model import check_core, probe_crops, record
+from lmk.runtime.model import check_core, probe_crops, read_header, record
 from lmk.train.config import Method, Scope
 from lmk.train.network import checkpoint
 from lmk.train.network.bottleneck import NamingLayer, find
@@ -89,6 +89,57 @@ def probe(model: LandmarkNetwork) -> dict[str, Any]:
     with torch.inference_mode():
         points, scores = find(network, torch.from_numpy(crops).permute(0, 3, 1, 2) / 255)
     return record(points.numpy(), scores.numpy())
+
+
+def prune_pack(
+    path: Path,
+    core_path: Path | None,
+    output: Path,
+    drop: Sequence[str] = (),
+    merge: Sequence[tuple[str, ...]] = (),
+) -> tuple[str, ...]:
+    """Write a pack without the landmarks `drop`, and with one in place of each group of `merge`.
+
+    Merged are the heat-maps: the mean of the last layer's weights, by the first name of the group.
+    Returns the names that stay. Raises UserError for names that are none, twice, or all.
+    `core_path` and what else is raised: see `load_pack`.
+    """
+    model, header = load_pack(path, core_path)
+    names = header["landmark_names"]
+    asked = [*drop, *(name for group in merge for name in group)]
+    for name in asked:
+        if name not in names or asked.count(name) > 1:
+            what = "twice" if name in names else "no landmark"
+            raise UserError(
+                f"{path}: got '{name}', {what}, expected of {', '.join(names)} each once"
+            )
+    groups = {group[0]: group for group in merge}
+    gone = {*drop, *(name for group in merge for name in group[1:])}
+    kept = tuple(name for name in names if name not in gone)
+    if not kept:
+        raise UserError(f"{path}: got all landmarks to drop, expected some to stay; drop fewer")
+    rows = [[names.index(each) for each in groups.get(name, (name,))] for name in kept]
+    if isinstance(layer := model.naming, NamingLayer):
+        model.naming = NamingLayer(_means(layer.weight, rows), _means(layer.offset, rows))
+    else:
+        old, network = model.head, model.config
+        model.head = nn.Conv2d(old.in_channels, len(kept), 1)
+        with torch.no_grad():
+            model.head.weight.copy_(_means(old.weight, rows))
+            assert model.head.bias is not None and old.bias is not None
+            model.head.bias.copy_(_means(old.bias, rows))
+        model.config = HourglassConfig(len(kept), network.width, network.input_size)
+    made_anew = ("sha256", "versions", "probe", "network")
+    header = {name: value for name, value in header.items() if name not in made_anew}
+    pruned = {"from_sha256": read_header(path)["sha256"], "drop": list(drop)}
+    pruned["merge"] = [list(group) for group in merge]
+    save_pack(output, model, {**header, "landmark_names": kept, "pruned": pruned})
+    return kept
+
+
+def _means(values: Tensor, rows: Sequence[Sequence[int]]) -> Tensor:
+    """The mean of each group of rows."""
+    return torch.stack([values.detach()[list(group)].mean(dim=0) for group in rows])
 
 
 def load_pack(path: Path, core_path: Path | None) -> tuple[LandmarkNetwork, dict[str, Any]]:

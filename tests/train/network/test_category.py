@@ -17,6 +17,7 @@ from lmk.train.network.category import (
     load_pack,
     new_category,
     probe,
+    prune_pack,
     save_pack,
     train_mode,
 )
@@ -187,3 +188,45 @@ def test_a_run_that_goes_on_writes_no_probe(core, tmp_path):
     assert "probe" not in read_header(path)
     write(path, model, VARIANTS["projection"], "", finished=True)
     assert "probe" in read_header(path)
+
+
+def test_a_pruned_pack_finds_what_stays_and_the_middle_of_what_is_merged(core_path, tmp_path):
+    core, header = load_core(core_path)
+    model = new_category("projection", core, 5).eval()
+    torch.nn.init.normal_(model.head.weight)
+    pack, output = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    names = ("a", "b", "c", "d", "e")
+    facts = {"category": "a", "method": "projection", "scope": "all", "train_plain_convs": False}
+    facts |= {"core_sha256": header["sha256"], "crop_scale": 1.0, "landmark_names": names}
+    save_pack(pack, model, facts)
+    assert prune_pack(pack, core_path, output, ["b"], [("a", "e")]) == ("a", "c", "d")
+    pruned, told = load_pack(output, core_path)
+    assert told["landmark_names"] == ["a", "c", "d"] and told["network"]["num_landmarks"] == 3
+    assert told["pruned"]["merge"] == [["a", "e"]] and "probe" in told
+    images = torch.rand(2, 3, core.config.input_size, core.config.input_size)
+    with torch.inference_mode():
+        before, after = model(images), pruned(images)
+    torch.testing.assert_close(after[:, 1:], before[:, 2:4])
+    torch.testing.assert_close(after[:, 0], (before[:, 0] + before[:, 4]) / 2)
+
+
+@pytest.mark.parametrize(
+    ("drop", "merge", "complaint"),
+    [
+        (["x"], [], "'x', no landmark"),
+        (["a", "a"], [], "'a', twice"),
+        (["a"], [("a", "b")], "'a', twice"),
+        (["a", "b"], [], "all landmarks"),
+    ],
+)
+def test_a_pack_is_pruned_of_what_it_has_and_not_of_all(
+    drop, merge, complaint, core_path, tmp_path
+):
+    core, header = load_core(core_path)
+    facts = {"category": "a", "method": "projection", "scope": "all", "train_plain_convs": False}
+    facts |= {"core_sha256": header["sha256"], "crop_scale": 1.0, "landmark_names": ("a", "b")}
+    pack = tmp_path / "a.safetensors"
+    save_pack(pack, new_category("projection", core, 2).eval(), facts)
+    with pytest.raises(UserError, match=complaint):
+        prune_pack(pack, core_path, tmp_path / "b.safetensors", drop, merge)
+    assert not (tmp_path / "b.safetensors").exists()
