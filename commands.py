@@ -12,13 +12,14 @@ import click
 
 from lmk import __version__
 from lmk.benchmarks.commands import bench_command, demo_command, reproduce_command
-from lmk.export.commands import discover_command, export_command, name_command
+from lmk.export.commands import discover_command, export_command, name_command, prune_command
 from lmk.runtime.commands import doctor_command, info_command
 from lmk.runtime.detect.command import detect_command
 from lmk.runtime.errors import without_passwords
 from lmk.runtime.find.command import find_command
 from lmk.runtime.signals import ends_in_order
 from lmk.runtime.terminal import escape_output, explain
+from lmk.studio.commands import studio_command
 from lmk.train.commands import (
     adapt_command,
     distill_command,
@@ -54,9 +55,11 @@ for _command in (
     evaluate_command,
     report_command,
     name_command,
+    prune_command,
     export_command,
     detect_command,
     find_command,
+    studio_command,
     info_command,
     doctor_command,
     demo_command,

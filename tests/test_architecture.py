@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("runtime", "train", "export", "benchmarks")
+FOLDERS = ("runtime", "train", "export", "studio", "benchmarks")
 HEAVY = ("torch", "torchvision", "onnx", "onnxscript")
 
 # From the ground up: a room imports from its own line and from those above it here, never below.
@@ -42,6 +42,7 @@ lmk.train.commands
 lmk.export.graph.*
 lmk.export.engine.* lmk.export.triton lmk.export.discovery
 lmk.export.commands
+lmk.studio.*
 lmk.benchmarks.*
 lmk.commands
 lmk.cli
@@ -50,6 +51,7 @@ lmk.cli
 # checkout, a program each.
 ENTERED_BY_FILE = {
     "lmk.runtime.detect",
+    "lmk.studio",
     "lmk.benchmarks.paper",
     "lmk.benchmarks.runners",
     "lmk.benchmarks.studies",

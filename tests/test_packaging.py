@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("train", "export", "runtime", "benchmarks")
+FOLDERS = ("train", "export", "runtime", "studio", "benchmarks")
 FROM_CHECKOUT = tuple(ROOT / "benchmarks" / room for room in ("studies", "zoo"))
 FILES = sorted(
     [*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))]

@@ -1,3 +1,3 @@
 """Film -> where its objects are, before anything was learnt: boxes and a picture of them."""
 
-from lmk.runtime.find.film import Boxed, find_in_film, write_boxes, write_picture
+from lmk.runtime.find.film import COLUMNS, Boxed, find_in_film, write_boxes, write_picture

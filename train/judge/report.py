@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,13 +53,14 @@ def write_report(
     data: DecodedSet,
     config: EvaluateConfig,
     num_views: int = 4,
+    keep: Callable[[Views, Steadiness, list[str]], None] = lambda seen, judged, names: None,
 ) -> Steadiness:
     """Write the HTML page of a pack, with all its pictures inside, and return what it says.
 
     `header` is the pack's. Of the data that the pack was adapted to only the images that were held
     out are looked at, of others all, at most `config.images` of them, spread over the set, each as
-    it is and under `num_views` transforms. Raises UserError for a device that is not there, and as
-    `write_bytes`.
+    it is and under `num_views` transforms. `keep` is called with what was seen, what is said of it,
+    and the images' names. Raises UserError for a device that is not there, and as `write_bytes`.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -68,6 +69,7 @@ def write_report(
     names = tuple(header["landmark_names"][: seen.found.shape[2]])
     quarters = turned(model, data, chosen, config)
     judged = steadiness.measure(seen, quarters, _scores(model, seen.images[0], config), names)
+    keep(seen, judged, [data.names[i] for i in chosen])
     page = _template(judged.size).render(
         category=header["category"],
         judged=judged,

@@ -21,7 +21,9 @@ class Monitor:
 
     def start(self) -> None:
         """Show the bar and open the events file; raises OSError if that cannot be written."""
-        self._events = SummaryWriter(str(self.folder)) if distributed.leads() else None
+        self._events = (
+            SummaryWriter(str(self.folder), flush_secs=10) if distributed.leads() else None
+        )
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),

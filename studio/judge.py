@@ -1,0 +1,161 @@
+"""The room Judge: a pack and pictures -> each landmark with its worst pictures; fewer landmarks."""
+
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from lmk.runtime.errors import UserError
+from lmk.runtime.model import read_header, workspace
+from lmk.studio.gate import owner_only
+from lmk.studio.jobs import Jobs
+from lmk.studio.pictures import jpeg
+from lmk.studio.project import NotThere, Project
+
+IMAGES, VIEWS = 100, 2  # as at the end of `lmk adapt`
+_GALLERY = 60  # pictures of a landmark, the worst first
+
+
+@dataclass
+class Judged:
+    """What is known of a pack on a source, as soon as it is."""
+
+    state: str = "running"
+    error: str | None = None
+    told: dict[str, Any] = field(default_factory=dict)
+    crops: NDArray[np.uint8] | None = None  # (N,S,S,3)
+
+
+class JudgeRoom:
+    """What the page asks for and sends."""
+
+    def __init__(self, project: Project, jobs: Jobs) -> None:
+        self.project, self.jobs = project, jobs
+        self._known: dict[tuple[str, str, str], Judged] = {}
+        self._lock = threading.Lock()
+        self._one = threading.Lock()  # at a time: it takes all cores
+
+    def routes(self) -> list[BaseRoute]:
+        """All below /api/judge."""
+        return [
+            Route("/api/judge/{pack}/prune", self.prune, methods=["POST"]),
+            Route("/api/judge/{pack}/{source}", self.judged),
+            Route("/api/judge/{pack}/{source}/{number:int}", self.crop),
+        ]
+
+    def judged(self, request: Request) -> Response:
+        """Verdicts and pictures, or that they are on their way."""
+        found = self._judgement(request)
+        return JSONResponse({"state": found.state, "error": found.error, **found.told})
+
+    def crop(self, request: Request) -> Response:
+        """A picture as the network saw it."""
+        crops, number = self._judgement(request).crops, request.path_params["number"]
+        if crops is None or number >= len(crops):
+            raise NotThere(f"picture: got {number}, expected one that was looked at")
+        data = jpeg(crops[number])
+        return Response(data, media_type="image/jpeg", headers={"cache-control": "max-age=600"})
+
+    async def prune(self, request: Request) -> Response:
+        """`lmk prune`: a pack, and its ONNX file behind the gate, without some landmarks."""
+        owner_only(request)
+        sent, pack = await request.json(), request.path_params["pack"]
+        path = self.project.pack_file(pack)
+        names = read_header(path)["landmark_names"]
+        drop = [str(name) for name in sent["drop"]]
+        merge = [[str(name) for name in pair] for pair in sent["merge"]]
+        if unknown := {*drop, *(name for pair in merge for name in pair)} - set(names):
+            raise UserError(f"landmarks: got '{min(unknown)}', expected those of {pack}")
+        output = workspace.made_of(path, "-pruned.safetensors")
+        command = ["prune", str(path), "--output", str(output), "--force"]
+        command += [word for name in drop for word in ("--drop", name)]
+        command += [word for pair in merge for word in ("--merge", ",".join(pair))]
+        self.jobs.start(f"{pack} with fewer landmarks", [command])
+        return JSONResponse({"output": output.stem})
+
+    def _judgement(self, request: Request) -> Judged:
+        pack, source = request.path_params["pack"], request.path_params["source"]
+        self.project.source(source)
+        sha256 = read_header(self.project.pack_file(pack))["sha256"]
+        with self._lock:
+            key = pack, source, sha256
+            if key not in self._known:
+                found = self._known[key] = Judged()
+                threading.Thread(target=self._judge, args=(found, *key[:2]), daemon=True).start()
+            return self._known[key]
+
+    def _judge(self, found: Judged, pack: str, source: str) -> None:
+        # PyTorch is loaded when somebody wants to know.
+        try:
+            with self._one:
+                from lmk.train.config import EvaluateConfig
+                from lmk.train.datasets import load_decoded
+                from lmk.train.judge import Steadiness, Views, write_report
+                from lmk.train.network import load_pack
+
+                def keep(seen: Views, judged: Steadiness, names: list[str]) -> None:
+                    found.crops = seen.images[0]
+                    found.told = _told(seen, judged, names)
+
+                path = self.project.pack_file(pack)
+                model, header = load_pack(path, workspace.core_of(path))
+                spec = str(self.project.source(source).path)
+                data = load_decoded(spec, None, model.config.input_size, "image")
+                page = workspace.RUNS / f"{pack}-on-{source}.html"
+                config = EvaluateConfig(images=IMAGES)
+                write_report(page, model, header, data, config, VIEWS, keep)
+            found.state = "done"
+        except Exception as error:  # of a thread: told where somebody looks
+            found.state, found.error = "failed", str(error)
+
+
+def _told(seen: Any, judged: Any, names: list[str]) -> dict[str, Any]:
+    """Ready for pages: lengths in pixels of the crop."""
+    errors, each = seen.errors[1:], []
+    for mark in judged.landmarks:
+        with np.errstate(all="ignore"):
+            off = np.array(
+                [np.nanmean(column) if np.isfinite(column).any() else np.inf
+                 for column in errors[:, :, mark.index].T]
+            )  # fmt: skip
+        order = np.argsort(-off, kind="stable")[:_GALLERY]
+        each.append(
+            {
+                "name": mark.name,
+                "verdict": mark.verdict,
+                "useless": mark.useless,
+                "median": _finite(mark.median_px),
+                "p90": _finite(mark.p90_px),
+                "follows": _finite(mark.follows),
+                "score": _finite(mark.score),
+                "turns": bool(mark.turns),
+                "same_as": mark.same_as,
+                "gallery": [
+                    {
+                        "number": int(image),
+                        "name": names[image],
+                        "off": _finite(off[image]),
+                        "at": seen.found[0, image, mark.index].round(2).tolist(),
+                    }
+                    for image in order
+                ],
+            }
+        )
+    return {
+        "summary": judged.summary,
+        "size": judged.size,
+        "images": judged.images,
+        "landmarks": each,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return round(float(value), 3) if math.isfinite(value) else None

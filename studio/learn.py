@@ -1,0 +1,259 @@
+"""The room Learn: what runs of adaptation write into their folders -> how far each is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from lmk.runtime.errors import UserError
+from lmk.runtime.files import write_bytes
+from lmk.runtime.model import read_header, workspace
+from lmk.runtime.owner import beside
+from lmk.studio.gate import owner_only
+from lmk.studio.jobs import Jobs
+from lmk.studio.project import NotThere, Project
+
+COMMAND = "command.json"  # in the folder of a run that was started here: to go on with it
+_POINTS = 300  # of a curve
+_TAIL = 6000  # bytes of a log
+_LINE = re.compile(r"step (\d+)\S*  .*  ([\d.]+) images/s  (\d+) s, (\d+) s left")
+
+
+class LearnRoom:
+    """What the page asks for and sends."""
+
+    def __init__(self, project: Project, jobs: Jobs) -> None:
+        self.project, self.jobs = project, jobs
+        self._curves: dict[Path, tuple[Any, dict[str, list[tuple[int, float, float]]]]] = {}
+        self._lock = threading.Lock()
+
+    def routes(self) -> list[BaseRoute]:
+        """All below /api/learn."""
+        return [
+            Route("/api/learn", self.runs),
+            Route("/api/learn/{run}/preview", self.preview),
+            Route("/api/learn/{run}/report", self.report),
+            Route("/api/learn/{run}/stop", self.stop, methods=["POST"]),
+            Route("/api/learn/{run}/resume", self.resume, methods=["POST"]),
+        ]
+
+    def signature(self) -> dict[str, list[int]]:
+        """Of each run, what changes when it gets on: for the events."""
+        names = ("history.json", "preview.png", "log.txt")
+        told = {}
+        for folder in _folders():
+            files = [*(folder / name for name in names), *folder.glob("events.*")]
+            told[folder.name] = [
+                *(_stat(file) for file in files),
+                _stat(beside(folder.with_suffix(".safetensors"), "lock")),
+            ]
+        return told
+
+    def runs(self, request: Request) -> Response:
+        """All runs, those under way first, then the latest."""
+        with self._lock:
+            told = [self._told(folder) for folder in _folders()]
+        told.sort(key=lambda run: (not run["alive"], -run["changed"]))
+        return JSONResponse(told)
+
+    def preview(self, request: Request) -> Response:
+        """The sheet that the run has written last."""
+        return _file(self._folder(request) / "preview.png")
+
+    def report(self, request: Request) -> Response:
+        """The page that says which landmarks to trust; it may draw, but run nothing."""
+        policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+        response = _file(self._folder(request).with_suffix(".html"))
+        response.headers["content-security-policy"] = f"{policy}; sandbox"
+        return response
+
+    async def stop(self, request: Request) -> Response:
+        """End a run in order: it saves, and can be gone on with."""
+        owner_only(request)
+        folder = self._folder(request)
+        owner = _owner(folder)
+        if owner is None or not _is_held(folder):
+            raise UserError(f"{folder.name}: is not running; look again")
+        os.kill(owner, signal.SIGINT)
+        return JSONResponse({"stopped": True})
+
+    async def resume(self, request: Request) -> Response:
+        """Go on with a run that was started here, with the options that it had."""
+        owner_only(request)
+        folder = self._folder(request)
+        if _owner(folder) is not None:
+            raise UserError(f"{folder.name}: is running; look again")
+        command = self._command(folder)
+        if command is None:
+            raise UserError(
+                f"{folder.name}: was started elsewhere; go on there by its command and --resume"
+            )
+        kept = [word for word in command if word not in ("--force", "--resume")]
+        self.jobs.start(f"go on with {folder.name}", [[*kept, "--resume"]], folder / "log.txt")
+        return JSONResponse({"resumed": True})
+
+    def start(self, title: str, name: str, commands: Sequence[Sequence[str]]) -> None:
+        """Start the run `name`, of which the first command learns."""
+        folder = workspace.RUNS / name
+        write_bytes(folder / COMMAND, json.dumps(list(commands[0])).encode())
+        self.jobs.start(title, commands, folder / "log.txt")
+
+    def _folder(self, request: Request) -> Path:
+        for folder in _folders():
+            if folder.name == request.path_params["run"]:
+                return folder
+        raise NotThere(f"run: got '{request.path_params['run']}', expected one in runs/")
+
+    def _command(self, folder: Path) -> list[str] | None:
+        with contextlib.suppress(OSError, ValueError):
+            words = json.loads((folder / COMMAND).read_text(encoding="utf-8"))
+            if isinstance(words, list) and words[:1] in (["adapt"], ["discover"], ["train-core"]):
+                return [str(word) for word in words]
+        return None
+
+    def _told(self, folder: Path) -> dict[str, Any]:
+        config = _json(folder / "config.json") or {}
+        history = _json(folder / "history.json") or []
+        curves, first, last = self._scalars(folder)
+        pack = folder.with_suffix(".safetensors")
+        alive = _owner(folder) is not None
+        lines = _tail(folder / "log.txt")
+        spoken = [match for line in lines if (match := _LINE.search(line))]
+        step = max(
+            [row.get("step", 0) for row in history[-1:]]
+            + [points[-1][0] for points in curves.values() if points]
+            + [int(match[1]) for match in spoken[-1:]],
+            default=0,
+        )
+        past = (time.time() if alive else last) - first if first else 0.0
+        minutes, steps = config.get("minutes"), config.get("steps")
+        shares = [step / steps if steps else 0.0, past / (minutes * 60) if minutes else 0.0]
+        share = min(1.0, max(shares))
+        left = past / share * (1 - share) if share and alive else None
+        command = self._command(folder)
+        preview = folder / "preview.png"
+        finished = not alive and _is_finished(pack)
+        return {
+            "name": folder.name,
+            "alive": alive,
+            "state": "running" if alive else "finished" if finished else "stopped",
+            "step": step,
+            "share": 1.0 if finished else share,
+            "past": past,
+            "left": left,
+            "landmarks": config.get("landmarks"),
+            "method": config.get("method"),
+            "budget": f"{minutes:g} minutes" if minutes else f"{steps:,} steps" if steps else "",
+            "curves": {name: _thin(points) for name, points in curves.items()},
+            "preview": _stat(preview) if preview.exists() else None,
+            "pack": pack.exists(),
+            "report": pack.with_suffix(".html").exists(),
+            "lines": lines[-6:],
+            "command": shlex.join(["lmk", *command]) if command else None,
+            "changed": max([f.stat().st_mtime for f in folder.iterdir()], default=0.0),
+        }
+
+    def _scalars(
+        self, folder: Path
+    ) -> tuple[dict[str, list[tuple[int, float, float]]], float, float]:
+        """Curves (step, time, value) by name, from the events; the first and last time."""
+        with contextlib.suppress(ImportError):  # without it there are the log and the history
+            from tensorboard.backend.event_processing.event_file_loader import (
+                LegacyEventFileLoader,
+            )
+
+            for file in sorted(folder.glob("events.*")):
+                if file not in self._curves:
+                    self._curves[file] = (LegacyEventFileLoader(str(file)), {})
+                loader, found = self._curves[file]
+                for event in loader.Load():  # goes on where it was
+                    for value in event.summary.value:
+                        point = (event.step, event.wall_time, value.simple_value)
+                        found.setdefault(value.tag, []).append(point)
+        joined: dict[str, list[tuple[int, float, float]]] = {}
+        for file, (_, found) in sorted(self._curves.items()):
+            if file.parent == folder:
+                for name, points in found.items():
+                    joined.setdefault(name, []).extend(points)
+        times = [point[1] for points in joined.values() for point in (points[0], points[-1])]
+        return joined, min(times, default=0.0), max(times, default=0.0)
+
+
+def _folders() -> list[Path]:
+    return sorted(file.parent for file in workspace.RUNS.glob("*/config.json"))
+
+
+def _is_finished(pack: Path) -> bool:
+    """Whether its run has spent its budget."""
+    try:
+        return bool(read_header(pack).get("finished", True))
+    except UserError:  # there is none yet
+        return False
+
+
+def _owner(folder: Path) -> int | None:
+    """The process that writes a run's pack, if it lives on this machine."""
+    owner = _json(beside(folder.with_suffix(".safetensors"), "lock"))
+    try:
+        if not isinstance(owner, dict) or owner["host"] != socket.gethostname():
+            return None
+        os.kill(owner["pid"], 0)
+        return int(owner["pid"])
+    except (KeyError, TypeError, OSError):
+        return None
+
+
+def _is_held(folder: Path) -> bool:
+    """Whether a run has the place: else the number in its lock may be anyone's by now."""
+    lock = FileLock(beside(folder.with_suffix(".safetensors"), "lock"), timeout=0)
+    try:
+        with lock:
+            return False
+    except Timeout:
+        return True
+
+
+def _json(file: Path) -> Any:
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        return json.loads(file.read_text(encoding="utf-8"))
+    return None
+
+
+def _tail(file: Path) -> list[str]:
+    with contextlib.suppress(OSError), open(file, "rb") as opened:
+        opened.seek(max(0, file.stat().st_size - _TAIL))
+        return opened.read().decode("utf-8", "replace").splitlines()
+    return []
+
+
+def _thin(points: list[tuple[int, float, float]]) -> list[tuple[int, float]]:
+    every = -(-len(points) // _POINTS) or 1
+    return [(step, value) for step, _, value in points[::every]]
+
+
+def _stat(file: Path) -> int:
+    with contextlib.suppress(OSError):
+        status = file.stat()
+        return status.st_mtime_ns // 1_000_000 + status.st_size
+    return 0
+
+
+def _file(path: Path) -> Response:
+    if not path.is_file():
+        raise NotThere(f"{path.name}: is not there yet")
+    return FileResponse(path)

@@ -1,0 +1,200 @@
+"""A film or a folder of images -> any picture of it, by its number, quickly."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lmk.runtime.detection import Frame
+from lmk.runtime.errors import UserError
+from lmk.runtime.files import cache_folder, printable, write_bytes
+from lmk.runtime.images import read_image
+from lmk.runtime.sources import Source, open_source
+
+Pixels = NDArray[np.uint8]  # HWC RGB
+THUMB_PX = 240  # longer side
+_READ_ON = 48  # frames: one that is so far ahead is reached by reading on
+_BACK = 48  # frames to keep before one that was jumped back to: more are likely to be wanted
+_JPEGS_BYTES = 96 << 20
+_RAW_FRAMES = 3
+
+
+def jpeg(image: Pixels, width: int | None = None, quality: int = 85) -> bytes:
+    """HWC uint8 RGB as a JPEG, shrunk to `width` pixels where it is wider."""
+    picture = Image.fromarray(image)
+    if width is not None and width < picture.width:
+        size = (width, max(1, round(picture.height * width / picture.width)))
+        picture = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
+class Pictures:
+    """The pictures of one source, numbered from 0; any number of threads may ask at once."""
+
+    has_time: bool  # whether neighbours are neighbours in time
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def label(self, number: int) -> str:
+        """What results call the picture's source."""
+        raise NotImplementedError
+
+    def title(self, number: int) -> str:
+        """What people call the picture."""
+        raise NotImplementedError
+
+    def image(self, number: int) -> Pixels:
+        """The picture as it is; raises UserError for one that is not there or cannot be read."""
+        raise NotImplementedError
+
+    def jpeg(self, number: int, width: int) -> bytes:
+        """The picture, at most `width` pixels wide, for looking at; raises as `image`."""
+        return jpeg(self.image(number), width)
+
+    def thumbnail(self, number: int) -> bytes:
+        """A small JPEG, made once for all times; raises as `image`."""
+        status = self.path.stat()
+        key = f"{self.path.resolve()} {status.st_mtime_ns} {self.title(number)}"
+        file = cache_folder() / "thumbnails" / f"{hashlib.sha256(key.encode()).hexdigest()}.jpg"
+        if not file.is_file():
+            write_bytes(file, self.jpeg(number, THUMB_PX))
+        return file.read_bytes()
+
+    def frame(self, number: int) -> Frame:
+        """The picture as regions take it."""
+        return Frame(self.label(number), number, 0.0, self.image(number))
+
+
+class Images(Pictures):
+    """Files in a folder."""
+
+    has_time = False
+
+    def __init__(self, path: Path, files: list[Path]) -> None:
+        super().__init__(path)
+        self.files = files
+        self._last: tuple[int, Pixels] | None = None
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def label(self, number: int) -> str:
+        """See `Pictures`."""
+        return self.title(number)
+
+    def title(self, number: int) -> str:
+        """See `Pictures`."""
+        file = self._file(number)
+        return printable(file.relative_to(self.path).as_posix() if file != self.path else file.name)
+
+    def image(self, number: int) -> Pixels:
+        """See `Pictures`."""
+        last = self._last
+        if last is None or last[0] != number:
+            last = self._last = (number, read_image(self._file(number), page=0))
+        return last[1]
+
+    def _file(self, number: int) -> Path:
+        if not 0 <= number < len(self.files):
+            raise UserError(f"{self.path}: got picture {number}, expected 0 to {len(self) - 1}")
+        return self.files[number]
+
+
+class Film(Pictures):
+    """Frames of a film: read on where that is near, else from the key frame before.
+
+    JPEGs are kept up to _JPEGS_BYTES, whole frames only the last few.
+    """
+
+    has_time = True
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._lock = threading.Lock()
+        self._source: Source | None = None
+        self._frames: Iterator[Frame] = iter(())
+        self._next = 0  # the least number that the next frame read can have
+        self._raw: OrderedDict[int, Pixels] = OrderedDict()
+        self._jpegs: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._bytes = 0
+        with open_source(path) as source:
+            count, self.size, rate = source.num_frames, source.size, source.frame_rate
+            self.rate = float(rate or 25)
+            self.count = count if count else sum(1 for _ in source)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def label(self, number: int) -> str:
+        """See `Pictures`."""
+        return printable(self.path.name)
+
+    def title(self, number: int) -> str:
+        """See `Pictures`."""
+        return f"frame {number}"
+
+    def image(self, number: int) -> Pixels:
+        """See `Pictures`."""
+        with self._lock:
+            if number not in self._raw:
+                self._read(number, None)
+            return self._raw[number]
+
+    def jpeg(self, number: int, width: int) -> bytes:
+        """See `Pictures`."""
+        with self._lock:
+            if (number, width) not in self._jpegs:
+                if number in self._raw:
+                    self._keep(number, width, self._raw[number])
+                else:
+                    self._read(number, width)
+            self._jpegs.move_to_end((number, width))
+            return self._jpegs[number, width]
+
+    def _read(self, number: int, width: int | None) -> None:
+        """Read frame `number`; with a width, keep it and what is read on the way as JPEGs."""
+        if not 0 <= number < self.count:
+            raise UserError(f"{self.path}: got frame {number}, expected 0 to {self.count - 1}")
+        if self._source is None or not self._next <= number <= self._next + _READ_ON:
+            back = _BACK if width and number < self._next else 0
+            if self._source is not None:
+                self._source.close()
+            self._source = open_source(self.path)
+            if number > back:
+                self._source.resume_after(number - back - 1)
+            self._frames, self._next = iter(self._source), number - back
+        for frame in self._frames:
+            self._next = frame.index + 1
+            if width is not None and number - frame.index <= _BACK:
+                self._keep(frame.index, width, frame.image)
+            if frame.index == number:
+                self._raw[number] = frame.image
+                while len(self._raw) > _RAW_FRAMES:
+                    self._raw.popitem(last=False)
+                return
+            if frame.index > number:
+                break
+        else:
+            self._next = self.count + _READ_ON  # at its end: whatever is wanted is behind
+        raise UserError(f"{self.path}: frame {number} cannot be read; take another")
+
+    def _keep(self, number: int, width: int, image: Pixels) -> None:
+        data = jpeg(image, width, quality=80)
+        self._bytes += len(data) - len(self._jpegs.pop((number, width), b""))
+        self._jpegs[number, width] = data
+        while self._bytes > _JPEGS_BYTES:
+            self._bytes -= len(self._jpegs.popitem(last=False)[1])

@@ -1,0 +1,73 @@
+// Learn: every run in runs/, whoever started it: how far, how good, what it looks like.
+
+import { api, failed, fill, h, html, isOwner, onEvents, path, tell } from "./studio.js";
+
+const room = document.getElementById("room");
+const list = h("div.cards.runs");
+const head = h("div.stack.close", h("h1", "Runs"), h("p.soft", "All that learn in runs/ of this folder, from here or from the command line."));
+fill(room, h("div.page", head, list));
+
+const clock = (seconds) => {
+  const s = Math.round(seconds);
+  return s >= 3600 ? `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min` : s >= 60 ? `${Math.floor(s / 60)} min ${s % 60} s` : `${s} s`;
+};
+const SVG = "http://www.w3.org/2000/svg";
+function svg(tag, values, ...children) {
+  const element = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(values)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+/** A curve of each loss, and a legend: the largest value of the middle half of the run is at the top. */
+function curves(all) {
+  const names = Object.keys(all).filter((name) => all[name].length > 1 && name !== "spread");
+  if (!names.length) return h("p.small.soft", "The first losses come after twenty steps.");
+  const total = new Map();
+  for (const name of names) for (const [step, value] of all[name]) total.set(step, (total.get(step) ?? 0) + value);
+  const shown = { loss: [...total].sort((a, b) => a[0] - b[0]), ...Object.fromEntries(names.length > 1 ? names.map((name) => [name, all[name]]) : []) };
+  const last = Math.max(...shown.loss.map(([step]) => step));
+  const sorted = shown.loss.map(([, value]) => value).sort((a, b) => a - b);
+  const top = sorted[Math.floor(sorted.length * 0.97)] * 1.05 || 1;
+  const hues = ["var(--accent)", "var(--warn)", "var(--bad)", "var(--good)", "var(--soft)"];
+  const picture = svg("svg", { viewBox: "0 0 300 90", class: "curve", preserveAspectRatio: "none", role: "img", "aria-label": `Losses up to step ${last}` });
+  Object.values(shown).forEach((points, index) => {
+    const d = points.map(([step, value], n) => `${n ? "L" : "M"}${((step / last) * 296 + 2).toFixed(1)} ${(86 - Math.min(1.04, Math.max(0, value / top)) * 80).toFixed(1)}`).join("");
+    picture.append(svg("path", { d, fill: "none", stroke: hues[index % hues.length], "stroke-width": index ? 1 : 2, "vector-effect": "non-scaling-stroke", opacity: index ? 0.7 : 1 }));
+  });
+  return [picture, h("div.row.small", Object.entries(shown).slice(0, 5).map(([name, points], index) => h("span.row.tight", h("span.dot", { style: { background: hues[index % hues.length] } }), h("span.soft.num", `${name} ${points.at(-1)[1].toPrecision(3)}`))))];
+}
+
+const post = (name, what) => api(path("api", "learn", name, what), "POST").then(() => { tell(what === "stop" ? "It saves and stops" : "Going on", "good"); }, failed);
+function card(run) {
+  const kind = { running: "good", finished: "", stopped: "warn" }[run.state];
+  return h("section.card", { "data-run": run.name, "data-state": run.state },
+    h("div.row.tight", h("h1.grow.clip", run.name), h(`span.tag${kind ? "." + kind : ""}`, run.state)),
+    h("div.bar-of", { role: "progressbar", "aria-valuenow": Math.round(run.share * 100), "aria-valuemin": 0, "aria-valuemax": 100 }, h("i", { style: { width: `${run.share * 100}%` } })),
+    h("div.row.small.soft.num", h("span", `step ${run.step.toLocaleString("en")}`), run.budget && h("span", `of ${run.budget}`), run.left !== null && h("b", `${clock(run.left)} left`)),
+    curves(run.curves),
+    run.preview ? h("a", { href: `${path("api", "learn", run.name, "preview")}?${run.preview}` }, h("img", { src: `${path("api", "learn", run.name, "preview")}?${run.preview}`, alt: `What ${run.name} finds now: pictures with landmarks, deformed, painted again`, style: { width: "100%", borderRadius: "8px", display: "block" } })) : h("p.small.soft", "The first preview comes with the first look at held-out pictures."),
+    run.lines.length ? h("pre", run.lines.join("\n")) : null,
+    h("div.row",
+      run.alive && isOwner && h("button", { onclick: () => post(run.name, "stop") }, "Stop and save"),
+      !run.alive && run.state === "stopped" && isOwner && (run.command ? h("button.main", { onclick: () => post(run.name, "resume") }, "Go on") : h("span.small.soft", "Go on where it was started, with --resume.")),
+      run.pack && h("a.button", { href: `/judge?pack=${encodeURIComponent(run.name)}` }, "Judge"),
+      run.pack && h("a.button", { href: `/name?pack=${encodeURIComponent(run.name)}` }, "Name points"),
+      run.report && h("a.button", { href: path("api", "learn", run.name, "report") }, "Report")));
+}
+async function show() {
+  const runs = await api("/api/learn");
+  fill(list, runs.length ? runs.map(card) : h("p.note", "Nothing has been learnt here yet. Begin in ", h("a", { href: "/find" }, "Find"), "."));
+  html.dataset.ready = "yes";
+}
+let last = "";
+let waits = false;
+onEvents(({ runs }) => {
+  const now = JSON.stringify(runs);
+  if (now === last || waits) return;
+  last = now;
+  waits = true; // once a second is often enough
+  show().catch(failed).finally(() => setTimeout(() => { waits = false; if (JSON.stringify(runs) !== last) last = ""; }, 1000));
+});
+setInterval(() => { if (document.visibilityState === "visible" && document.querySelector('[data-state="running"]')) show().catch(failed); }, 3000);
+show().catch(failed);

@@ -1,0 +1,173 @@
+// What all rooms share: elements, requests, events, keys, the state of saving.
+
+export const html = document.documentElement;
+export const isOwner = html.dataset.owner === "yes";
+
+/** An element: h("p.soft", {onclick}, "text", other). Text is never markup. */
+export function h(kind, props, ...children) {
+  const [tag, ...classes] = kind.split(".");
+  const element = document.createElement(tag || "div");
+  if (classes.length) element.className = classes.join(" ");
+  if (props instanceof Node || typeof props !== "object" || props === null || Array.isArray(props)) {
+    if (props !== undefined && props !== null) children.unshift(props);
+    props = {};
+  }
+  for (const [name, value] of Object.entries(props)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "style") Object.assign(element.style, value);
+    else if (name in element && name !== "list" && !name.startsWith("aria")) element[name] = value;
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat(3).filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+/** Replace what is in an element. */
+export function fill(element, ...children) {
+  element.replaceChildren(...children.flat(3).filter((child) => child !== null && child !== undefined && child !== false));
+}
+
+export class Trouble extends Error {
+  constructor(status, told) {
+    super(told.error ?? "changed by somebody else");
+    this.status = status;
+    this.now = told.now;
+  }
+}
+
+/** JSON in, JSON out; what the server refuses is thrown as Trouble. */
+export async function api(path, method = "GET", body) {
+  const options = { method };
+  if (method !== "GET") {
+    options.headers = { "Content-Type": "application/json" };
+    options.body = JSON.stringify(body ?? {});
+  }
+  let answer;
+  try {
+    answer = await fetch(path, options);
+  } catch {
+    throw new Trouble(0, { error: "the studio does not answer; is it still running?" });
+  }
+  const told = await answer.json().catch(() => ({ error: `the studio answers ${answer.status}` }));
+  if (!answer.ok) throw new Trouble(answer.status, told);
+  return told;
+}
+
+export const path = (...parts) => "/" + parts.map((part) => encodeURIComponent(part)).join("/");
+
+let project;
+/** What was opened; asked for once, anew with `again`. */
+export function about(again = false) {
+  if (!project || again) project = api("/api/project");
+  return project;
+}
+
+/** What stands behind the ? of the address. */
+export const asked = () => new URLSearchParams(location.search);
+/** Let the address say where we are, so that it can be shared and reloaded. */
+export function here(values, push = false) {
+  const query = asked();
+  for (const [name, value] of Object.entries(values)) {
+    if (value === null || value === undefined) query.delete(name);
+    else query.set(name, value);
+  }
+  const address = `${location.pathname}?${query}`;
+  if (address !== location.pathname + location.search) history[push ? "pushState" : "replaceState"](null, "", address);
+}
+
+const state = document.getElementById("state");
+/** What happens to the work, in the bar: kind is "", "good" or "bad". */
+export function tell(text, kind = "") {
+  state.textContent = text;
+  state.dataset.kind = kind;
+}
+
+export function failed(error) {
+  console.error(error);
+  tell(error.message, "bad");
+}
+
+const listeners = [];
+let latest;
+/** Call `listener` with the whole state of jobs and scans whenever it changes. */
+export function onEvents(listener) {
+  listeners.push(listener);
+  if (latest) listener(latest);
+}
+function listen() {
+  const events = new EventSource("/api/events"); // comes back by itself when the line was cut
+  events.onmessage = (event) => {
+    latest = JSON.parse(event.data);
+    html.dataset.connected = "yes";
+    for (const listener of listeners) listener(latest);
+  };
+  events.onerror = () => {
+    html.dataset.connected = "no";
+    if (events.readyState === EventSource.CLOSED) setTimeout(listen, 2000);
+  };
+}
+listen();
+
+const keys = [];
+/** key(["ArrowRight"], "the next frame", action): with "Shift+", "Ctrl+" before it. */
+export function key(names, words, action) {
+  keys.push({ names, words, action });
+}
+document.addEventListener("keydown", (event) => {
+  if (event.target.closest("input:not([type=range]), select, textarea, dialog")) return;
+  if (event.target.closest("button, a") && ["Enter", " "].includes(event.key)) return;
+  const name = (event.ctrlKey || event.metaKey ? "Ctrl+" : "") + (event.shiftKey && event.key.length > 1 ? "Shift+" : "") + (event.key.length === 1 ? event.key.toLowerCase() : event.key);
+  const found = keys.find((each) => each.names.includes(name));
+  if (!found) return;
+  event.preventDefault();
+  found.action(event);
+});
+const pretty = { ArrowRight: "→", ArrowLeft: "←", ArrowUp: "↑", ArrowDown: "↓", " ": "space" };
+export const cap = (name) => h("kbd", name.split("+").map((part) => pretty[part] ?? (part.length === 1 ? part.toUpperCase() : part)).join(" + ") || "+");
+function showKeys() {
+  const list = h("dl.keys", keys.filter(({ words }) => words).map(({ names, words }) => [h("dt", names.map(cap)), h("dd", words)]));
+  ask("Keys", [list], [["Close", () => {}]]);
+}
+key(["?"], "these keys", showKeys);
+document.getElementById("help").addEventListener("click", showKeys);
+
+/** A question over the page: buttons are [words, action, "main"?]. */
+export function ask(title, content, buttons) {
+  const dialog = h("dialog", { "aria-label": title }, h("div.stack", h("h1", title), content, h("div.row", buttons.map(([words, action, kind]) =>
+    h(`button${kind ? "." + kind : ""}`, { onclick: () => { dialog.close(); action(); } }, words)))));
+  dialog.addEventListener("close", () => dialog.remove());
+  document.body.append(dialog);
+  dialog.showModal();
+  return dialog;
+}
+
+document.querySelector("nav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" }); // on a narrow screen
+const theme = document.getElementById("theme");
+if (localStorage.theme) html.dataset.theme = localStorage.theme;
+theme.addEventListener("click", () => {
+  const dark = html.dataset.theme ? html.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  html.dataset.theme = localStorage.theme = dark ? "light" : "dark";
+  dispatchEvent(new Event("themed"));
+});
+
+// Jobs that run, in every room, and those that have ended until they are put away.
+const away = new Set(JSON.parse(sessionStorage.away ?? "[]"));
+const drawer = document.getElementById("jobs");
+onEvents(({ jobs }) => {
+  const shown = jobs.filter((job) => !away.has(`${job.key} ${job.began}`)).slice(0, 3);
+  fill(drawer, shown.map((job) => {
+    const kind = { running: "", done: "good", failed: "bad", stopped: "warn" }[job.state];
+    const put = () => {
+      away.add(`${job.key} ${job.began}`);
+      sessionStorage.away = JSON.stringify([...away]);
+      fill(drawer);
+    };
+    return h("div.card", { "data-job": job.state },
+      h("div.row.tight", h("b.grow.clip", job.title), h(`span.tag${kind ? "." + kind : ""}`, job.state === "failed" ? `failed, exit code ${job.code}` : job.state),
+        job.state === "running"
+          ? isOwner && h("button.quiet", { onclick: () => api(path("api", "jobs", job.key, "stop"), "POST").catch(failed), "aria-label": "Stop" }, "Stop")
+          : h("button.quiet", { onclick: put, "aria-label": "Put away" }, "×")),
+      h("pre", job.lines.slice(job.state === "failed" ? -6 : -3).join("\n") || "…"));
+  }));
+});
