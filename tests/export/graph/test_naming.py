@@ -186,6 +186,18 @@ def test_nothing_is_written_over_what_exists_or_was_named_already(
     assert read_header(output)["landmark_names"][:4] == list(NAMES)
 
 
+def test_a_single_point_that_cannot_be_told_is_left_out(pack_path, core_path, table, tmp_path):
+    rng = np.random.default_rng(3)
+    lines = table.read_text().splitlines()
+    ends = ["leg_x,leg_y", *(f"{x:.1f},{y:.1f}" for x, y in rng.uniform(5, 45, (len(lines), 2)))]
+    other = table.with_name("leg.csv")
+    other.write_text("\n".join(map(",".join, zip(lines, ends, strict=False))))
+    report, seen = name_pack(pack_path, core_path, other, tmp_path / "out.safetensors")
+    assert report["left_out"] == ["leg"] and seen.scheme.names == NAMES
+    assert [row["name"] for row in report["points"]] == list(NAMES)
+    assert read_header(tmp_path / "out.safetensors")["landmark_names"][:5] == [*NAMES, "_p0"]
+
+
 def test_nothing_is_written_when_refused(pack_path, core_path, table, tmp_path):
     lines = table.read_text().splitlines()
     rng = np.random.default_rng(0)

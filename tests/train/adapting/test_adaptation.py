@@ -10,6 +10,7 @@ from PIL import Image
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.owner import Owned
+from lmk.runtime.regions import Acceptance
 from lmk.train.adapting.adaptation import Pairs, adapt
 from lmk.train.datasets.decoded import decode
 from lmk.train.datasets.drawn.drawn import builtin
@@ -65,6 +66,8 @@ def test_the_end_is_a_page_that_judges(adapt_config, butterflies, capsys):
     adapt(config, butterflies)
     page = config.output.with_suffix(".html")
     assert f"See {page}" in capsys.readouterr().err
+    told = Acceptance.from_json(read_header(config.output)["acceptance"])
+    assert len(told.weights) == 5 and 0 < told.radius < 1  # what detection tells objects by
     assert "p4" in page.read_text()
 
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.images import crop, square_around, to_frame
+from lmk.runtime.regions import Finding
 from lmk.train.datasets.sample import scheme_of
 from lmk.train.judge.naming import NamedCrops, check_informative, judge, read_annotated
 
@@ -70,6 +71,27 @@ def test_boxes_say_where_the_object_is(table):
     assert np.array_equal(seen.crops[3], crop(pixels, square, SIZE))
     np.testing.assert_allclose(seen.points[:5, 0], seen.points[:1, 0].repeat(5, 0), atol=1e-4)
     np.testing.assert_allclose(to_frame(seen.points[3], square, SIZE)[0], [12, 10], atol=1e-4)
+
+
+def test_boxes_are_those_that_detection_will_have(table, tmp_path, monkeypatch):
+    """Of objects that are found in films: as they were found, else about the points."""
+    monkeypatch.chdir(tmp_path)
+    path = table(rows=["10,12,20,16"] * 6)
+    seen = read_annotated(path, SIZE, 1.0, Finding("motion", margin=2.0))
+    pixels = np.asarray(Image.open(path.parent / "3.png"))
+    about = (15.5 - 10, 14.5 - 10, 20.0, 20.0)
+    assert np.array_equal(seen.crops[3], crop(pixels, about, SIZE))
+    assert seen.photo_px[3] == pytest.approx(20 / SIZE)
+
+    (tmp_path / "walk").mkdir()
+    for n in range(6):
+        (tmp_path / f"{n}.png").rename(tmp_path / f"walk/img{n}.png")
+    path.write_text(path.read_text().replace("\n", "\nwalk/img", 6))
+    (tmp_path / "runs").mkdir()
+    rows = "".join(f"walk.mp4,{n},0,{n},2,30,30\nwalk.mp4,{n},1,90,90,9,9\n" for n in range(6))
+    (tmp_path / "runs/walk-boxes.csv").write_text("source,frame,track,x,y,w,h\n" + rows)
+    seen = read_annotated(path, SIZE, 1.0, Finding("motion", margin=2.0))
+    assert np.array_equal(seen.crops[3], crop(pixels, (3.0, 2.0, 30.0, 30.0), SIZE))
 
 
 def test_missing_points_stay_missing(table):
