@@ -105,22 +105,24 @@ def prune_pack(
     `core_path` and what else is raised: see `load_pack`.
     """
     model, header = load_pack(path, core_path)
-    names = header["landmark_names"]
+    names, following = header["landmark_names"], header.get("following", 0)
+    given = names[: len(names) - following]  # those kept for following stay
     asked = [*drop, *(name for group in merge for name in group)]
     for name in asked:
-        if name not in names or asked.count(name) > 1:
-            what = "twice" if name in names else "no landmark"
+        if name not in given or asked.count(name) > 1:
+            what = "twice" if name in given else "no landmark"
             raise UserError(
-                f"{path}: got '{name}', {what}, expected of {', '.join(names)} each once"
+                f"{path}: got '{name}', {what}, expected of {', '.join(given)} each once"
             )
     groups = {group[0]: group for group in merge}
     gone = {*drop, *(name for group in merge for name in group[1:])}
     kept = tuple(name for name in names if name not in gone)
-    if not kept:
+    if len(kept) == following:
         raise UserError(f"{path}: got all landmarks to drop, expected some to stay; drop fewer")
     rows = [[names.index(each) for each in groups.get(name, (name,))] for name in kept]
     if isinstance(layer := model.naming, NamingLayer):
-        model.naming = NamingLayer(_means(layer.weight, rows), _means(layer.offset, rows))
+        made_of = _means(layer.weight, rows), _means(layer.offset, rows)
+        model.naming = NamingLayer(*made_of, following)
     else:
         old, network = model.head, model.config
         model.head = nn.Conv2d(old.in_channels, len(kept), 1)
@@ -129,12 +131,17 @@ def prune_pack(
             assert model.head.bias is not None and old.bias is not None
             model.head.bias.copy_(_means(old.bias, rows))
         model.config = HourglassConfig(len(kept), network.width, network.input_size)
+        if (told := header.get("acceptance")) and told[
+            "weights"
+        ]:  # of fewer landmarks the radius is another
+            weights = [sum(told["weights"][n] for n in row) / len(row) for row in rows]
+            header = {**header, "acceptance": {**told, "weights": weights, "radius": None}}
     made_anew = ("sha256", "versions", "probe", "network")
     header = {name: value for name, value in header.items() if name not in made_anew}
     pruned = {"from_sha256": read_header(path)["sha256"], "drop": list(drop)}
     pruned["merge"] = [list(group) for group in merge]
     save_pack(output, model, {**header, "landmark_names": kept, "pruned": pruned})
-    return kept
+    return kept[: len(kept) - following]
 
 
 def _means(values: Tensor, rows: Sequence[Sequence[int]]) -> Tensor:

@@ -11,7 +11,7 @@ from lmk.runtime.model.probe import probe_crops
 from lmk.runtime.model.weights import HEADER, stamped
 from lmk.train.augment import to_pixels
 from lmk.train.network import checkpoint
-from lmk.train.network.bottleneck import soft_argmax
+from lmk.train.network.bottleneck import NamingLayer, soft_argmax
 from lmk.train.network.category import (
     halve_pack,
     load_pack,
@@ -198,16 +198,34 @@ def test_a_pruned_pack_finds_what_stays_and_the_middle_of_what_is_merged(core_pa
     names = ("a", "b", "c", "d", "e")
     facts = {"category": "a", "method": "projection", "scope": "all", "train_plain_convs": False}
     facts |= {"core_sha256": header["sha256"], "crop_scale": 1.0, "landmark_names": names}
-    save_pack(pack, model, facts)
+    told = {"score": 0.5, "error": 0.01, "radius": 0.2, "weights": [1.0, 0.2, 1.2, 0.6, 2.0]}
+    save_pack(pack, model, facts | {"acceptance": told})
     assert prune_pack(pack, core_path, output, ["b"], [("a", "e")]) == ("a", "c", "d")
     pruned, told = load_pack(output, core_path)
     assert told["landmark_names"] == ["a", "c", "d"] and told["network"]["num_landmarks"] == 3
     assert told["pruned"]["merge"] == [["a", "e"]] and "probe" in told
+    assert told["acceptance"]["weights"] == [1.5, 1.2, 0.6]
     images = torch.rand(2, 3, core.config.input_size, core.config.input_size)
     with torch.inference_mode():
         before, after = model(images), pruned(images)
     torch.testing.assert_close(after[:, 1:], before[:, 2:4])
     torch.testing.assert_close(after[:, 0], (before[:, 0] + before[:, 4]) / 2)
+
+
+def test_a_named_pack_is_pruned_of_points_and_keeps_what_it_follows_by(core_path, tmp_path):
+    core, header = load_core(core_path)
+    model = new_category("projection", core, 3).eval()
+    model.naming = NamingLayer.keeping(torch.rand(2, 3), torch.rand(2, 2))
+    pack, output = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    facts = {"category": "a", "method": "projection", "scope": "all", "train_plain_convs": False}
+    facts |= {"core_sha256": header["sha256"], "crop_scale": 1.0, "naming": {}, "following": 3}
+    save_pack(pack, model, facts | {"landmark_names": ("eye", "nose", "_p0", "_p1", "_p2")})
+    assert prune_pack(pack, core_path, output, ["nose"]) == ("eye",)
+    pruned, told = load_pack(output, core_path)
+    assert told["landmark_names"] == ["eye", "_p0", "_p1", "_p2"] and told["following"] == 3
+    torch.testing.assert_close(pruned.naming.weight[1:], torch.eye(3))
+    with pytest.raises(UserError, match="'_p0', no landmark, expected of eye, nose"):
+        prune_pack(pack, core_path, output, ["_p0"])
 
 
 @pytest.mark.parametrize(
