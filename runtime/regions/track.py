@@ -56,8 +56,8 @@ class Track:
     is_steady: bool | None = None  # in several views of its first frame; None: no frame yet
     step_s: float = FRAME_S  # since the frame before
 
-    def learn(self, detection: Detection) -> None:
-        """Take in what was found in its box."""
+    def learn(self, detection: Detection, weights: Sequence[float] = ()) -> None:
+        """Take in what was found in its box; weights of the landmarks, all alike unless given."""
         score = float(detection.scores.mean())
         if self.reference is None:
             self.reference = relative(detection.points, detection.box)
@@ -67,7 +67,8 @@ class Track:
             return
         self.unseen = 0
         self.usual += _USUAL_GAIN * (score - self.usual)
-        found = fit_box(self.reference, detection.points, detection.scores)
+        trusted = detection.scores * np.sqrt(weights or 1.0).astype(np.float32)
+        found = fit_box(self.reference, detection.points, trusted)
         if found is not None:
             box, fit = found
             self.motion.correct(box, self.step_s, fit * min(1.0, score / self.usual))
@@ -148,8 +149,9 @@ class Tracker(Region):
 
     def update(self, frame: Frame, detections: Sequence[Detection]) -> Sequence[Detection]:
         """See `Region.update`."""
+        weights = acceptance_of(self._finder).weights
         for track, detection in zip(self._tracks, detections, strict=True):
-            track.learn(detection.by_landmarks)
+            track.learn(detection.by_landmarks, weights)
             self._check(track, frame, detection.by_landmarks)
         kept = self._distinct()
         followed = [track for track in kept if not track.is_lost(frame)]
