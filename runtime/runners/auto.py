@@ -94,6 +94,7 @@ def choose(model: Path, threads: int | None = None, side_by_side: bool = False) 
         choice = _read(kept, key)
         if choice is None:
             choice = _decide(candidates, threads, side_by_side)
+            choice = replace(choice, model=choice.model.resolve())  # it is kept for every folder
             fields = {name: str(value) for name, value in asdict(choice).items()}
             write_bytes(kept, json.dumps({"for": key} | fields, indent=1).encode())
     return choice

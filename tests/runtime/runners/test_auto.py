@@ -1,6 +1,7 @@
 """What `auto` takes: by a clock of its own, for runners that are only as quick as they say."""
 
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -92,6 +93,14 @@ def test_it_is_decided_once_for_a_model_a_machine_and_its_libraries(
     assert auto.choose(model_path, threads=1).device == "plain"
     monkeypatch.setattr(auto.metadata, "version", lambda name: "99")
     assert auto.choose(model_path).device == "plain"
+
+
+def test_a_choice_holds_in_every_folder(world, model_path, monkeypatch, tmp_path):
+    world.set_up(world.entry("plain", 0.010), world.entry("quick", 0.004))
+    monkeypatch.chdir(model_path.parent)
+    auto.choose(Path(model_path.name))
+    monkeypatch.chdir(tmp_path)
+    assert auto.choose(model_path).model == model_path.resolve() and "quick" in world.opened
 
 
 @pytest.mark.parametrize("damage", [b"", b"[]", b"{", b'{"for": 1}', b"\xff", b"[" * 100_000])
