@@ -49,6 +49,8 @@ def print_info(path: Path, as_json: bool = False) -> None:
     screen = output()
     for name, value in values.items():
         screen.print(f"{name:16} {_brief(value)}")
+    if values.get("format", 1) == 1 and path.suffix != ".engine":
+        screen.print("unsealed         written before 0.2: a change of what it says cannot be told")
 
 
 def _brief(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -9,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from lmk import __version__
+from lmk.runtime.detection import Detection, Frame
 from lmk.runtime.errors import UserError, as_text, without_passwords
-from lmk.runtime.files import check_output, printable
+from lmk.runtime.files import check_output, printable, write_bytes
 from lmk.runtime.images import IMAGE_SUFFIXES, num_pages
 from lmk.runtime.landmarker import Landmarker
 from lmk.runtime.model import Contract, workspace
-from lmk.runtime.outputs import Style, make_sinks, output_files
+from lmk.runtime.outputs import Sink, Style, make_sinks, output_files
 from lmk.runtime.owner import RECORD, Owned, check_same, journal_of, listing
 from lmk.runtime.pipeline import Journal, Smoother, Task, read_record
 from lmk.runtime.regions import Finding, RegionMaker, Where
@@ -119,7 +121,12 @@ def is_finished(spec: Source | Spec, folder: Path, wanted: Wanted, contract: Con
         return False
     if not all(any(path.exists() for path in either) for either in files):
         return False
-    was = read_record(folder)  # first: a stream has none, and need not be opened
+    was = read_record(folder)  # first: a stream need not be opened
+    if was.get("read") == "once":
+        raise UserError(
+            f"{folder}: got results of what can be read but once, expected those of files; write "
+            "elsewhere by --output, or start anew with --force"
+        )
     check_same(folder, was, made_of(spec, wanted, contract))
     return True
 
@@ -177,11 +184,34 @@ def make_task(
             runner = {"runner": landmarker.runner.name}
             journal = open_journal(place, folder, made_of(source, wanted, contract), runner, wanted)
         else:
-            (folder / RECORD).unlink(missing_ok=True)  # of results that these replace
+            made = {"read": "once", **made_of(source, wanted, contract), "source": source.name}
+            record = _Record(folder / RECORD, made)
+            record.replaces = any(sink.replaces for sink in sinks)
+            sinks.append(record)
     except BaseException:
         owned.close()
         raise
     return Task(source, region, sinks, smoother, journal, files, owned)
+
+
+class _Record(Sink):
+    """Says beside the results of what can be read but once, as a stream, what they are made of."""
+
+    def __init__(self, path: Path, made: dict[str, Any]) -> None:
+        self._path, self._made = path, made
+
+    def open(self, source: Source) -> None:
+        """Nothing yet."""
+
+    def write(self, frame: Frame, detections: Sequence[Detection]) -> None:
+        """Nothing yet."""
+
+    def close(self) -> None:
+        """The results are there."""
+        write_bytes(self._path, json.dumps(self._made, indent=1).encode())
+
+    def abort(self) -> None:
+        """So are none."""
 
 
 def open_journal(

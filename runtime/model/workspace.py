@@ -44,9 +44,12 @@ def newest(kind: str) -> Path:
 
 
 def pack_named(name: str) -> Path | None:
-    """The pack of the category `name`: that in `runs/`, else the one that ships, else None."""
+    """The pack of the category `name`: that in `runs/`, else the one that ships, else None.
+
+    Raises UserError for one that cannot be read: another would find other points.
+    """
     paths = (folder / f"{name}.safetensors" for folder in (RUNS, ZOO))
-    return next((path for path in paths if path.is_file() and _is_pack(path)), None)
+    return next((p for p in paths if p.is_file() and read_header(p)["kind"] == "pack"), None)
 
 
 def pack_names() -> set[str]:

@@ -21,8 +21,9 @@ from lmk.runtime.sources.source import VIDEO_SUFFIXES, Source
 # What lies beside pictures and is none; all else is opened to see whether it is a film.
 _TEXTS = ".csv .tsv .txt .md .rst .json .jsonl .ndjson .yaml .yml .toml .ini .xml .html .log .pdf"
 _DATA = ".mat .npy .npz .h5 .hdf5 .pkl .parquet .slp .pts .cat .xls .xlsx .db .zip .tar .gz .py .sh"
-_OTHERS = ".ipynb .safetensors .onnx .engine .pt .pth .srt .vtt .ass .doc .docx .lnk .url .sha256"
-_DOCUMENTS = frozenset(f"{_TEXTS} {_DATA} {_OTHERS}".split())
+_MORE = ".sha256 .t7 .sqlite"
+_OTHERS = ".ipynb .safetensors .onnx .engine .pt .pth .srt .vtt .ass .doc .docx .lnk .url"
+_DOCUMENTS = frozenset(f"{_TEXTS} {_DATA} {_OTHERS} {_MORE}".split())
 _logger = logging.getLogger(__name__)
 
 
@@ -51,6 +52,13 @@ class Contents:
 def look_into(folder: Path) -> Contents:
     """What lies below `folder`: each real file once, hidden ones left out; see `walk`."""
     return _sorted_out(walk(folder), folder)
+
+
+def tell_unread(folder: Path) -> list[str]:
+    """A line about the files below `folder` that may be pictures and are of no kind we read."""
+    known = IMAGE_SUFFIXES | VIDEO_SUFFIXES | _DOCUMENTS | {""}
+    others = sorted(path for path in walk(folder) if path.suffix.lower() not in known)
+    return Contents(unread=[path for path in others if not _is_film(path)]).told
 
 
 def _sorted_out(paths: Iterable[Path], root: Path) -> Contents:

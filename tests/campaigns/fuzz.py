@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import av
@@ -30,7 +30,8 @@ import numpy as np
 from PIL import Image
 
 from lmk.cli import main
-from lmk.runtime.model import compose  # noqa: F401  (loads what every child would load anew)
+from lmk.runtime.model import Contract, compose  # noqa: F401  (what every child would load anew)
+from lmk.runtime.model.engine_file import EngineInfo, Recipe, sha256, write_engine
 from lmk.runtime.owner import RECORD
 from lmk.runtime.pipeline import Journal, feed
 from lmk.train.datasets import open_dataset
@@ -130,6 +131,7 @@ def kinds(here: Path) -> dict[str, Kind]:
 
     films = {".mp4": "libx264", ".mkv": "libx264", ".avi": "mpeg4", ".webm": "libvpx"}
     still = {".png": "PNG", ".jpg": "JPEG", ".bmp": "BMP", ".webp": "WEBP", ".tif": "TIFF"}
+    named = ["detect", str(good), "--model", "cats", *detecting]
     filmed = ["detect", str(here / "film.mp4"), "--model", str(model), *detecting]
 
     def decoded(cache: str) -> None:
@@ -138,8 +140,10 @@ def kinds(here: Path) -> dict[str, Kind]:
         assert images.tobytes() == (here / "pixels").read_bytes(), "other pixels"
 
     template = ROOT / "zoo" / "template-128-128-10-fp32.safetensors"
-    engine = b"LMK\x00ENGN" + (1).to_bytes(4, "little")
-    header = json.dumps({"library": "tensorrt_rtx", "precision": "fp32", "batches": [1]}).encode()
+    plan, points_of = b"ftrt" + bytes(99), Contract("x", 1, 64, "fp32", "c", "p", ("a",), 1.0)
+    recipe = Recipe("o", "fp32", "tensorrt_rtx", "1.7", "", ("8.6",), (1,), False, 3, None)
+    info = EngineInfo(points_of, recipe, {}, {}, {}, 1.0, len(plan), sha256(plan))
+    write_engine(here / "x.engine", info, plan)
     names = [f"{n}.png" for n in range(3)]
     table = "file,a_x,a_y,b_x,b_y\n" + "".join(f"{n},1.5,2,30,40\n" for n in names)
     points = [
@@ -166,8 +170,9 @@ def kinds(here: Path) -> dict[str, Kind]:
             neighbours=True,
         ),
         "pack": Kind(
-            {".safetensors": pack.read_bytes()},
-            lambda _, files: detect(good, model=files[0]),
+            {"cats.safetensors": pack.read_bytes()},
+            lambda _, files: named,
+            place="runs",
             sealed=True,
         ),
         "onnx": Kind(
@@ -176,7 +181,7 @@ def kinds(here: Path) -> dict[str, Kind]:
             sealed=True,
         ),
         "engine": Kind(
-            {".engine": engine + len(header).to_bytes(4, "little") + header + b"ftrt" + bytes(99)},
+            {".engine": (here / "x.engine").read_bytes()},
             lambda _, files: ["info", str(files[0])],
         ),
         "csv": Kind(
@@ -213,7 +218,7 @@ def kinds(here: Path) -> dict[str, Kind]:
         ),
         "template": Kind(
             {template.name: template.read_bytes()},
-            lambda _, files: [*detect(good)[:2], "--model", "cats", *detecting],
+            lambda _, files: named,
             place="runs",
             sealed=True,
         ),
@@ -344,7 +349,7 @@ def cases(kind: Kind, folder: Path, rng: np.random.Generator) -> Iterator[tuple[
 def campaign(minutes: float, seed: int, wanted: list[str], kept: Path) -> int:
     """Run cases of every kind in turns; return the number of faults."""
     here = Path(tempfile.mkdtemp(prefix="fuzz-"))
-    os.environ["LMK_CACHE"] = str(here / "cache")
+    os.environ |= {"LMK_CACHE": str(here / "cache"), "LMK_DEVICE": "cpu"}
     os.chdir(here)
     Path("in").mkdir()
     for name, picture in zip(("a.png", "b.png", "good.png"), pictures(3), strict=True):
@@ -356,6 +361,7 @@ def campaign(minutes: float, seed: int, wanted: list[str], kept: Path) -> int:
     options = ["--write", "csv", "--threads", "1", "--output", "out", "--force"]
     for source, model, dies in (
         ("in", "cats", False),
+        ("good.png", "model.onnx", False),
         ("film.mp4", "model.onnx", False),
         ("film.mp4", "model.onnx", True),
     ):
@@ -368,6 +374,11 @@ def campaign(minutes: float, seed: int, wanted: list[str], kept: Path) -> int:
         decode(open_dataset(str(here / "in")), 64, "image", here / "decoded").images.tobytes()
     )
     every = kinds(here)
+    for name, kind in every.items():  # what is whole is read, else damage would try nothing
+        still = replace(kind, changes=lambda data, rng: data)
+        place, words = next(cases(still, here / f"{name}-whole", np.random.default_rng(seed)))
+        ended = run(words, place, kind.call)
+        assert ended.code == 0 and fault(kind, place, ended, whole) is None, (name, ended.said)
     turns = {
         name: cases(every[name], here / name, np.random.default_rng([seed, index]))
         for index, name in enumerate(every)

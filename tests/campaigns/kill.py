@@ -34,7 +34,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
 SECONDS = 600  # for the longest command, and for the end after a signal
 # What differs from run to run: how long it took. Reports and previews tell it too.
 CLOCKS = ("seconds", "images_per_second", "history")
-APART = (".html", ".tfevents")
+APART = (".html",)
 
 
 @dataclass
@@ -149,6 +149,8 @@ def files(place: Path) -> dict[str, object]:
             continue
         if path.is_dir():
             found[name] = "folder"
+        elif path.name.startswith("events."):  # its name tells the time and the process
+            found[f"{path.parent.name}/events"] = "there"
         elif any(word in path.name for word in APART):
             found[name] = "there"
         elif path.suffix == ".safetensors":
@@ -219,7 +221,7 @@ def campaign(times: int, seed: int, wanted: list[str], kept: Path) -> int:
     for each in SIGNALS[:3]:  # a shell's background and nohup ignore some, and so would the jobs
         signal.signal(each, signal.SIG_DFL)
     here = Path(tempfile.mkdtemp(prefix="kill-"))
-    os.environ["LMK_CACHE"] = str(here / "cache")
+    os.environ |= {"LMK_CACHE": str(here / "cache"), "LMK_DEVICE": "cpu"}
     inputs(here)
     jobs = {name: job for name, job in JOBS.items() if not wanted or name in wanted}
     whole: dict[str, dict[str, object]] = {}

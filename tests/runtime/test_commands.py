@@ -35,6 +35,7 @@ def test_info_is_short(pack, capsys):
         "config": "lr 0.001235, steps null, resume false, size (1, 2)",
         "history": "2 entries, the last: step 2, pck 0.1235",
         "drift": "max 5.4e-05 px over 32 crops",
+        "unsealed": "written before 0.2: a change of what it says cannot be told",
     }
 
 

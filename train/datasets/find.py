@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import user_folder, walk
 from lmk.runtime.images import IMAGE_SUFFIXES
-from lmk.runtime.sources import VIDEO_SUFFIXES, fixed_part, is_pattern
+from lmk.runtime.sources import VIDEO_SUFFIXES, fixed_part, is_pattern, tell_unread
 from lmk.train.datasets.drawn import drawn
 from lmk.train.datasets.layouts import (
     LAYOUTS,
@@ -71,7 +72,10 @@ def open_dataset(spec: str, layout: str | None = None, films: FilmOptions = USUA
         return open_films(root, films)
     if films.boxes:
         raise UserError(f"--boxes: got {films.boxes} for {root} without films; leave it out")
-    return chosen.read(root)
+    dataset = chosen.read(root)
+    if chosen is folder.LAYOUT:  # which tells all that it does not read
+        return dataset
+    return replace(dataset, problems=(*dataset.problems, *tell_unread(root)))
 
 
 def locate(spec: str, layout: str | None = None) -> tuple[Path, Layout]:

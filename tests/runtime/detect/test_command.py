@@ -1,6 +1,7 @@
 """`lmk detect` as a user types it: what it writes, what it says, how it ends."""
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -262,6 +263,10 @@ def test_a_live_stream_that_is_terminated_keeps_what_was_found(tmp_path, blob_im
     assert len((tmp_path / "o" / "landmarks.csv").read_text().splitlines()) >= 7
     with av.open(str(tmp_path / "o" / "overlay.mp4")) as film:
         assert len(list(film.decode(video=0))) >= 6
+    assert json.loads((tmp_path / "o" / ".lmk.json").read_text())["source"] == "stdin"
+    again = [sys.executable, "-m", "lmk.cli", *arguments[:2], *arguments[3:], "--resume"]
+    done = subprocess.run(again, cwd=tmp_path, input="", capture_output=True, text=True)
+    assert done.returncode == 2 and "o: got results of what can be read but once" in done.stderr
 
 
 CASES = Path(__file__).parents[4] / "shared" / "cases"

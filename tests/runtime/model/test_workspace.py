@@ -168,6 +168,14 @@ def test_a_pack_is_picked_by_its_category(runs, capsys):
     assert workspace.pick(Path("cats"), "pack") == own
 
 
+def test_a_damaged_pack_does_not_give_way_to_the_one_that_ships(runs):
+    workspace.ZOO.mkdir()
+    _write(workspace.ZOO / "cats.safetensors", kind="pack")
+    (runs / "cats.safetensors").write_bytes(b"half of it")
+    with pytest.raises(UserError, match="cats.safetensors: truncated"):
+        workspace.pack_named("cats")
+
+
 def test_a_folder_of_its_name_does_not_hide_a_category(runs):
     pack = _write(runs / "toys.safetensors", kind="pack")
     Path("toys").mkdir()

@@ -45,6 +45,15 @@ def test_by_name_and_by_path(home):
     assert open_dataset(str(home / "people")).landmark_names == ("l_hip", "r_shoulder")
 
 
+def test_what_no_layout_reads_is_told(home):
+    for name in ("eyes", "cats"):
+        (home / name / "deep").mkdir()
+        (home / name / "deep" / "b.psd").write_bytes(b"8BPS")
+        (home / name / "notes.txt").touch()
+        (problem,) = open_dataset(name).problems
+        assert problem == f"not read: 1 .psd, first {home / name / 'deep' / 'b.psd'}"
+
+
 def test_a_layout_that_is_asked_for(home):
     assert open_dataset("eyes", "folder").landmark_names == ()
     with pytest.raises(UserError) as caught:
