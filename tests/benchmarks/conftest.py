@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from lmk.runtime.model.composition import compose_file
 from lmk.runtime.model.contract import default_names
 from lmk.runtime.model.probe import probe_crops
 from lmk.train.datasets import find
-from lmk.train.loop.run import TrainingRun
 from lmk.train.network import hourglass
 from lmk.train.network.category import new_category, save_pack
 from lmk.train.network.checkpoint import load_core, save_core
@@ -73,19 +71,16 @@ def made(tmp_path_factory, cache):
 
 
 @pytest.fixture
-def press_ctrl_c(monkeypatch):
-    """Return a function after whose call a SIGINT reaches the process in that step of any run."""
-    log = TrainingRun.log
+def bench_says(lmk, capsys):
+    """Return a function: arguments -> exit code, standard output, the one line of a failure."""
 
-    def at(step: int) -> None:
-        def interrupting(self, *values):
-            log(self, *values)
-            if self.step == step:
-                signal.raise_signal(signal.SIGINT)
+    def run(*arguments):
+        code, printed = lmk("bench", *arguments), capsys.readouterr()
+        failures = [line for line in printed.err.splitlines() if line.startswith("lmk: ")]
+        assert code != 2 or len(failures) == 1
+        return code, printed.out, "".join(failures)
 
-        monkeypatch.setattr(TrainingRun, "log", interrupting)
-
-    return at
+    return run
 
 
 @pytest.fixture(scope="session")

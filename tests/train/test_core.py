@@ -24,16 +24,6 @@ from lmk.train.network.hourglass import WIDTHS, HourglassConfig
 from lmk.train.split import split_for_training
 
 
-def weights(path):
-    return load_core(path)[0].state_dict()
-
-
-def assert_same_weights(first, second):
-    expected = weights(second)
-    for name, value in weights(first).items():
-        assert torch.equal(expected[name], value), name
-
-
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory, puppets):
     """Nine batches an epoch and 14 steps without a break."""
@@ -61,37 +51,31 @@ def test_validates_each_epoch_and_at_the_end(straight):
         assert 0 <= row["pck"] <= 1 and 0 <= row["pck_l_hip"] <= 1
 
 
-def test_the_seed_is_everything_that_is_random(core_config, puppets, straight, tmp_path):
+def test_the_seed_is_everything_that_is_random(
+    core_config, puppets, straight, tmp_path, same_weights
+):
     again = train_core(core_config(steps=14), puppets)
-    assert_same_weights(straight, again)
+    same_weights(straight, again)
     other = train_core(core_config(steps=14, seed=1, output=tmp_path / "b.safetensors"), puppets)
     assert read_header(other)["sha256"] != read_header(straight)["sha256"]
 
 
 @pytest.mark.parametrize("step", [5, 9])  # within an epoch, and at the end of one
-def test_resumed_equals_uninterrupted(core_config, puppets, straight, press_ctrl_c, step):
+def test_resumed_equals_uninterrupted(
+    core_config, puppets, straight, press_ctrl_c, same_weights, step
+):
     config = core_config(steps=14)
     with pytest.MonkeyPatch.context() as patch:
         press_ctrl_c(step)
         with pytest.raises(KeyboardInterrupt):
             train_core(config, puppets)
         patch.undo()
-    assert read_header(config.output)["step"] == step
+    assert load_core(config.output)[1]["step"] == step  # whole, and finite
     assert read_header(config.output.with_suffix("") / STATE_NAME)["step"] == step
     train_core(replace(config, resume=True), puppets)
-    assert_same_weights(straight, config.output)
+    same_weights(straight, config.output)
     rows = json.loads((config.output.with_suffix("") / "history.json").read_text())
     assert [row["step"] for row in rows] == [9, 14]
-
-
-def test_ctrl_c_leaves_weights_that_can_be_read(core_config, puppets, press_ctrl_c):
-    config = core_config()
-    press_ctrl_c(1)
-    with pytest.raises(KeyboardInterrupt):
-        train_core(config, puppets)
-    model, header = load_core(config.output)
-    assert header["step"] == 1
-    assert model(torch.rand(1, 3, 64, 64)).isfinite().all()
 
 
 def test_learns_the_puppet(core_config, tmp_path):
@@ -138,12 +122,12 @@ def test_one_image_is_enough_to_run(core_config, tmp_path):
 
 
 def test_nan_ends_the_run_and_keeps_the_core(core_config, puppets, monkeypatch):
-    config = core_config(steps=14)
+    config = core_config(steps=3)
     train_core(config, puppets)
     kept = config.output.read_bytes(), (config.output.with_suffix("") / STATE_NAME).read_bytes()
     monkeypatch.setattr("lmk.train.core.heatmap_loss", lambda h, p, c: h.mean() * math.nan)
     with pytest.raises(UserError, match="(loss is nan|holds NaN).*--lr"):
-        train_core(replace(config, resume=True, steps=20), puppets)
+        train_core(replace(config, resume=True, steps=9), puppets)
     assert config.output.read_bytes() == kept[0]
     assert (config.output.with_suffix("") / STATE_NAME).read_bytes() == kept[1]
 

@@ -15,7 +15,6 @@ from lmk.benchmarks.runners.names import BenchOptions
 from lmk.benchmarks.runners.run import find_crops
 from lmk.benchmarks.runners.subject import open_subject
 from lmk.benchmarks.runners.tables import figures, print_result, reasons
-from lmk.cli import main
 from lmk.runtime.errors import UserError
 from lmk.runtime.model.template import read_template
 
@@ -169,22 +168,15 @@ def test_option_that_makes_no_sense_is_refused(values, words):
         BenchOptions(**values)
 
 
-def run(capsys, *arguments):
-    """Exit code, standard output, the one line that a failure says."""
-    with pytest.raises(SystemExit) as ended:
-        main(["bench", *map(str, arguments)])
-    printed = capsys.readouterr()
-    lines = [line for line in printed.err.splitlines() if line.startswith("lmk: ")]
-    return int(ended.value.code or 0), printed.out, lines
-
-
-def test_command_prints_tables_writes_files_and_judges_claims(exported_detector, tmp_path, capsys):
+def test_command_prints_tables_writes_files_and_judges_claims(
+    exported_detector, tmp_path, bench_says
+):
     pytest.importorskip("matplotlib")
     options = ["--against", "ort-cpu", "--batch", "1,2", "--repeats", 1, "--seconds", 0]
     options += ["--starts", 1, "--threads", 1, "--device", "cpu"]
     files = ["--json", tmp_path / "bench.json", "--plot", tmp_path / "bench.png"]
     claims = ["--assert", "ort-cpu.p50 > 0", "--assert", "ort-cpu.p50@2 < 0*ort-cpu.p50"]
-    code, out, _ = run(capsys, exported_detector, *options, *files, *claims)
+    code, out, _ = bench_says(exported_detector, *options, *files, *claims)
     assert code == 1
     assert "batch 2: milliseconds" in out and "left out: drift: " in out
     assert re.search(r"ort-cpu.p50 > 0: holds: [\d.]+ > 0\n", out)
@@ -217,25 +209,25 @@ def test_command_prints_tables_writes_files_and_judges_claims(exported_detector,
     ],
 )
 def test_what_cannot_work_is_told_before_anything_is_measured(
-    exported_detector, tmp_path, monkeypatch, capsys, arguments, words
+    exported_detector, tmp_path, monkeypatch, bench_says, arguments, words
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "nowhere.json").write_text("")
     monkeypatch.setattr(
         "lmk.benchmarks.runners.measured.bench", lambda *given: pytest.fail("measured")
     )
-    code, _, lines = run(capsys, exported_detector, *arguments)
-    assert code == 2 and len(lines) == 1 and words in lines[0]
+    code, _, line = bench_says(exported_detector, *arguments)
+    assert code == 2 and words in line
 
 
-def test_no_folder_is_left_behind_by_what_fails(tmp_path, monkeypatch, capsys):
+def test_no_folder_is_left_behind_by_what_fails(tmp_path, monkeypatch, bench_says):
     monkeypatch.chdir(tmp_path)
-    code, _, lines = run(capsys, "teacups", "--json", "new/bench.json")
-    assert code == 2 and "got 'teacups', which is no file and no category here" in lines[0]
+    code, _, line = bench_says("teacups", "--json", "new/bench.json")
+    assert code == 2 and "got 'teacups', which is no file and no category here" in line
     assert not (tmp_path / "new").exists()
 
 
-def test_plot_without_matplotlib_names_the_cure(exported_detector, monkeypatch, capsys):
+def test_plot_without_matplotlib_names_the_cure(exported_detector, monkeypatch, bench_says):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    code, _, lines = run(capsys, exported_detector, "--plot", "bench.png")
-    assert code == 2 and re.search(r"matplotlib: not installed.*\[bench\]", lines[0])
+    code, _, line = bench_says(exported_detector, "--plot", "bench.png")
+    assert code == 2 and re.search(r"matplotlib: not installed.*\[bench\]", line)

@@ -12,7 +12,6 @@ pytest.importorskip("cv2")
 from lmk.benchmarks.clip import write_clip
 from lmk.benchmarks.video import compare as bench
 from lmk.benchmarks.video.plain_loop import Trajectory, apart, cut, plain_loop, read_ours
-from lmk.cli import main
 from lmk.runtime.errors import UserError
 from lmk.runtime.landmarker import load
 from lmk.runtime.regions.fixed import parse_roi
@@ -45,15 +44,6 @@ def boxes_csv(tmp_path):
 
 def _line(row):
     return ",".join(map(str, row))
-
-
-def run(capsys, *arguments):
-    """Exit code, standard output, the one line that a failure says."""
-    with pytest.raises(SystemExit) as ended:
-        main(["bench", *map(str, arguments), "--threads", "1"])
-    printed = capsys.readouterr()
-    lines = [line for line in printed.err.splitlines() if line.startswith("lmk: ")]
-    return int(ended.value.code or 0), printed.out, lines
 
 
 def test_the_clip_is_what_it_says(clip):
@@ -104,10 +94,11 @@ def test_only_points_that_are_relied_on_are_compared():
     assert none == {"median_px": None, "p99_px": None, "confident": 0, "landmarks": 4}
 
 
-def test_the_command_prints_writes_and_judges(tmp_path, clip, model, capsys):
+def test_the_command_prints_writes_and_judges(tmp_path, clip, model, bench_says):
     file = tmp_path / "video.json"
     claims = ["--assert", "csv.speed_up > 0", "--assert", "overlay.speed_up@1 < 0*model.slowest"]
-    code, out, _ = run(capsys, model, "--video", clip, "--rounds", 2, "--json", file, *claims)
+    options = ["--video", clip, "--rounds", 2, "--threads", 1, "--json", file]
+    code, out, _ = bench_says(model, *options, *claims)
     assert code == 1
     assert "clip.mp4: 8 frames of 1920×1080, rounds: 2" in out and "plain csv+overlay" in out
     assert re.search(r"csv.speed_up > 0: holds: [\d.]+ > 0\n", out)
@@ -153,12 +144,10 @@ def test_the_plain_loop_runs_with_our_runner_too_where_that_is_another(tmp_path,
         (["--assert", "csv.speed_up@2 < 1"], "got video 2, expected one of: 1"),
     ],
 )
-def test_what_cannot_work_is_told_in_one_line(clip, model, capsys, arguments, words):
+def test_what_cannot_work_is_told_in_one_line(clip, model, bench_says, arguments, words):
     given = [] if "--video" in arguments else ["--video", clip]
-    with pytest.raises(SystemExit) as ended:
-        main(["bench", str(model), *map(str, given), *arguments])
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lmk: ")]
-    assert ended.value.code == 2 and len(lines) == 1 and words in lines[0]
+    code, _, line = bench_says(model, *given, *arguments)
+    assert code == 2 and words in line
 
 
 @pytest.mark.parametrize(
@@ -169,9 +158,10 @@ def test_what_cannot_work_is_told_in_one_line(clip, model, capsys, arguments, wo
         ([(0, 9000, 1, 9, 9)], "got a box beyond frame 0"),
     ],
 )
-def test_other_than_one_box_a_frame_is_refused(clip, model, capsys, boxes_csv, rows, words):
-    code, _, lines = run(capsys, model, "--video", clip, "--roi", boxes_csv(*rows))
-    assert code == 2 and words in lines[0]
+def test_other_than_one_box_a_frame_is_refused(clip, model, bench_says, boxes_csv, rows, words):
+    options = ["--video", clip, "--roi", boxes_csv(*rows), "--threads", 1]
+    code, _, line = bench_says(model, *options)
+    assert code == 2 and words in line
 
 
 def test_model_that_is_not_fp32_needs_its_pack(exported_detector, tmp_path, monkeypatch):
