@@ -19,6 +19,7 @@ VIEWS = ((0.0, 0.0, 1.0), (0.1, 0.06, 1.0), (-0.1, -0.06, 1.0), (0.0, 0.0, 0.87)
 _SURE = 0.95  # of the objects should be taken for objects, if nothing else is then
 _ROOM = 1.5  # of error and, inversely, of score, beyond those, where nothing else comes near
 _LEAST_SCORE = 0.2
+_MOST_ERROR = 1.0  # of a network that has learnt nothing, whose landmarks are anywhere
 _FEWEST = 8  # objects that anything can be told from
 
 
@@ -97,7 +98,7 @@ def accept(objects: Sequence[Seen], others: Sequence[Seen]) -> Acceptance | None
         return None
     wobble = np.median([one.errors for one in objects], axis=0)
     raw = 1 / (wobble**2 + max(float(np.median(wobble)), 1e-6) ** 2)
-    weights = tuple(float(value) for value in (raw / raw.mean()).round(4))
+    weights = tuple(float(value) for value in (raw / raw.mean()).round(4).clip(1e-4))
     radius = float(np.median([one.radius for one in objects]))
     plain = Acceptance(weights=weights, radius=radius)
     scores, others_scores = (
@@ -119,4 +120,5 @@ def accept(objects: Sequence[Seen], others: Sequence[Seen]) -> Acceptance | None
     beyond = doubtful[doubtful > best]
     if len(beyond):  # half-way to it at most
         best = min(best, max(float(np.sqrt(min(sure, best) * beyond[0])), min(sure, best)))
+    best = min(best, _MOST_ERROR)
     return Acceptance(round(score, 4), round(best, 5), round(radius, 4), weights)

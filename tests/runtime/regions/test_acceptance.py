@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lmk.runtime.detection import Detection
+from lmk.runtime.model import gate
 from lmk.runtime.regions import Acceptance, Seen, accept, see
 from lmk.runtime.regions.search import search_frame
 
@@ -53,6 +54,11 @@ def test_what_cannot_be_told_apart_is_no_free_pass():
     alike = accept(_some(40, [0.6] * 6, [0.04] * 6), OTHERS)
     assert alike.error < 0.2
     assert accept(_some(7, [0.8] * 6, [0.01] * 6), OTHERS) is None  # too few to tell
+
+
+def test_of_a_network_that_has_learnt_nothing_a_pack_can_be_made():
+    measured = accept(_some(40, [0.01] * 6, [30.0] * 5 + [1e-7]), _some(40, [0.01] * 6, [30.0] * 6))
+    gate.check({"it": measured.to_json()}, {"it": gate.ACCEPTANCE}, "pack", "-")
 
 
 def test_it_goes_through_json():
