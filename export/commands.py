@@ -313,8 +313,7 @@ def discover_command(
     click.echo("\n".join(map(str, made.pictures)))
     screen = console()
     screen.print("look at these; then, for other films of such an object:")
-    screen.print(f"  lmk find OTHER.mp4 && lmk detect OTHER.mp4 --model {made.onnx} \\")
-    screen.print("    --roi runs/OTHER-boxes.csv")
+    screen.print(f"  lmk detect OTHER.mp4 --model {made.onnx}")
     screen.print("for points of your own, from a few pictures:")
     screen.print(f"  lmk name {made.pack} --annotations points.csv")
 

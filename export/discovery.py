@@ -77,12 +77,14 @@ def discover(
         else:
             _say("finding", f"{film.name} before")
 
-    if config.minutes:
-        rest = (2 * sum(seconds.values()) + _LAST_PARTS_S) / 60
-        share = max(config.minutes - rest, _LEAST_SHARE * config.minutes)
-        config = replace(config, minutes=share)
+    started = time.monotonic()
     wanted = FilmOptions(max(1, search.frames // len(films)), folder)
     data = training_set(tuple(map(str, films)), "video", "image", config, wanted)
+    if config.minutes:
+        cut = time.monotonic() - started
+        rest = (2 * sum(seconds.values()) + cut + _LAST_PARTS_S) / 60
+        share = max(config.minutes - rest, _LEAST_SHARE * config.minutes)
+        config = replace(config, minutes=share)
     is_new = not (config.resume and adapting.is_finished(pack))
     if is_new:
         goes_on = config.resume and adapting.has_begun(pack)

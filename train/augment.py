@@ -61,12 +61,16 @@ def random_similarity(
     return from_centre @ linear @ to_centre
 
 
-def turn(degrees: float, size: int) -> Tensor:
-    """Matrix (3,3) that turns a square of `size` px about its centre, clockwise on the screen."""
-    angle = math.radians(degrees)
-    cos, sin, middle = math.cos(angle), math.sin(angle), (size - 1) / 2
+def turns(angles: Tensor, size: int) -> Tensor:
+    """Matrices (B,3,3) that turn a square of `size` px about its centre, clockwise on the screen.
+
+    Angles (B,) are in radians.
+    """
+    cos, sin, middle = torch.cos(angles), torch.sin(angles), (size - 1) / 2
     x, y = middle - cos * middle - sin * middle, middle + sin * middle - cos * middle
-    return torch.tensor([[cos, sin, x], [-sin, cos, y], [0.0, 0.0, 1.0]])
+    zero, one = torch.zeros_like(angles), torch.ones_like(angles)
+    rows = torch.stack((cos, sin, x, -sin, cos, y, zero, zero, one), dim=-1)
+    return rows.view(*angles.shape, 3, 3).float()
 
 
 def _translation(x: Tensor, y: Tensor) -> Tensor:

@@ -95,9 +95,9 @@ _SECTIONS = {  # of `lmk adapt --help`: what matters first
     ),
     "Loss": (
         *("perceptual", "vgg", "vgg_normalise", "norm", "relative"),
-        *("equivariance", "separation", "ramp", "identity"),
+        *("equivariance", "separation", "ramp", "off_object", "identity"),
     ),
-    "Views": ("rotation", "scale", "shift", "bend", "jitter", "border"),
+    "Views": ("rotation", "scale", "shift", "bend", "turn_ramp", "apart_s", "jitter", "border"),
     "Output": ("force", "report", "preview_every"),
     "Machine": ("device", "dtype", "compile", "threads", "jobs", "seed"),
 }

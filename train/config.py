@@ -29,9 +29,10 @@ NAMED = Path("runs/category.safetensors")  # where the command line has the name
 _POSITIVE = {"steps", "minutes", "lr", "threads", "epochs", "preview_every", "clip"}
 _POSITIVE |= {"images", "sigma", "projection_rate", "target_sigma", "generator_width"}
 _NOT_NEGATIVE = {"rotation", "scale", "shift", "gain", "equivariance", "separation", "seed"}
-_NOT_NEGATIVE |= {"ramp", "identity", "average", "bend", "jitter", "maps"}
+_NOT_NEGATIVE |= {"ramp", "identity", "average", "bend", "jitter", "maps", "off_object"}
+_NOT_NEGATIVE |= {"apart_s", "turn_ramp"}
 _BELOW_1 = {"average", "jitter", "bend"}
-_AT_MOST_1 = {"ramp"}
+_AT_MOST_1 = {"ramp", "turn_ramp"}
 
 
 # A batch-norm cannot be trained on one image, nor collapse be seen on one landmark.
@@ -75,14 +76,14 @@ class RunConfig:
                 raise UserError(f"{flag}: got {value}, expected more than 0; raise it")
             if name in _AT_LEAST_2 and value is not None and not value >= 2:
                 raise UserError(f"{flag}: got {value}, expected 2 or more; raise it")
-            if name in _NOT_NEGATIVE and not value >= 0:
+            if name in _NOT_NEGATIVE and value is not None and not value >= 0:
                 raise UserError(f"{flag}: got {value}, expected 0 or more; raise it")
             if name in _BELOW_1 and not value < 1:
                 raise UserError(f"{flag}: got {value}, expected less than 1; lower it")
             if name in _AT_MOST_1 and not value <= 1:
                 raise UserError(f"{flag}: got {value}, expected at most 1; lower it")
-        rotation = getattr(self, "rotation", 0.0)
-        if rotation > 180:
+        rotation = getattr(self, "rotation", None)
+        if rotation is not None and rotation > 180:
             raise UserError(f"--rotation: got {rotation}, expected at most 180 degrees; lower it")
         if self.output.suffix != ".safetensors":  # its folder is the name without it
             raise UserError(f"--output: got {self.output}, expected a name ending in .safetensors")
@@ -145,14 +146,29 @@ class AdaptConfig(RunConfig):
     equivariance: float = option(0.3, "weight: landmarks move as the image does (paper: 0)")
     separation: float = option(1.0, "weight: landmarks keep a cell apart (paper: 0)")
     ramp: float = option(0.0, "share of the run in which these two weights grow from 0")
+    off_object: float = option(
+        0.3, "weight: landmarks stay on what was seen to move, if that is known (paper: 0)"
+    )
     identity: float = option(0.0, "weight: W stays near the identity")
     average: float = option(0.0, "decay of a moving average of the weights, which is then kept")
     generator_width: int = option(None, "a quarter of the generator's features (paper: 64)")
     sigma: float = option(0.5, "standard deviation of the landmark maps in cells")
-    rotation: float = option(20.0, "random rotation of both images of a pair: ± degrees")
+    rotation: float = option(
+        None,
+        "random rotation of both images of a pair: ± degrees; in films whose object turns, as "
+        "`lmk find` has it, 180",
+    )
     scale: float = option(0.1, "random scale of both: up to this much larger or smaller")
     bend: float = option(
         0.0, "random thin-plate spline between the images of a pair: ± this share of the crop"
+    )
+    turn_ramp: float = option(
+        0.6,
+        "with --rotation 180, of films: share of the run in which turns grow from little about the "
+        "object's heading; 0: full turns at once, in which head and tail may not be told apart",
+    )
+    apart_s: float = option(
+        0.0, "of films: paint from a frame of the same object up to so many seconds away"
     )
     jitter: float = option(0.0, "random gain of the colours that the detector sees: 1 ± this")
     border: Literal["border", "reflection"] = option("border", "what surrounds images: replicate …")
@@ -170,7 +186,7 @@ class AdaptConfig(RunConfig):
 
 
 _WITHOUT_OURS = {"relative": False, "equivariance": 0.0, "separation": 0.0, "schedule": "step"}
-_WITHOUT_OURS |= {"projection_rate": 1.0}
+_WITHOUT_OURS |= {"projection_rate": 1.0, "off_object": 0.0}
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "paper": {**_WITHOUT_OURS, "perceptual": "vgg19", "generator_width": 64},
@@ -200,8 +216,11 @@ BY_DEVICE: dict[type, dict[str, dict[str, Any]]] = {
         "cuda": {"width": "tiny", "batch": 64, "steps": 20_000},
     },
     AdaptConfig: {
-        "cpu": {"width": "medium", "batch": 16, "generator_width": 16, "minutes": 20.0},
-        "cuda": {"width": "full", "batch": 48, "generator_width": 64, "steps": 200_000},
+        device: {"rotation": 20.0, **own}
+        for device, own in {
+            "cpu": {"width": "medium", "batch": 16, "generator_width": 16, "minutes": 20.0},
+            "cuda": {"width": "full", "batch": 48, "generator_width": 64, "steps": 200_000},
+        }.items()
     },
 }
 UNBOUNDED = 10**9  # steps of a run whose budget is minutes alone

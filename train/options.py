@@ -86,7 +86,8 @@ def config_options(config: type) -> Callable[[Command], Command]:
                 for word, device in _DEVICES
             ]
             if words := [f"{word}{value}" for word, value in given if value is not None]:
-                text += f"  [default: {', '.join(words)}]"
+                is_one = len({value for _, value in given}) == 1
+                text += f"  [default: {', '.join(words[: 1 if is_one else None])}]"
             if kind is bool:
                 flag += f"/--no-{flag[2:]}"
             elif typing.get_origin(kind) is Literal:

@@ -1,6 +1,7 @@
 """Frame -> where its objects are."""
 
 from lmk.runtime.regions.acceptance import Acceptance, Seen, accept, see
+from lmk.runtime.regions.background import Background
 from lmk.runtime.regions.choose import RegionMaker, Where
 from lmk.runtime.regions.detector import BoxDetector, DetectorRegion
 from lmk.runtime.regions.finding import WAYS, Finding, Way, finding_of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -78,6 +79,7 @@ def read_boxes(path: Path) -> Boxes:
 
     Or landmarks.csv of an earlier detection. Between two listed frames the box moves evenly; before
     the first and after the last it stays.
+    A column `heading`, of the object's head, in degrees clockwise from the right, may be empty.
     Several objects: a column `track`, a whole number each; such a box exists from its first to its
     last listed frame. Several sources: a column `source`, the name as in landmarks.csv. A box may
     reach beyond the frame, whose border is then replicated. Raises UserError naming the line that
@@ -119,7 +121,7 @@ def read_boxes(path: Path) -> Boxes:
     def targets(frame: Frame) -> list[Target]:
         tracks = paths.get(None if None in paths else frame.source, {})
         return [
-            Target(_box_at(rows, frame.index), track)
+            Target(_box_at(rows, frame.index), track, _heading_at(rows, frame.index))
             for track, rows in sorted(tracks.items())
             if not several or rows[0, 0] <= frame.index <= rows[-1, 0]
         ]
@@ -130,6 +132,12 @@ def read_boxes(path: Path) -> Boxes:
 def _box_at(rows: NDArray[np.float64], index: int) -> Box:
     x, y, w, h = (float(np.interp(index, rows[:, 0], rows[:, i])) for i in range(1, 5))
     return (x, y, w, h)
+
+
+def _heading_at(rows: NDArray[np.float64], index: int) -> float | None:
+    """That of the nearest row; radians."""
+    degrees = float(rows[np.abs(rows[:, 0] - index).argmin(), 5])
+    return math.radians(degrees) if math.isfinite(degrees) else None
 
 
 def _track(path: Path, line: int, row: dict[str, Any]) -> int:
@@ -152,9 +160,12 @@ def _numbers(path: Path, line: int, row: dict[str, Any]) -> list[float]:
             raise ValueError
         if values[0] < 0 or values[0] % 1:
             raise ValueError
+        heading = float(row.get("heading") or math.nan)
+        if math.isinf(heading):
+            raise ValueError
     except (KeyError, TypeError, ValueError):
         raise UserError(
             f"{path}, line {line}: got {', '.join(str(v) for v in row.values())}, expected numbers "
             f"for {','.join(COLUMNS)}, with a whole frame from 0 and a width and height above 0"
         ) from None
-    return values
+    return [*values, heading]

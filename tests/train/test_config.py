@@ -33,7 +33,7 @@ def test_paper():
     assert (config.equivariance, config.separation, config.relative) == (0.0, 0.0, False)
     assert (config.perceptual, config.norm, config.generator_width) == ("vgg19", "l1", 64)
     assert (config.scope, config.train_plain_convs) == ("all", False)
-    assert config.schedule == "step" and config.rotation > 0 and config.scale > 0
+    assert config.schedule == "step" and config.scale > 0 and config.off_object == 0
 
 
 def test_released():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +16,7 @@ from lmk.runtime.model import default_names, read_header
 from lmk.runtime.regions import Acceptance
 from lmk.runtime.terminal import console
 from lmk.train import augment, distributed
-from lmk.train.adapting.objective import pair_losses
+from lmk.train.adapting.objective import painted_share, pair_losses
 from lmk.train.adapting.pairs import PairBatch, Pairs
 from lmk.train.adapting.phases import finetune_phase, handed_on, is_finished, projection_phase
 from lmk.train.adapting.preview import write_preview
@@ -50,6 +52,9 @@ from lmk.train.network import (
 from lmk.train.split import split_for_training, subset
 
 GROWING = {"equivariance", "separation"}  # with --ramp
+TURNED, TURNING = 45.0, 0.1  # degrees off the usual heading; share of crops from which it turns
+FEWEST_HEADINGS = 20
+NOTED = 0.1  # of the run, between two notes of where landmarks are
 REPORT_IMAGES, REPORT_VIEWS = 100, 2  # a few seconds without a GPU
 
 
@@ -63,6 +68,8 @@ def adapt(config: AdaptConfig, data: DecodedSet) -> Path:
     if config.threads:
         torch.set_num_threads(config.threads)
     device = pick_device(config.device)
+    if config.rotation is None and _turns(data):
+        config = replace(config, rotation=180.0)
     config = for_device(config, device.type)
     torch.manual_seed(config.seed)
     core, core_sha256 = _core(config)
@@ -117,6 +124,7 @@ class Adaptation:
         self.pairs = Pairs(data, torch.from_numpy(self.trained_on), config, device)
         self.seen = self.pairs.fixed(torch.from_numpy(held_out[:8]))
         self.schedule = warmup_cosine if config.schedule == "cosine" else step_decay
+        self._losses_since: list[Tensor] = []  # the last look
         train_mode(self.detector)
         choice = config.compile
         self.pair_losses = compiled(self._pair_losses, self.pairs, self.models, choice, run)
@@ -126,7 +134,8 @@ class Adaptation:
         train_mode(self.detector)
         self.painter.train()
         rate = self.config.lr * self.schedule(self.run.progress) * self.run.caution
-        losses = self.descend(self.pairs(step), self._losses, rate)
+        losses = self.descend(self.pairs(step, self.run.progress), self._losses, rate)
+        self._losses_since.append(torch.stack(list(losses.values())).sum())
         if self.config.average:
             follow(self.kept, self.detector, self.config.average)
         return losses
@@ -181,17 +190,53 @@ class Adaptation:
             points = soft_argmax(self.kept(images))
             maps = gaussian_maps(points, images.shape[-1] // augment.STRIDE, self.config.sigma)
             painted = self.painter(sources, maps).float()
+        if self.seen.away.numel():
+            painted = torch.lerp(images, painted, painted_share(self.seen.away[:, :1]))
         spread = float((points - points.mean(dim=1, keepdim=True)).square().sum(2).mean().sqrt())
         sheet = self.run.folder / "preview.png"
         write_preview(sheet, images, sources, painted, augment.to_pixels(points))
         text = f"step {self.run.step}: preview written, spread {spread:.1f} cells"
-        self.run.record({"spread": spread}, text)
+        values = {"spread": spread, "progress": self.run.progress}
+        if self._losses_since:
+            values["loss"] = float(torch.stack(self._losses_since).mean())
+            self._losses_since.clear()
+        self.run.record(values, text)
+        self._note_places(augment.to_pixels(points))
         limit = COLLAPSED_SPREAD / REFERENCE * images.shape[-1] / augment.STRIDE  # in cells
         if spread < limit:
             self.run.monitor.say(
                 f"warning: the landmarks have collapsed (spread {spread:.2f} cells, expected over "
                 f"{limit:.1f}); raise --separation, lower --lr or give more varied images"
             )
+
+    def _note_places(self, points: Tensor) -> None:
+        """Keep points (B,K,2) of the fixed batch, now and then, to tell later how they moved."""
+        history = self.run.history
+        kept = [row["progress"] for row in history if "points" in row]
+        if not kept or self.run.progress - kept[-1] >= NOTED or self.run.progress >= 1:
+            history[-1]["points"] = [round(v, 1) for v in points.flatten().tolist()]
+
+    def _course(self) -> dict[str, float]:
+        """How far landmarks moved in the second half of the run, and how the loss fell, if known.
+
+        moved_px: median over landmarks; fallen: share of it, from the third to the last quarter.
+        """
+        rows, known = [row for row in self.run.history if "progress" in row], {}
+        places = [
+            np.reshape(row["points"], (-1, 2))
+            for row in rows
+            if "points" in row and row["progress"] >= 0.5
+        ]
+        if len(places) > 1:
+            moved = np.linalg.norm(places[-1] - places[0], axis=1)
+            known["moved_px"] = round(float(np.median(moved)), 2)
+        third, last = (
+            [row["loss"] for row in rows if "loss" in row and low < row["progress"] <= low + 0.25]
+            for low in (0.5, 0.75)
+        )
+        if third and last:
+            known["fallen"] = round(float(1 - np.mean(last) / np.mean(third)), 3)
+        return known
 
     def _write_pack(self) -> None:
         config, run = self.config, self.run
@@ -205,10 +250,12 @@ class Adaptation:
             "acceptance": self.acceptance and self.acceptance.to_json(),
             "landmark_names": default_names(config.landmarks),
             "data": self.data.name,
+            "finding": self.data.finding and self.data.finding.to_json(),
             "images": len(self.trained_on),
             "step": run.step,
             "finished": run.finished,
             "seconds": round(run.elapsed, 1),
+            "course": self._course(),
             "config": {
                 **asdict(config),
                 "output": config.output.name,
@@ -231,6 +278,24 @@ def _core(config: AdaptConfig) -> tuple[LandmarkNetwork, str]:
         )
     network = HourglassConfig(config.landmarks, WIDTHS[config.width], config.input_size)
     return LandmarkNetwork(network).eval(), ""
+
+
+def _turns(data: DecodedSet) -> bool:
+    """Whether the object is seen heading in many directions; says so if it is."""
+    if data.headings is None:
+        return False
+    known = data.headings[np.isfinite(data.headings)]
+    if len(known) < FEWEST_HEADINGS:
+        return False
+    mean = np.angle(np.exp(1j * known).mean())
+    turned = float((np.cos(known - mean) < math.cos(math.radians(TURNED))).mean())
+    if turned < TURNING:
+        return False
+    console().print(
+        f"{data.name}: the object turns (in {turned:.0%} of the crops it heads more than "
+        f"{TURNED:g}° off the usual way); learning with full turns, --rotation 180"
+    )
+    return True
 
 
 def _networks(

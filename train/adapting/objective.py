@@ -7,11 +7,18 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lmk.train import augment, distributed
 from lmk.train.adapting.pairs import PairBatch
 from lmk.train.augment import displacement
-from lmk.train.network import ProjectedConv2d, gaussian_maps, perceptual, soft_argmax
+from lmk.train.network import (
+    ProjectedConv2d,
+    expectation,
+    gaussian_maps,
+    perceptual,
+    probabilities,
+)
 
 
 class Objective(Protocol):
@@ -21,6 +28,8 @@ class Objective(Protocol):
     def equivariance(self) -> float: ...
     @property
     def separation(self) -> float: ...
+    @property
+    def off_object(self) -> float: ...
     @property
     def identity(self) -> float: ...
     @property
@@ -42,12 +51,18 @@ def pair_losses(
 
     pixel, perceptual: y painted from y' and the landmarks of y, against y (paper, eq. 1);
     equivariance: landmarks of y moved as the image was must be those of y' (|Δ| in cells, those
-    that leave the crop masked); separation: no two landmarks within about a cell; identity: ours.
+    that leave the crop masked); separation: no two landmarks within about a cell; off_object: their
+    maps lie on the object; identity: ours. Where it is known what is the object, nothing else needs
+    to be painted right.
     """
     images, sources = pair.images, pair.sources
     batch, size = len(images), images.shape[-1] // augment.STRIDE
-    points = soft_argmax(detector(_seen(pair, both=config.equivariance > 0)))
-    painted = painter(sources, gaussian_maps(points[:batch], size, config.sigma)).float()
+    maps = probabilities(detector(_seen(pair, both=config.equivariance > 0)))
+    points = expectation(maps)
+    seen = pair.other if pair.other.numel() else sources
+    painted = painter(seen, gaussian_maps(points[:batch], size, config.sigma)).float()
+    if pair.away.numel():
+        painted = torch.lerp(images, painted, painted_share(pair.away[:, :1]))
     losses = {"pixel": (painted - images).square().mean()}
     if looks is not None:
         losses["perceptual"] = perceptual.distance(
@@ -57,6 +72,8 @@ def pair_losses(
         losses["equivariance"] = config.equivariance * equivariance(points, pair)
     if config.separation:
         losses["separation"] = config.separation * separation(points)
+    if config.off_object and pair.away.numel():
+        losses["off_object"] = config.off_object * off_object(maps, pair.away)
     if config.identity:
         losses["identity"] = config.identity * from_identity(detector)
     return losses
@@ -87,6 +104,22 @@ def separation(points: Tensor, sigma: float = 1.0) -> Tensor:
     squared = (points[:, :, None] - points[:, None]).square().sum(dim=3)
     near = torch.exp(squared / (-2 * sigma**2))
     return near.sum(dim=2).mean() - 1  # each landmark is near itself
+
+
+def painted_share(away: Tensor) -> Tensor:
+    """1 on the object and up to a cell beside it, 0 from two cells on; away (…) in pixels."""
+    return (2 - away / augment.STRIDE).clamp(0, 1)
+
+
+def off_object(maps: Tensor, away: Tensor) -> Tensor:
+    """Mean over landmarks of how many cells the mass of their maps lies off the object.
+
+    maps: probabilities (V·B,K,h,w), of y first; away (B,2,H,W) in pixels. Less than half a cell off
+    is on it.
+    """
+    cells = functional.avg_pool2d(away, augment.STRIDE) / augment.STRIDE  # (B,2,h,w)
+    cells = torch.cat(cells.unbind(1))[: len(maps), None]
+    return (maps * (cells - 0.5).clamp(min=0)).sum(dim=(2, 3)).mean()
 
 
 def from_identity(detector: nn.Module) -> Tensor:

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import zlib
@@ -22,13 +23,17 @@ from numpy.typing import NDArray
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import atomic_path, write_bytes
 from lmk.runtime.images import Box, UnreadableImage, crop, square_around, to_crop, whole
+from lmk.runtime.regions import Finding
 from lmk.train.datasets.sample import Dataset, Sample, Scheme
 
 CONTEXT = 1.25  # cached side / crop side: room for rotation and shift without inventing pixels
 CROP_MARGIN = 1.5  # crop side / longer side of the box of the annotated points
 CropMode = Literal["image", "center", "object", "annotation"]
-LAYOUT_VERSION = 3
+LAYOUT_VERSION = 4
+_FAR = 255  # pixels, and more
 log = logging.getLogger(__name__)
+# Pixels, points, the length that errors are divided by, pixels to the object.
+_Crop = tuple[NDArray[np.uint8], NDArray[np.float32], np.float32, NDArray[np.uint8] | None]
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,10 @@ class DecodedSet:
     skipped: tuple[str, ...]  # reasons, one an unreadable image
     crop_scale: float  # crop side / longer side of the object box, for the runtime
     crop: CropMode = "image"  # what the crops are fitted to
+    away: NDArray[np.uint8] | None = None  # (N,S,S) pixels to the object, 0 on it, 255: or more
+    films: tuple[tuple[str, int, float], ...] = ()  # film, track, seconds of each, of films alone
+    headings: NDArray[np.float32] | None = None  # (N,) radians from x towards y, NaN: not known
+    finding: Finding | None = None  # how the boxes of films were found
 
     @property
     def landmark_names(self) -> tuple[str, ...]:
@@ -53,10 +62,11 @@ class DecodedSet:
 
     @functools.cached_property
     def sums(self) -> list[int]:
-        """CRC-32 of each image's pixels, points and length."""
+        """CRC-32 of each image's pixels, points, length and distances to the object."""
 
+        away = [None] * len(self.images) if self.away is None else self.away
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return list(pool.map(_sum, self.images, self.points, self.lengths))
+            return list(pool.map(_sum, self.images, self.points, self.lengths, away))
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -147,6 +157,8 @@ def _load(dataset: Dataset, folder: Path, size: int, fit: tuple[CropMode, float]
     index = json.loads((folder / "index.json").read_text())
     kept = [dataset.samples[i] for i in index["kept"]]
     mode, margin = fit
+    masked = all(sample.mask is not None for sample in dataset.samples)
+    filmed = all(math.isfinite(sample.time_s) for sample in dataset.samples)
     decoded = DecodedSet(
         name=dataset.name,
         images=np.load(folder / "images.npy", mmap_mode="c")[: len(kept)],
@@ -158,13 +170,20 @@ def _load(dataset: Dataset, folder: Path, size: int, fit: tuple[CropMode, float]
         skipped=tuple(index["skipped"]),
         crop_scale=margin if mode == "annotation" and dataset.landmark_names else 1.0,
         crop=mode,
+        away=np.load(folder / "away.npy", mmap_mode="c")[: len(kept)] if masked else None,
+        films=tuple((s.name.rpartition("#")[0], s.track or 0, s.time_s) for s in kept if filmed),
+        headings=np.array([np.nan if s.heading is None else s.heading for s in kept], np.float32),
+        finding=dataset.finding,
     )
     points = (len(kept), len(dataset.landmark_names), 2)
     for name, array, dtype, shape in (
         ("images", decoded.images, np.uint8, (len(kept), size, size, 3)),
         ("points", decoded.points, np.float32, points),
         ("lengths", decoded.lengths, np.float32, points[:1]),
+        ("away", decoded.away, np.uint8, (len(kept), size, size)),
     ):
+        if array is None:
+            continue
         if array.dtype != dtype or array.shape != shape:
             raise ValueError(f"{name} are {array.dtype} {array.shape}, not {dtype} {shape}")
     if len(kept) + len(decoded.skipped) != len(dataset.samples) or decoded.sums != index["sums"]:
@@ -181,8 +200,9 @@ def _fill(
 ) -> None:
     """Decode everything into `folder`; index.json comes last and marks it complete."""
     total = len(dataset.samples)
+    masked = all(sample.mask is not None for sample in dataset.samples)
 
-    def one(sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.float32], np.float32] | str:
+    def one(sample: Sample) -> _Crop | str:
         try:
             image = sample.read()
         except UnreadableImage as error:
@@ -192,13 +212,15 @@ def _fill(
         box, scale = object_box(sample, image, *fit)
         square = square_around(box, scale * CONTEXT)
         length = np.float32(sample.length * size / square[2])
-        return crop(image, square, size), to_crop(sample.points, square, size), length
+        away = _away(sample.mask(), square, size) if masked and sample.mask else None
+        return crop(image, square, size), to_crop(sample.points, square, size), length, away
 
     kept: list[int] = []
     sums: list[int] = []
     points: list[NDArray[np.float32]] = []
     lengths: list[np.float32] = []
     skipped: list[str] = []
+    distances: list[NDArray[np.uint8]] = []
     with (
         atomic_path(folder / "images.npy") as temporary,
         ThreadPoolExecutor(os.cpu_count()) as pool,
@@ -209,11 +231,13 @@ def _fill(
             if isinstance(result, str):
                 skipped.append(result)
             else:
-                images[len(kept)], found, length = result
+                images[len(kept)], found, length, away = result
+                if away is not None:
+                    distances.append(away)
                 kept.append(done)
                 points.append(found)
                 lengths.append(length)
-                sums.append(_sum(images[len(kept) - 1], found, length))
+                sums.append(_sum(images[len(kept) - 1], found, length, away))
             progress(done + 1, total)
         images.flush()
     with atomic_path(folder / "points.npy") as temporary:
@@ -221,13 +245,31 @@ def _fill(
         np.save(temporary, np.array(points, np.float32).reshape(len(kept), count, 2))
     with atomic_path(folder / "lengths.npy") as temporary:
         np.save(temporary, np.array(lengths, np.float32))
+    if masked:
+        with atomic_path(folder / "away.npy") as temporary:
+            np.save(temporary, np.array(distances, np.uint8).reshape(len(kept), size, size))
     index = {"kept": kept, "skipped": skipped, "sums": sums}
     write_bytes(folder / "index.json", json.dumps(index).encode())
 
 
-def _sum(image: NDArray[np.uint8], points: NDArray[np.float32], length: np.float32) -> int:
+def _away(mask: NDArray[np.bool_], square: Box, size: int) -> NDArray[np.uint8]:
+    """How far each pixel of a crop is from what the mask (H,W) of its image holds; uint8."""
+    from scipy import ndimage
+
+    shown = crop(np.repeat(np.uint8(255) * mask[..., None], 3, axis=2), square, size)[..., 0] > 127
+    if not shown.any():
+        return np.full((size, size), _FAR, np.uint8)
+    return np.minimum(ndimage.distance_transform_edt(~shown), _FAR).round().astype(np.uint8)
+
+
+def _sum(
+    image: NDArray[np.uint8],
+    points: NDArray[np.float32],
+    length: np.float32,
+    away: NDArray[np.uint8] | None,
+) -> int:
     crc = zlib.crc32(np.ascontiguousarray(points, np.float32).data, zlib.crc32(image.data))
-    return zlib.crc32(length.tobytes(), crc)
+    return zlib.crc32(length.tobytes() + (b"" if away is None else away.tobytes()), crc)
 
 
 def _check_space(folder: Path, needed: int) -> None:

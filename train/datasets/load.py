@@ -51,6 +51,7 @@ def join(datasets: Sequence[Dataset]) -> Dataset:
         return datasets[0]
     names = tuple(dict.fromkeys(name for each in datasets for name in each.landmark_names))
     labels = dict.fromkeys(each.scheme.normaliser.label for each in datasets)
+    findings = {each.finding for each in datasets}
     return Dataset(
         name="+".join(each.name for each in datasets),
         samples=tuple(
@@ -60,6 +61,7 @@ def join(datasets: Sequence[Dataset]) -> Dataset:
         scheme=Scheme(names, Normaliser(" or ".join(labels), "sample"), _flips(datasets, names)),
         problems=tuple(problem for each in datasets for problem in each.problems),
         notes=tuple(note for each in datasets for note in each.notes),
+        finding=findings.pop() if len(findings) == 1 else None,
     )
 
 

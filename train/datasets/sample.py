@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.images import Box
+from lmk.runtime.regions import Finding
 
 PointArray = NDArray[np.float32]
 
@@ -152,6 +153,9 @@ class Sample:
     box: Box | None = None  # of the object, where the data set gives one apart from the points
     length: float = float("nan")  # pixels that errors are divided by, if the scheme asks for it
     track: int | None = None  # of an object of a film: its number, the same in all frames
+    time_s: float = float("nan")  # of a frame, from the start of its film
+    heading: float | None = None  # of the object's head, radians from x towards y, where known
+    mask: Callable[[], NDArray[np.bool_]] | None = None  # (H,W): which pixels are the object's
 
 
 @dataclass(frozen=True)
@@ -164,6 +168,7 @@ class Dataset:
     scheme: Scheme = NO_SCHEME  # of the points
     problems: tuple[str, ...] = ()  # what is missing or wrong and was left out, a line each
     notes: tuple[str, ...] = ()  # what is left out by design or good to know, a line each
+    finding: Finding | None = None  # how the boxes of films were found
 
     @property
     def landmark_names(self) -> tuple[str, ...]:

@@ -65,7 +65,8 @@ def turned(
     Raises UserError for a device that is not there.
     """
     size = model.config.input_size
-    moves = [augment.turn(angle, size).expand(len(indices), 3, 3) for angle in TURNS]
+    quarters = augment.turns(torch.deg2rad(torch.tensor(TURNS)), size)
+    moves = [move.expand(len(indices), 3, 3) for move in quarters]
     return _seen(model, data, indices, config, [None, *moves])
 
 

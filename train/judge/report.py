@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lmk.runtime.files import write_bytes
+from lmk.runtime.model import STRIDE
 from lmk.runtime.outputs import colour
 from lmk.train.config import EvaluateConfig
 from lmk.train.datasets import DecodedSet, PointArray
@@ -24,6 +25,7 @@ from lmk.train.device import to_float
 from lmk.train.judge import steadiness
 from lmk.train.judge.consistency import TURNS, Views, prepared, turned, views
 from lmk.train.judge.evaluation import spread_over
+from lmk.train.judge.real_motion import moving_errors, neighbours
 from lmk.train.judge.steadiness import Landmark, Steadiness
 from lmk.train.network import LandmarkNetwork, find_given, versions
 from lmk.train.split import Indices, split_indices
@@ -68,7 +70,19 @@ def write_report(
     seen = views(model, data, chosen, config, num_views)
     names = tuple(header["landmark_names"][: seen.found.shape[2]])
     quarters = turned(model, data, chosen, config)
-    judged = steadiness.measure(seen, quarters, _scores(model, seen.images[0], config), names)
+    moving = None
+    if data.films:
+        pairs = neighbours([data.films[i] for i in chosen])
+        moving = moving_errors(seen.images[0], seen.found[0], pairs)
+    judged = steadiness.measure(
+        seen,
+        quarters,
+        _scores(model, seen.images[0], config),
+        names,
+        moving,
+        _beside(data, chosen, seen),
+        header.get("course") if data.name == header["data"] else None,
+    )
     keep(seen, judged, [data.names[i] for i in chosen])
     page = _template(judged.size).render(
         category=header["category"],
@@ -98,7 +112,7 @@ def _template(size: int) -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"px": _px, "percent": lambda px: _percent(px / size)}
+    environment.filters |= {"px": _px, "percent": lambda px: _percent(px / size), "share": _percent}
     return environment.get_template("report.html.jinja")
 
 
@@ -111,6 +125,16 @@ def _choose(data: DecodedSet, header: Mapping[str, Any], most: int | None) -> tu
     if not len(held_out):  # a lone image: adaptation has nothing else to look at either
         return everything, "that it was adapted to"
     return spread_over(held_out, most), "that were held out"
+
+
+def _beside(data: DecodedSet, chosen: Indices, seen: Views) -> NDArray[np.bool_] | None:
+    """Which landmarks (N,K) of the images as they are lie more than a cell from the object."""
+    if data.away is None:
+        return None
+    size, margin = seen.images.shape[2], (data.images.shape[1] - seen.images.shape[2]) // 2
+    columns, rows = seen.found[0].round().clip(0, size - 1).astype(int).transpose(2, 0, 1) + margin
+    away = data.away[chosen[:, None], rows, columns]
+    return np.asarray(away > STRIDE)
 
 
 @torch.inference_mode()
@@ -243,6 +267,11 @@ def _reason(landmark: Landmark, size: int) -> str:
             f"Does not follow the image: it moves {max(follows, 0):.0%} as far as it should. "
             "It marks a place in the crop, not a part of the object."
         )
+    if landmark.verdict == "background":
+        return (
+            f"In {landmark.off_object:.0%} of the frames it is beside the object: it marks "
+            "something else, however steadily."
+        )
     if landmark.useless:
         return "Jumps about: it moves, but not with the image."
     if p90 > steadiness.STEADY_P90:
@@ -251,6 +280,11 @@ def _reason(landmark: Landmark, size: int) -> str:
         return (
             f"Blurred: its score is {landmark.score:.2f}. Most of its heat-map lies elsewhere, "
             "spread or in a second place; where it is found is a compromise."
+        )
+    if landmark.moving_px > steadiness.TURNS_MEDIAN * size:
+        return (
+            "Slides: from frame to frame it is typically "
+            f"{_px(landmark.moving_px)} from where the picture under it has gone."
         )
     if landmark.verdict == "wobbly":
         median = _percent(landmark.median_px / size)

@@ -8,10 +8,12 @@ hardly move either.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lmk.runtime.model import STRIDE
 from lmk.train.datasets import PointArray
@@ -34,6 +36,10 @@ STEADY_SCORE = 0.5
 # A turned image asks for a landmark elsewhere, not for the same one to the pixel: another that has
 # taken its place is off by far more.
 TURNS_MEDIAN = STEADY_P90  # share of the crop's side
+# A landmark that is beside the object in more frames than this marks something else.
+BACKGROUND = 0.2
+# How far landmarks may have moved, and the loss fallen, in the second half of a run that is over.
+STILL_MOVING, STILL_FALLING = STEADY_MEDIAN, 0.1
 FEW_IMAGES = 20  # with fewer, one view in ten is hardly a view
 
 
@@ -43,7 +49,7 @@ class Landmark:
 
     index: int
     name: str
-    verdict: Literal["steady", "wobbly", "stuck"]
+    verdict: Literal["steady", "wobbly", "stuck", "background"]
     median_px: float  # distance from where a transform should have put it
     p90_px: float  # the distance that one view in ten exceeds
     still_px: float  # the median if it never moved
@@ -52,6 +58,8 @@ class Landmark:
     score: float  # mean, in [0, 1]
     turned_px: float  # the larger of the medians under turns by 90 and by 180 degrees
     turns: bool  # it goes with these
+    moving_px: float  # median distance from where the picture has gone in the next frame
+    off_object: float  # share of frames in which it is beside the object; NaN: not known
     same_as: str | None  # the steadier landmark that it sits on
 
     @property
@@ -64,7 +72,7 @@ class Landmark:
     def useless(self) -> bool:
         """Whether it tells nothing: it sits on another, does not follow or is wilder than still."""
         follows = self.follows >= FOLLOWS and self.median_px <= self.still_px
-        return self.same_as is not None or not follows
+        return self.same_as is not None or not follows or self.verdict == "background"
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,9 @@ class Steadiness:
     spread_px: float  # rms distance of an image's landmarks from their centre
     collapsed: bool  # that is so small that nothing else counts
     wrong: int  # images whose landmarks are off, on average, by more than STEADY_P90 of the crop
+    neighbours: int = 0  # pairs of neighbouring frames that were looked at
+    moved_px: float = math.nan  # of the landmarks in the second half of the run; NaN: not known
+    fallen: float = math.nan  # share of the loss, between the last two quarters of it
 
     @property
     def still_px(self) -> float:
@@ -94,6 +105,19 @@ class Steadiness:
     def useless(self) -> list[Landmark]:
         """The landmarks to drop, in order."""
         return [landmark for landmark in self.landmarks if landmark.useless]
+
+    @property
+    def off_object(self) -> float:
+        """Share of all landmarks that are beside the object; NaN: not known."""
+        return float(np.mean([landmark.off_object for landmark in self.landmarks]))
+
+    @property
+    def longer(self) -> int:
+        """How many times as long the run should be, as far as it tells; 1: it was long enough."""
+        moving = self.moved_px / (STILL_MOVING * self.size)
+        if moving > 2:
+            return 4
+        return 2 if moving > 1 or self.fallen > STILL_FALLING else 1
 
     @property
     def poor(self) -> bool:
@@ -124,7 +148,12 @@ class Steadiness:
     @property
     def summary(self) -> str:
         """What a terminal says of it."""
-        return self.headline if self.collapsed else f"{self.headline} {self.turning}"
+        short = (
+            f" The run was too short: give it {self.longer} times as long."
+            if self.longer > 1
+            else ""
+        )
+        return f"{self.headline if self.collapsed else f'{self.headline} {self.turning}'}{short}"
 
     @property
     def headline(self) -> str:
@@ -132,18 +161,34 @@ class Steadiness:
         total = len(self.landmarks)
         if self.collapsed:
             return f"Collapsed: all {total} landmarks sit on one blob."
-        counts = [(word, len(self.having(word))) for word in ("steady", "wobbly", "stuck")]
+        words = (
+            "steady",
+            "wobbly",
+            "stuck",
+            *(["background"] if self.having("background") else []),
+        )
+        counts = [(word, len(self.having(word))) for word in words]
         for word, count in counts:
             if count == total:
                 return f"All {total} landmarks are {word}."
         parts = [f"{count or 'none'} {word}" for word, count in counts[1:]]
-        return f"{counts[0][1]} of {total} landmarks are steady, {parts[0]}, {parts[1]}."
+        return f"{counts[0][1]} of {total} landmarks are steady, {', '.join(parts)}."
 
 
-def measure(views: Views, turned: Views, scores: PointArray, names: tuple[str, ...]) -> Steadiness:
+def measure(
+    views: Views,
+    turned: Views,
+    scores: PointArray,
+    names: tuple[str, ...],
+    moving: PointArray | None = None,
+    off: NDArray[np.bool_] | None = None,
+    course: Mapping[str, float] | None = None,
+) -> Steadiness:
     """Judge the K landmarks `names` by two or more `views`, and by those of images `turned` about.
 
-    Scores (N,K) are those of view 0.
+    Scores (N,K) are those of view 0. moving: errors (2P,K) as of `moving_errors`, of films. off
+    (N,K): which landmarks of view 0 are beside the object, where that is known. course: how the run
+    was at its end, `moved_px` and `fallen`.
 
     Raises ValueError when there is nothing but view 0, or numbers that do not match.
     """
@@ -159,18 +204,23 @@ def measure(views: Views, turned: Views, scores: PointArray, names: tuple[str, .
     at_turns = np.array([_percentiles(turn[None], 50) for turn in turned.errors[1:]])
     spreads = np.sqrt(((still - still.mean(axis=0)) ** 2).sum(axis=2).mean(axis=0))
     means, same = scores.mean(axis=0), _same(still, p90s)
+    beside = np.full(landmarks, np.nan) if off is None else off.mean(axis=0)
+    moving = np.zeros((0, landmarks), np.float32) if moving is None else moving
+    in_motion = _percentiles(moving[None], 50)
     judged = []
     for k, name in enumerate(names):
         still_px, moves_px, follows = _motion(views, k)
         stuck = follows < FOLLOWS and moves_px <= still_px
         steady = medians[k] <= STEADY_MEDIAN * size and p90s[k] <= STEADY_P90 * size
-        steady = steady and means[k] >= STEADY_SCORE
+        steady = steady and means[k] >= STEADY_SCORE and not in_motion[k] > TURNS_MEDIAN * size
+        verdict: Literal["steady", "wobbly", "stuck", "background"]
+        verdict = "stuck" if stuck else "steady" if steady else "wobbly"
         turned_px = float(at_turns[:, k].max())  # NaN where one of them has it out of sight
         judged.append(
             Landmark(
                 index=k,
                 name=name,
-                verdict="stuck" if stuck else "steady" if steady else "wobbly",
+                verdict="background" if beside[k] > BACKGROUND else verdict,
                 median_px=medians[k],
                 p90_px=p90s[k],
                 still_px=still_px,
@@ -179,6 +229,8 @@ def measure(views: Views, turned: Views, scores: PointArray, names: tuple[str, .
                 score=float(means[k]),
                 turned_px=turned_px,
                 turns=turned_px <= TURNS_MEDIAN * size,
+                moving_px=in_motion[k],
+                off_object=float(beside[k]),
                 same_as=None if (twin := same[k]) is None else names[twin],
             )
         )
@@ -193,6 +245,8 @@ def measure(views: Views, turned: Views, scores: PointArray, names: tuple[str, .
         spread_px=spread,
         collapsed=spread * REFERENCE / size < COLLAPSED_SPREAD,
         wrong=int((~(errors_px <= STEADY_P90 * size)).sum()),  # out of sight is no better
+        neighbours=len(moving) // 2,
+        **(course or {}),
     )
 
 

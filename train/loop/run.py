@@ -87,7 +87,7 @@ class TrainingRun:
         self.step = 0  # steps taken, the one under way included
         self.interrupted = False
         self.retreats = 0  # how often the run has diverged
-        self.history: list[dict[str, float]] = []
+        self.history: list[dict[str, Any]] = []
         self._lowest = math.inf
         self._elapsed_before = self._clock = 0.0
         self._started = self._saved = time.monotonic()

@@ -4,10 +4,12 @@ from lmk.train.network import checkpoint, perceptual
 from lmk.train.network.bottleneck import (
     BETA,
     NamingLayer,
+    expectation,
     find,
     find_given,
     gaussian_maps,
     local_argmax,
+    probabilities,
     soft_argmax,
 )
 from lmk.train.network.category import (

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,6 +15,7 @@ from lmk.runtime.regions import Acceptance
 from lmk.train.adapting.adaptation import Pairs, adapt
 from lmk.train.datasets.decoded import decode
 from lmk.train.datasets.drawn.drawn import builtin
+from lmk.train.judge import find_landmarks
 from lmk.train.loop.run import STATE_NAME
 from lmk.train.network.category import load_pack
 from lmk.train.network.checkpoint import load, load_core, read_header, save_core
@@ -143,6 +145,44 @@ def test_a_resume_is_of_the_same_options_images_and_core(
         adapt(replace(config, resume=True), butterflies)
 
 
+@pytest.mark.parametrize(
+    ("headings", "rotation"),
+    [(torch.linspace(0, 6, 40), 180.0), (torch.linspace(-0.5, 0.5, 40), 20.0), (None, 20.0)],
+    ids=["in all directions", "upright", "not known"],
+)
+def test_full_turns_are_learnt_where_the_object_turns(
+    adapt_config, butterflies, headings, rotation, capsys
+):
+    data = replace(butterflies, headings=None if headings is None else headings.numpy())
+    adapt(adapt_config(steps=1), data)
+    written = read_header(adapt_config().output)["config"]
+    assert written["rotation"] == rotation
+    assert ("the object turns" in capsys.readouterr().err) == (rotation == 180)
+    adapt(adapt_config(steps=1, rotation=35.0), data)  # unless it is given
+    assert read_header(adapt_config().output)["config"]["rotation"] == 35
+
+
+def test_what_is_known_of_the_object_is_learnt_from(adapt_config, butterflies):
+    size = butterflies.images.shape[1]
+    away = np.full((len(butterflies.images), size, size), 60, np.uint8)
+    away[:, size // 2 :, size // 2 :] = 0
+    shares = []
+    for weight in (0.0, 30.0):
+        config = adapt_config(steps=25, off_object=weight, lr=1e-2)
+        adapt(config, replace(butterflies, away=away))
+        model, _ = load_pack(config.output, config.core)
+        found = find_landmarks(model, butterflies, np.arange(40))
+        shares.append((found > 30).all(axis=2).mean())
+    assert shares[1] > shares[0] + 0.3
+
+
+def test_the_course_of_a_run_is_kept(adapt_config, butterflies):
+    config = adapt_config(steps=8, preview_every=1)
+    adapt(config, butterflies)
+    course = read_header(config.output)["course"]
+    assert course["moved_px"] > 0 and abs(course["fallen"]) < 1
+
+
 def test_two_landmarks_of_one_image(adapt_config, tmp_path):
     data = decode(builtin("puppet", 1), 64, "image", tmp_path / "cache")
     config = adapt_config(landmarks=2, steps=1)
@@ -231,9 +271,9 @@ def test_held_out_images_are_not_trained_on(adapt_config, butterflies, monkeypat
     seen = []
     original = Pairs._pairs
 
-    def spy(self, chosen, draw, mine):
+    def spy(self, chosen, *drawn):
         seen.append(chosen)
-        return original(self, chosen, draw, mine)
+        return original(self, chosen, *drawn)
 
     monkeypatch.setattr(Pairs, "_pairs", spy)
     adapt(adapt_config(steps=9), butterflies)

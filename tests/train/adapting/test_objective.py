@@ -7,7 +7,14 @@ import torch
 from torch import nn
 
 from lmk.train import augment
-from lmk.train.adapting.objective import equivariance, from_identity, pair_losses, separation
+from lmk.train.adapting.objective import (
+    equivariance,
+    from_identity,
+    off_object,
+    painted_share,
+    pair_losses,
+    separation,
+)
 from lmk.train.adapting.pairs import PairBatch
 from lmk.train.augment import displacement, random_bend
 from lmk.train.network.bottleneck import gaussian_maps
@@ -70,6 +77,24 @@ def test_separation_is_zero_for_far_points_and_largest_for_one_place():
     assert separation(near) == pytest.approx(torch.exp(torch.tensor(-0.5)).item())
 
 
+def test_off_object_is_how_many_cells_the_maps_lie_beside_it():
+    away = torch.zeros(1, 2, 64, 64)
+    away[:, 0] = (torch.arange(64.0) - 31.5).clamp(min=0)  # y: an object that fills the left half
+    maps = torch.zeros(2, 2, SIZE, SIZE)
+    maps[0, 0, 3, 2] = maps[0, 1, 3, 11] = 1  # on it, and 3.5 cells beside it
+    maps[1, :, 5, 5] = 1  # y' is all object
+    assert off_object(maps, away) == pytest.approx((11 - 7.5 - 0.5) / 4)
+    assert off_object(maps[:1], away) == pytest.approx((11 - 7.5 - 0.5) / 2)  # y alone
+    spread = torch.full((1, 1, SIZE, SIZE), 0.0, requires_grad=True)
+    off_object(spread.flatten(2).softmax(2).view(spread.shape), away).backward()
+    assert (spread.grad[..., 14] > 0).all() and (spread.grad[..., 3] < 0).all()  # towards it
+
+
+def test_beside_the_object_nothing_is_painted():
+    away = torch.tensor([0.0, 4.0, 6.0, 8.0, 90.0])
+    assert painted_share(away).tolist() == [1, 1, 0.5, 0, 0]
+
+
 def test_separation_pushes_apart():
     points = torch.tensor([[[5.0, 5.0], [6.0, 5.0]]], requires_grad=True)
     separation(points).backward()
@@ -93,8 +118,9 @@ class Painter(nn.Module):
         return torch.full_like(images, 0.5)
 
 
-def config(equivariance=0.0, separation=0.0, identity=0.0):
+def config(equivariance=0.0, separation=0.0, identity=0.0, off_object=0.0):
     return SimpleNamespace(
+        off_object=off_object,
         equivariance=equivariance,
         separation=separation,
         identity=identity,
@@ -145,6 +171,18 @@ def test_terms_are_weighted_and_left_out(pair):
     for name in ("equivariance", "separation"):
         assert one[name] > 0
         torch.testing.assert_close(three[name], 3 * one[name])
+
+
+def test_only_the_object_needs_to_be_painted(pair):
+    away = torch.full((2, 2, 64, 64), 99.0)
+    away[:, 0, 10:20, 10:30] = 0
+    losses = pair_losses(Detector(), Painter(), None, pair._replace(away=away), config())
+    inside = (pair.images - 0.5)[:, :, 10:20, 10:30].square().sum() / pair.images.numel()
+    assert losses["pixel"] == pytest.approx(float(inside), rel=1e-4)
+    weighted = pair_losses(
+        Detector(), Painter(), None, pair._replace(away=away), config(off_object=2.0)
+    )
+    assert weighted["off_object"] > 0
 
 
 def test_perceptual_term_compares_features(pair):

@@ -65,18 +65,19 @@ def see(*landmarks, images=COUNT, seed=0):
 def turned(seen, *swapped):
     """The same turned by 90° and 180°; landmarks `swapped` do not go with the second."""
     still = seen.found[0]
-    moves = [None, *(augment.turn(angle, SIZE).expand(len(still), 3, 3) for angle in TURNS)]
+    quarters = augment.turns(torch.deg2rad(torch.tensor(TURNS)), SIZE)
+    moves = [None, *(move.expand(len(still), 3, 3) for move in quarters)]
     expected = np.stack([moved(still, move) for move in moves])
     found = expected.copy()
     found[2, :, list(swapped)] = still[:, list(swapped)].swapaxes(0, 1)
     return Views(np.zeros((3, *seen.images.shape[1:]), np.uint8), found, expected)
 
 
-def judge(*landmarks, swapped=(), scores=0.5, **options):
+def judge(*landmarks, swapped=(), scores=0.5, moving=None, off=None, course=None, **options):
     seen = see(*landmarks, **options)
     names = tuple(f"p{k}" for k in range(len(landmarks)))
     known = np.broadcast_to(np.float32(scores), seen.found.shape[1:3])
-    return measure(seen, turned(seen, *swapped), known, names)
+    return measure(seen, turned(seen, *swapped), known, names, moving, off, course)
 
 
 CORNERS = [(30, 30), (98, 30), (30, 98), (98, 98), (64, 64)]
@@ -109,6 +110,40 @@ def test_follows_is_the_share_of_the_way(share, place, seed):
     landmark = judge((place, 5, lag(share)), images=10, seed=seed).landmarks[0]
     assert landmark.follows == pytest.approx(share, abs=0.01)
     assert (landmark.verdict == "stuck") == (landmark.follows < steadiness.FOLLOWS)
+
+
+def test_beside_the_object_is_background_however_steady():
+    off = np.zeros((COUNT, 2), bool)
+    off[: COUNT // 4, 1] = True
+    judged = judge((CORNERS[0], 5, follow), (CORNERS[1], 5, follow), off=off)
+    assert [each.verdict for each in judged.landmarks] == ["steady", "background"]
+    assert [each.name for each in judged.useless] == ["p1"] and judged.off_object == 0.125
+    assert judged.headline == "1 of 2 landmarks are steady, none wobbly, none stuck, 1 background."
+    assert math.isnan(judge((CORNERS[0], 5, follow)).off_object)
+
+
+def test_what_slides_over_the_object_is_not_steady():
+    moving = np.float32([[1, 9, np.nan], [2, 8, np.nan]])
+    landmarks = [(place, 5, follow) for place in CORNERS[:3]]
+    judged = judge(*landmarks, moving=moving)
+    assert [each.verdict for each in judged.landmarks] == ["steady", "wobbly", "steady"]
+    assert judged.landmarks[1].moving_px == 8.5 and judged.neighbours == 1
+
+
+@pytest.mark.parametrize(
+    ("course", "longer"),
+    [
+        ({"moved_px": 1.0, "fallen": 0.02}, 1),
+        ({"moved_px": 1.0, "fallen": 0.2}, 2),
+        ({"moved_px": 3.0}, 2),
+        ({"moved_px": 9.0, "fallen": 0.0}, 4),
+        ({}, 1),
+    ],
+)
+def test_a_run_that_was_too_short(course, longer):
+    judged = judge((CORNERS[0], 5, follow), course=course)
+    assert judged.longer == longer
+    assert (f"give it {longer} times as long" in judged.summary) == (longer > 1)
 
 
 def test_lengths_by_hand():

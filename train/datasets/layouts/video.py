@@ -7,12 +7,13 @@ sample; else the whole frame is one.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from lmk.runtime.errors import UserError
 from lmk.runtime.files import cache_folder, printable, walk, write_bytes
 from lmk.runtime.images import Box, UnreadableImage, crop, read_image, square_around
 from lmk.runtime.model import workspace
-from lmk.runtime.regions import Boxes, read_boxes
+from lmk.runtime.regions import Background, Boxes, Finding, finding_of, read_boxes, survey_film
 from lmk.runtime.sources import (
     VIDEO_SUFFIXES,
     choose_frames,
@@ -43,8 +44,10 @@ from lmk.train.datasets.sample import Dataset, Layout, Sample, mismatch
 
 FRAMES = 2000
 _LOOK_PX = 64  # side of the crops that are compared
-_VERSION = 1  # of how frames are chosen
-_Where = tuple[int, int | None, Box | None]  # frame number, object's number, its box
+_VERSION = 2  # of how frames are chosen
+_BLOCKS = 30  # of time, of which every tenth is held out: neighbours are too much alike
+# Frame number, time in s, the object's number, its box and heading in radians.
+_Where = tuple[int, float, int | None, Box | None, float | None]
 _logger = logging.getLogger(__name__)
 
 
@@ -57,13 +60,14 @@ class FilmOptions:
 
 
 USUAL_FILMS = FilmOptions()
+NO_FINDING = Finding()
 
 
 @dataclass(frozen=True)
 class _Choice:
     """What of a film is learnt from, and what of it could not be read, a line each."""
 
-    where: list[_Where]
+    where: Sequence[_Where]
     skipped: list[str]
 
 
@@ -81,6 +85,7 @@ def open_films(root: Path, options: FilmOptions = USUAL_FILMS) -> Dataset:
     file = options.boxes if folder is not options.boxes else None
     given = read_boxes(file) if file else None
     samples, sources, troubles, unboxed = [], [], dict[str, tuple[int, str]](), []
+    findings = set[Finding]()
     for number, film in enumerate(films):
         name = printable(str(film.relative_to(base)))
         left = folder / f"{film.stem}-boxes.csv"
@@ -95,10 +100,27 @@ def open_films(root: Path, options: FilmOptions = USUAL_FILMS) -> Dataset:
             count, first = troubles.get("films that cannot be used", (0, str(error)))
             troubles["films that cannot be used"] = count + 1, first
             continue
-        reader = FrameReader(film, {index for index, _, _ in choice.where})
-        for index, track, box in choice.where:
-            read = partial(reader.read, index)
-            samples.append(Sample(f"{name}#{index}", read, NO_POINTS, box=box, track=track))
+        finding = finding_of(boxes) if boxes else NO_FINDING
+        findings.add(finding)
+        reader = FrameReader(film, {row[0] for row in choice.where}, finding)
+        numbers = {number: n for n, number in enumerate(sorted(reader.wanted))}
+        for index, time_s, track, box, heading in choice.where:
+            block = _BLOCKS * numbers[index] // len(numbers)
+            samples.append(
+                Sample(
+                    name=f"{name}#{index}",
+                    read=partial(reader.read, index),
+                    points=NO_POINTS,
+                    split="val" if block % 10 == 5 else "train",
+                    box=box,
+                    track=track,
+                    time_s=time_s,
+                    heading=heading,
+                    mask=partial(reader.mask, index, box)
+                    if box and finding.way == "motion"
+                    else None,
+                )
+            )
         for line in choice.skipped:
             troubles[f"of {name}"] = 1, line
         sources += [film, boxes] if boxes else [film]
@@ -118,10 +140,12 @@ def open_films(root: Path, options: FilmOptions = USUAL_FILMS) -> Dataset:
     problems = (*unread, *told(troubles))
     if not samples:
         raise UserError(f"{root}: got nothing that can be learnt from ({'; '.join(problems)})")
-    chosen = [(sample.name, sample.track, sample.box) for sample in samples]
+    chosen = [(s.name, s.track, s.box, s.heading, s.mask is not None) for s in samples]
     key = hashlib.sha256(f"{fingerprint([*sources, *images])} {chosen}".encode()).hexdigest()
     named = fixed_part(str(root)) if is_pattern(str(root)) else root
-    return Dataset(printable(named.resolve().name), tuple(samples), key, problems=problems)
+    way = findings.pop() if len(findings) == 1 and not images else None
+    name = printable(named.resolve().name)
+    return Dataset(name, tuple(samples), key, problems=problems, finding=way)
 
 
 def _contents(root: Path) -> tuple[list[Path], list[Path], list[str]]:
@@ -154,7 +178,10 @@ def _choice(film: Path, budget: int, boxes: Path | None, where: Boxes | None) ->
             if before.pop("sha256") != _sha256(before):
                 raise ValueError("not what was written")
             if before["made_of"] == made_of:
-                rows = [(int(n), track, box and tuple(box)) for n, track, box in before["where"]]
+                rows = [
+                    (int(n), float(time_s), track, box and tuple(box), heading)
+                    for n, time_s, track, box, heading in before["where"]
+                ]
                 return _Choice(rows, before["skipped"])
             reason = "it or its boxes have changed" if boxes else "it has changed"
         except (
@@ -184,13 +211,14 @@ def _sha256(value: object) -> str:
 
 def _choose(film: Path, budget: int, boxes: Path | None, where: Boxes | None) -> _Choice:
     """Read the film to its end and choose; raises UserError where nothing can be taken."""
-    label, seen = printable(film.name), 0
+    label, seen, times = printable(film.name), 0, dict[int, float]()
     with open_source(film) as source, progress(f"choosing frames of {label}") as report:
 
         def frames() -> Iterator[Frame]:
             nonlocal seen
             for frame in source:
                 seen += 1
+                times[frame.index] = frame.time_s
                 report(seen, source.num_frames)
                 if where is None or where.targets(frame):
                     yield frame
@@ -207,7 +235,7 @@ def _choose(film: Path, budget: int, boxes: Path | None, where: Boxes | None) ->
     if not seen:
         raise UserError(f"{film}: got no frame that can be read; get the film again")
     if where is None:
-        return _Choice([(number, None, None) for number in numbers], skipped)
+        return _Choice([(n, times[n], None, None, None) for n in numbers], skipped)
     if not numbers:
         raise UserError(
             f"{film}: got no box in {boxes} for any of {seen} frames, expected some of source "
@@ -215,14 +243,17 @@ def _choose(film: Path, budget: int, boxes: Path | None, where: Boxes | None) ->
         )
     nothing = np.zeros((1, 1, 3), np.uint8)  # boxes of a file depend on the frame's number alone
     rows = [(n, where.targets(Frame(label, n, 0.0, nothing))) for n in numbers]
-    return _Choice([(n, each.track, each.box) for n, found in rows for each in found], skipped)
+    where_in = [
+        (n, times[n], each.track, each.box, each.heading) for n, found in rows for each in found
+    ]
+    return _Choice(where_in, skipped)
 
 
 class FrameReader:
     """Some frames of a film, for any thread: decoded in one pass if they are asked for in order."""
 
-    def __init__(self, film: Path, wanted: set[int]) -> None:
-        self._film, self._wanted = film, wanted
+    def __init__(self, film: Path, wanted: set[int], finding: Finding = NO_FINDING) -> None:
+        self._film, self.wanted, self._finding = film, wanted, finding
         self._lock = threading.Lock()
         self._frames: Iterator[Frame] | None = None
         self._next = 0
@@ -237,18 +268,47 @@ class FrameReader:
                 raise UnreadableImage(f"{self._film}: frame {index} cannot be read any more")
             return self._kept[index]
 
+    def mask(self, index: int, box: Box) -> NDArray[np.bool_]:
+        """(H,W): which pixels of that frame are of the object in `box`, what hangs on included."""
+        from scipy import ndimage
+
+        image = self.read(index)
+        with self._lock:
+            background = self._background
+        shrink = background.shrink
+        moves = background.foreground(image)
+        if moves is None:
+            return np.zeros(image.shape[:2], bool)
+        labels, _ = ndimage.label(moves, np.ones((3, 3)))
+        x, y, w, h = (side / shrink for side in box)
+        rows, columns = (
+            slice(max(0, round(low + size / 4)), max(1, round(low + 3 * size / 4)))
+            for low, size in ((y, h), (x, w))
+        )
+        inner = np.bincount(labels[rows, columns].ravel(), minlength=1)
+        inner[0] = 0
+        mine = labels == inner.argmax() if inner.any() else np.zeros_like(moves)
+        whole = mine.repeat(shrink, 0).repeat(shrink, 1)
+        height, width = image.shape[:2]
+        short = ((0, max(0, height - len(whole))), (0, max(0, width - whole.shape[1])))
+        return np.pad(whole, short, mode="edge")[:height, :width]
+
+    @functools.cached_property
+    def _background(self) -> Background:
+        return survey_film(self._film, self._finding.objects).background
+
     def _advance(self, index: int) -> None:
         if self._frames is None or index < self._next:
             self._frames = self._from(index)
         for frame in self._frames:
             self._next = frame.index + 1
-            if frame.index in self._wanted:
+            if frame.index in self.wanted:
                 self._kept[frame.index] = frame.image
                 if len(self._kept) > 4 + (os.cpu_count() or 1):
                     del self._kept[next(iter(self._kept))]
             if frame.index >= index:
                 break
-        if self._next > max(self._wanted):
+        if self._next > max(self.wanted):
             self._frames = None  # closes the film
 
     def _from(self, index: int) -> Iterator[Frame]:

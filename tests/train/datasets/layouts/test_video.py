@@ -8,24 +8,48 @@ import pytest
 from PIL import Image
 
 from lmk.runtime.errors import UserError
+from lmk.runtime.find import find_in_film
+from lmk.runtime.regions import Finding
 from lmk.train.datasets import FilmOptions, category_name, load_decoded, open_dataset
 from lmk.train.datasets.decoded import object_box
 
 COUNT, LEFT = 12, 4  # frames of a film; pixels that its square goes right in each
 
 
-def put(path, count=COUNT):
-    """A film, 96×64, of a bright square, 16×16, that goes right and slowly out."""
+def write(path, pictures):
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"crf": "1"})
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        for number in range(count):
-            picture = np.full((64, 96, 3), 40, np.uint8)
-            picture[20:36, 10 + LEFT * number :][:, :16] = 220 - 6 * number
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        for picture in pictures:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
     return path
+
+
+def put(path, count=COUNT):
+    """A film, 96×64, of a bright square, 16×16, that goes right and slowly out."""
+    pictures = [np.full((64, 96, 3), 40, np.uint8) for _ in range(count)]
+    for number, picture in enumerate(pictures):
+        picture[20:36, 10 + LEFT * number :][:, :16] = 220 - 6 * number
+    return write(path, pictures)
+
+
+def roam(path, count=60):
+    """A film, 240×180, of a dark ellipse that goes round head first; its headings, radians."""
+    y, x = np.mgrid[:180, :240] + 0.5
+    turns = 0.07 * np.arange(count)
+    headings = np.arctan2(55 * np.cos(turns), -80 * np.sin(turns))
+    pictures = []
+    for turn, heading in zip(turns, headings, strict=True):
+        right, down = x - 120 - 80 * np.cos(turn), y - 90 - 55 * np.sin(turn)
+        along = right * np.cos(heading) + down * np.sin(heading)
+        across = down * np.cos(heading) - right * np.sin(heading)
+        inside = (along / 18) ** 2 + (across / 8) ** 2 <= 1
+        pictures.append(np.where(inside[..., None], np.uint8(30), np.uint8(150)).repeat(3, 2))
+    write(path, pictures)
+    return headings
 
 
 def left_edge(image):
@@ -94,11 +118,32 @@ def test_two_objects_in_a_frame(here, caplog):
     assert "learnt from in the boxes of runs/walk-boxes.csv" in caplog.text
     bright = load_decoded("walk.mp4", None, 64).images[:, 40, 40, 0]
     assert (bright[::2] > 130).all() and (bright[1::2] < 60).all()
+    assert load_decoded("walk.mp4", None, 64).away is None  # boxes of the user's: no mask
     (here / "none.csv").write_text("frame,x,y,w,h,source\n0,1,1,9,9,other.mp4\n")
     with pytest.raises(UserError, match=r"got no box in none\.csv for any of 12 frames"):
         open_dataset(
             "walk.mp4", films=FilmOptions(boxes=here.joinpath("none.csv").relative_to(here))
         )
+
+
+def test_of_what_was_seen_to_move_the_object_is_known(here):
+    """Which pixels are its own, where it heads, and when each frame was."""
+    headings = roam(here / "walk.mkv")
+    (here / "runs").mkdir()
+    find_in_film("walk.mkv", here / "runs/walk-boxes.csv", here / "runs/found.png")
+    data = load_decoded("walk.mkv", None, 64)
+    assert data.finding == Finding("motion") and data.films[-1][:2] == ("walk.mkv", 0)
+    numbers = [int(name.partition("#")[2]) for name in data.names]
+    assert [film[2] for film in data.films] == pytest.approx([n / 25 for n in numbers])
+    apart = data.headings - headings[numbers]
+    assert np.abs(np.angle(np.exp(1j * apart)))[20:].max() < 0.3  # once it is known which way
+    on = data.away == 0
+    dark = data.images.mean(axis=3) < 60
+    assert (on & dark).sum() > 0.9 * dark.sum() and (on & ~dark).sum() < 0.35 * dark.sum()
+    held_out = [n for n, split in zip(numbers, data.splits, strict=True) if split == "val"]
+    assert 0.05 < len(held_out) / len(numbers) < 0.15
+    gaps = np.diff(held_out) > np.diff(numbers).max()
+    assert gaps.sum() <= 2  # blocks of time: their neighbours are not learnt from
 
 
 def test_the_choice_is_kept_and_a_changed_film_makes_a_new_one(here, kept, caplog):
@@ -121,7 +166,7 @@ def test_the_choice_is_kept_and_a_changed_film_makes_a_new_one(here, kept, caplo
         lambda text: "[]",
         lambda text: text.replace('"where": [[0', '"where": [[null'),
         lambda text: text.replace('"where": [[0', '"where": [[99999'),
-        lambda text: text.replace("null]", '"box"]'),
+        lambda text: text.replace("null, null, null]", 'null, "box", null]'),
     ],
 )
 def test_a_damaged_choice(here, kept, caplog, damage):
