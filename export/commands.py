@@ -49,16 +49,16 @@ _CROPS = 128  # to verify on; int8 and fp8 calibrate on every other one
 @click.option("--core", type=FILE_PATH, help="The pack's core, if it is not in runs/.")
 @click.option(
     "--engine",
-    type=click.Choice(["onnx", *LIBRARIES, "triton"]),
+    type=click.Choice(["onnx", *LIBRARIES, "triton", "web"]),
     default="onnx",
     show_default=True,
     help="trt, rtx: also an engine, of TensorRT for this GPU, of TensorRT for RTX for others too. "
-    "triton: a model repository of Triton Inference Server.",
+    "triton: a model repository of Triton Inference Server. web: a page that runs it in a browser.",
 )
 @click.option(
     "--output",
     type=FILE_PATH,
-    help="The ONNX or engine file, default: beside the pack; with triton the repository's folder.",
+    help="The ONNX or engine file, default: beside the pack; with triton and web a folder.",
 )
 @click.option(
     "--precision",
@@ -67,6 +67,11 @@ _CROPS = 128  # to verify on; int8 and fp8 calibrate on every other one
     "OpenVINO; int8 and fp8 need --data.  [default: fp32]",
 )
 @click.option("--data", help="Images to calibrate and verify on; default: synthetic ones.")
+@click.option(
+    "--library",
+    type=FILE_PATH,
+    help="With web: onnxruntime-web, the folder of the npm package or the .tgz of `npm pack`.",
+)
 @click.option("--force", is_flag=True, help="Overwrite the output.")
 @engine_options
 def export_command(
@@ -76,6 +81,7 @@ def export_command(
     output: Path | None,
     precision: Precision | None,
     data: str | None,
+    library: Path | None,
     force: bool,
     **built_for: Any,
 ) -> None:
@@ -85,6 +91,14 @@ def export_command(
     may be an engine too; a folder in its place is the --output.
     """
     options = make_options(engine, built_for)
+    if (engine == "web") != (library is not None):
+        raise UserError(
+            f"--library: got {library or 'none'} for --engine {engine}, expected onnxruntime-web "
+            "for web, and none else; `npm pack onnxruntime-web` gets it"
+        )
+    if library is not None:
+        _write_page(pack, core, precision or "fp32", data, library, output, force)
+        return
     repository = output if engine == "triton" else None
     if engine == "triton" and repository is None:  # it may stand alone in the place of PACK
         if pack is None or pack.suffix in (".safetensors", ".onnx", ".engine"):
@@ -338,6 +352,31 @@ def _export(
         crops = load_decoded(data, None, size, "image").central_crops(_CROPS, size)
     contract = export_pack(pack, core, output, crops, force, precision)
     click.echo(f"verified: {_outcome(contract.drift)}", err=True)
+
+
+def _write_page(
+    pack: Path | None,
+    core: Path | None,
+    precision: Precision,
+    data: str | None,
+    library: Path,
+    folder: Path | None,
+    force: bool,
+) -> None:
+    """Write the page of a pack, or of an ONNX file of one, exported now if it is not yet."""
+    from lmk.export.web import write_page
+
+    pack = workspace.pick(pack, "pack")
+    onnx = pack
+    if pack.suffix != ".onnx":
+        onnx = workspace.made_of(pack, ".onnx" if precision == "fp32" else f"-{precision}.onnx")
+        if not _is_exported(onnx, pack, precision):
+            _export(pack, core, onnx, precision, data, force or is_composed(onnx))
+    folder = folder or onnx.with_name(f"{onnx.stem}-web")
+    with Owned(folder):
+        page = write_page(onnx, library, folder, force)
+    console().print(f"serve it: python -m http.server --directory {folder}")
+    click.echo(page)
 
 
 def _serve(

@@ -40,7 +40,7 @@ lmk.train.core lmk.train.distill lmk.train.judge.*
 lmk.train.adapting.*
 lmk.train.commands
 lmk.export.graph.*
-lmk.export.engine.* lmk.export.triton lmk.export.discovery
+lmk.export.engine.* lmk.export.triton lmk.export.web lmk.export.discovery
 lmk.export.commands
 lmk.studio.*
 lmk.benchmarks.*
