@@ -4,6 +4,8 @@ from lmk.runtime.model import read_header, read_model
 
 
 def test_a_landmark_is_switched_off_and_two_are_merged(page, studio, folder, tmp_path):
+    from selenium.webdriver.support.ui import Select
+
     page.enter(studio(folder[0], "faces"), "/judge")
     assert "landmarks are" in page.find("#summary").text
     assert len(page.driver.find_elements("css selector", "[data-landmark]")) == 10
@@ -11,8 +13,7 @@ def test_a_landmark_is_switched_off_and_two_are_merged(page, studio, folder, tmp
                ".every(image => image.complete && image.naturalWidth > 0)")  # fmt: skip
     page.click("[data-landmark=p3] button[aria-pressed]")
     page.until("return !!document.getElementById('prune')")
-    merge = page.find("[data-landmark=p5] select")
-    merge.send_keys("p1")
+    Select(page.find("[data-landmark=p5] select")).select_by_visible_text("p1")
     page.until("return document.querySelector('.card.row b').textContent.startsWith('8 of 10')")
     page.click("#prune")
     page.until("return !!document.querySelector('[data-job=done]')", seconds=580)
@@ -24,8 +25,7 @@ def test_a_landmark_is_switched_off_and_two_are_merged(page, studio, folder, tmp
 
     page.open(page.driver.current_url.replace("/judge", "/ship").split("?")[0])
     page.until("return document.documentElement.dataset.ready === 'yes'")
-    chosen = page.find("select[aria-label=Pack]")
-    chosen.send_keys("faces-pruned")
+    Select(page.find("select[aria-label=Pack]")).select_by_visible_text("faces-pruned")
     row = page.until(
         "return document.querySelector('[data-file=\"faces-pruned.onnx\"]')?.innerText"
     )
