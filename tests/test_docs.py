@@ -42,7 +42,16 @@ PAGES = [
 ]
 PAGES += [ROOT / name / "README.md" for name in ("zoo", "examples", "benchmarks/zoo")]
 PAGES += sorted(ROOT.glob("docs/*.md"))
-OTHERS = {"ffmpeg", "tritonserver", "tar", "cd", "export", "pytest", "pip", "npm"}  # programs not ours
+OTHERS = {
+    "ffmpeg",
+    "tritonserver",
+    "tar",
+    "cd",
+    "export",
+    "pytest",
+    "pip",
+    "npm",
+}  # programs not ours
 ELSEWHERE = {"--device", "--hwaccel", "--on", "--detector", "--engine"}  # need more than is here
 SHOWN = {"photo.jpg", "photos", "video.mp4", "clips/*.mp4"}  # sources of which `here` has some
 
