@@ -76,6 +76,7 @@ function showVerdict() {
   else if (errors?.enough) words = h("p.note", h("b.good", "Enough now. "), `Twice the pictures (${errors.half} to ${errors.pictures}) took ${Math.max(0, errors.gain * 100).toFixed(0)} % off the error; more hardly help.`);
   else if (errors?.doubt) words = h("p.note.warn", "The landmarks do not tell these points yet: ", `${errors.error_px.toFixed(1)} px off, the mean shape ${errors.mean_shape_px.toFixed(1)}. Name more pictures.`);
   else if (errors?.ready) words = h("p.note", errors.gain !== undefined ? `Twice the pictures took ${(errors.gain * 100).toFixed(0)} % off the error: a few more help.` : `Good for a first try; from ${10} pictures on this says whether more help.`);
+  else if (!errors && count >= (state?.fewest ?? 5)) words = h("p.soft.small", "Working out how far the points are off …");
   else words = h("p.soft.small", `Each point is needed in ${state?.fewest ?? 5} pictures or more; 10 are better.`);
   fill(verdict, h("div.stack.close", h("div.row", h("b", { id: "count" }, `${count} picture${count === 1 ? "" : "s"}`),
     errors?.error_box_percent !== undefined && h("span.soft.small.num", `off by ${errors.error_box_percent.toFixed(1)} % of the box when left out`)), words, job || null));
