@@ -143,7 +143,9 @@ class AdaptConfig(RunConfig):
     vgg_normalise: bool = option(True, "give VGG images normalised as it was trained on")
     norm: Literal["l1", "mse"] = option("l1", "of the perceptual distance")
     relative: bool = option(True, "divide each perceptual layer by the target's magnitude")
-    equivariance: float = option(0.3, "weight: landmarks move as the image does (paper: 0)")
+    equivariance: float = option(
+        None, "weight: landmarks move as the image does (paper: 0); with --rotation 180, 3"
+    )
     separation: float = option(1.0, "weight: landmarks keep a cell apart (paper: 0)")
     ramp: float = option(0.0, "share of the run in which these two weights grow from 0")
     off_object: float = option(
@@ -163,7 +165,7 @@ class AdaptConfig(RunConfig):
         0.0, "random thin-plate spline between the images of a pair: ± this share of the crop"
     )
     turn_ramp: float = option(
-        0.6,
+        0.8,
         "with --rotation 180, of films: share of the run in which turns grow from little about the "
         "object's heading; 0: full turns at once, in which head and tail may not be told apart",
     )
@@ -216,7 +218,7 @@ BY_DEVICE: dict[type, dict[str, dict[str, Any]]] = {
         "cuda": {"width": "tiny", "batch": 64, "steps": 20_000},
     },
     AdaptConfig: {
-        device: {"rotation": 20.0, **own}
+        device: {"rotation": 20.0, "equivariance": 0.3, **own}
         for device, own in {
             "cpu": {"width": "medium", "batch": 16, "generator_width": 16, "minutes": 20.0},
             "cuda": {"width": "full", "batch": 48, "generator_width": 64, "steps": 200_000},

@@ -23,7 +23,8 @@ def preset(name):
 def test_default_is_the_paper_with_our_terms():
     config = preset("default")
     assert (config.method, config.scope, config.train_plain_convs) == ("projection", "all", False)
-    assert (config.equivariance, config.separation, config.relative) == (0.3, 1.0, True)
+    assert (config.equivariance, config.separation, config.relative) == (None, 1.0, True)
+    assert for_device(config, "cpu").equivariance == for_device(config, "cuda").equivariance == 0.3
     assert (config.perceptual, config.norm) == ("core", "l1")
     assert (config.lr, config.beta1, config.weight_decay, config.clip) == (1e-3, 0.0, 5e-4, 1.0)
 

@@ -54,6 +54,9 @@ from lmk.train.split import split_for_training, subset
 GROWING = {"equivariance", "separation"}  # with --ramp
 TURNED, TURNING = 45.0, 0.1  # degrees off the usual heading; share of crops from which it turns
 FEWEST_HEADINGS = 20
+# Weight of equivariance then: at the usual one landmarks settle on a side of the picture, not of
+# the object (results/discover-cpu).
+FULL_TURNS = 3.0
 NOTED = 0.1  # of the run, between two notes of where landmarks are
 REPORT_IMAGES, REPORT_VIEWS = 100, 2  # a few seconds without a GPU
 
@@ -70,6 +73,8 @@ def adapt(config: AdaptConfig, data: DecodedSet) -> Path:
     device = pick_device(config.device)
     if config.rotation is None and _turns(data):
         config = replace(config, rotation=180.0)
+    if config.equivariance is None and config.rotation == 180:
+        config = replace(config, equivariance=FULL_TURNS)
     config = for_device(config, device.type)
     torch.manual_seed(config.seed)
     core, core_sha256 = _core(config)

@@ -157,9 +157,11 @@ def test_full_turns_are_learnt_where_the_object_turns(
     adapt(adapt_config(steps=1), data)
     written = read_header(adapt_config().output)["config"]
     assert written["rotation"] == rotation
+    assert written["equivariance"] == (3 if rotation == 180 else 0.3)
     assert ("the object turns" in capsys.readouterr().err) == (rotation == 180)
-    adapt(adapt_config(steps=1, rotation=35.0), data)  # unless it is given
-    assert read_header(adapt_config().output)["config"]["rotation"] == 35
+    adapt(adapt_config(steps=1, rotation=35.0, equivariance=1.0), data)  # unless it is given
+    given = read_header(adapt_config().output)["config"]
+    assert (given["rotation"], given["equivariance"]) == (35, 1)
 
 
 def test_what_is_known_of_the_object_is_learnt_from(adapt_config, butterflies):
