@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,11 +44,10 @@ class Pairs:
         self.indices, self.config, self.device = indices, config, device
         apart = config.apart_s if data.films else 0.0
         self.frames = OtherFrames(data.films, indices, apart) if apart else None
-        known = None if data.headings is None else torch.from_numpy(data.headings)
         # Until turns are full, crops are turned so that the head is up.
-        self.upright = (
-            -math.pi / 2 - known if known is not None and known.isfinite().any() else None
-        )
+        self.upright: Tensor | None = None
+        if data.headings is not None and np.isfinite(data.headings).any():
+            self.upright = -math.pi / 2 - torch.from_numpy(data.headings)
 
     def __call__(self, step: int, progress: float = 1.0) -> PairBatch:
         """progress: share of the run that is over; turns may grow with it."""
