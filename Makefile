@@ -75,7 +75,7 @@ lint: $(STAMP)
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	@mkdir -p $(VENV)/mypy && ln -sfn "$(CURDIR)" $(VENV)/mypy/lmk
-	MYPYPATH=$(VENV)/mypy $(RUN) mypy -m lmk -m lmk.cli -m lmk.commands -p lmk.runtime -p lmk.export -p lmk.train -p lmk.benchmarks
+	MYPYPATH=$(VENV)/mypy $(RUN) mypy -m lmk -m lmk.cli -m lmk.commands -p lmk.runtime -p lmk.export -p lmk.train -p lmk.benchmarks -p lmk.studio
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

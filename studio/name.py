@@ -183,9 +183,8 @@ class NameRoom:
         row = self._row(content, source, number, box)
         if row is None:
             image = source.pictures.image(number)
-            file, kept = self._file(source, number), box
-            if box == whole(image) and not self._finds(pack):
-                kept = None
+            file = self._file(source, number)
+            kept = None if box == whole(image) and not self._finds(pack) else box
             path = table.table.parent / file
             if sent["points"] is not None and not path.exists():
                 with atomic_path(path) as temporary:

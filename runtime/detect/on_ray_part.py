@@ -17,7 +17,7 @@ from lmk.runtime.outputs import ParquetSink
 from lmk.runtime.owner import beside
 from lmk.runtime.pipeline import Summary, Task, detect_task
 from lmk.runtime.regions import RegionMaker
-from lmk.runtime.sources import ImageSource
+from lmk.runtime.sources import ImageSource, Source
 from lmk.runtime.terminal import explain
 
 TRIES = 3  # of a part whose process dies: then the part is what kills it
@@ -128,7 +128,7 @@ class Worker:
         wanted = replace(self._wanted, resume=True) if again else self._wanted
         if part.images:
             sink = ParquetSink(part.file, landmarker.names)
-            source = SomeImages(part)
+            source: Source = SomeImages(part)
             task = Task(source, regions(source), [sink])
         else:
             task = opener(part.spec, Path(part.folder), landmarker, wanted, regions)()

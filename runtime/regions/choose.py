@@ -51,8 +51,9 @@ class Where:
                 "object is by --roi"
             )
         roi = {"box": "track"}.get(way, way)
-        takes = roi in ("track", "motion") and self.objects is None and finding is not None
-        return replace(self, roi=roi, objects=finding.objects) if takes else replace(self, roi=roi)
+        if finding is not None and roi in ("track", "motion") and self.objects is None:
+            return replace(self, roi=roi, objects=finding.objects)
+        return replace(self, roi=roi)
 
 
 class RegionMaker:

@@ -30,6 +30,7 @@ from lmk.runtime.model import (
     ENGINE_NAMES,
     PRECISIONS,
     Contract,
+    Precision,
     compare,
     composed,
     pack_of,
@@ -45,7 +46,7 @@ from lmk.runtime.runners.registry import RUNNERS, RunnerEntry
 from lmk.runtime.runners.runner import Runner
 from lmk.runtime.terminal import console
 
-_GATE = "bf16"  # its limits on drift hold for whatever is chosen
+_GATE: Precision = "bf16"  # its limits on drift hold for whatever is chosen
 _BATCH = 4  # crops that go through a model together in a film
 _ROUNDS, _SECONDS = 15, 1.5  # at most so many turns, and as many as fit into that
 _WORTH = 1.1  # times as fast, or it is not worth another runner
@@ -137,14 +138,14 @@ def _candidates(model: Path, contract: Contract) -> list[_Candidate]:
     entries = [entry for entry in RUNNERS if _is_installed(entry.packages[0].module)]
     if not _has_gpu():
         entries = [entry for entry in entries if entry.place == "cpu"]
-    found = [
+    able = [
         _Candidate(path, entry)
         for entry in entries
         for path, each in (files if entry.suffix == ".onnx" else _engines(model, contract, entry))
         if each.precision in entry.precisions
     ]
-    plain = next((each for each in found if each.entry is RUNNERS[0]), None)
-    return sorted(found, key=lambda each: (each is not plain, each.path.suffix != ".engine"))
+    plain = next((each for each in able if each.entry is RUNNERS[0]), None)
+    return sorted(able, key=lambda one: (one is not plain, one.path.suffix != ".engine"))
 
 
 def _same_pack(path: Path, contract: Contract) -> Contract | None:

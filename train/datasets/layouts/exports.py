@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -78,7 +79,7 @@ def _tasks(path: Path) -> Iterator[_Object]:
         file = unquote(str(data.get("image") or data.get("img") or next(iter(data.values()))))
         file = file.split("?d=")[-1]  # of local storage
         for annotation in task.get("annotations") or task.get("completions") or ():
-            objects: dict[Any, _Object] = defaultdict(lambda file=file: _Object(file))
+            objects: dict[Any, _Object] = defaultdict(partial(_Object, file))
             results = annotation["result"]
             boxes = {each["id"] for each in results if each.get("type") == "rectanglelabels"}
             for each in results:
@@ -135,8 +136,8 @@ def _annotations(path: Path) -> Iterator[_Object]:
         for each in track:
             if each.tag in ("skeleton", "points") and each.get("outside") != "1":
                 frame = int(each.attrib["frame"])
-                key = (frame, number if each.tag == "skeleton" else -1)
-                one = frames.setdefault(key, _Object(film, frame=frame))
+                place = (frame, number if each.tag == "skeleton" else -1)
+                one = frames.setdefault(place, _Object(film, frame=frame))
                 one.points |= _points_of(each, track.get("label"))
     yield from (one for _, one in sorted(frames.items()) if one.points)
 

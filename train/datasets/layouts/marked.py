@@ -86,8 +86,8 @@ def dataset_of(
         why = problems[0] if problems else "no object is annotated"
         raise UserError(f"{sources[0]}: got nothing that can be used ({why}); put the images there")
     used = {path for _, path, _ in placed if path is not None}
-    key = fingerprint([*sources, *sorted(used)]) + layout
-    identity = hashlib.sha256(key.encode()).hexdigest()
+    made_of = fingerprint([*sources, *sorted(used)]) + layout
+    identity = hashlib.sha256(made_of.encode()).hexdigest()
     return Dataset(
         root.resolve().name, tuple(samples), identity, scheme_of(names), problems=problems
     )

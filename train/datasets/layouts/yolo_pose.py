@@ -51,7 +51,7 @@ def open_yolo_pose(root: Path) -> Dataset:
                     f"{label}, line {number}: got '{line[:40]}', expected class, box and "
                     f"{len(names)} points of {width} numbers, as {source.name} says"
                 ) from None
-            there = points[:, 2] > 0 if width == 3 else (points[:, :2] > 0).any(axis=1)
+            there = np.any(points[:, 2:] > 0 if width == 3 else points > 0, axis=1)
             places = np.where(there[:, None], points[:, :2] * size, np.nan).astype(np.float32)
             x, y, w, h = (float(each) for each in cells[1:5] * np.tile(size, 2))
             rows.append(
@@ -72,7 +72,8 @@ def landmark_names(root: Path) -> tuple[str, ...]:
 
 
 def _names(source: Path, settings: Mapping[str, Any]) -> tuple[str, ...]:
-    shape, names = settings.get("kpt_shape"), settings.get("kpt_names")
+    shape: Any = settings.get("kpt_shape")
+    names: Any = settings.get("kpt_names")
     if isinstance(names, dict):  # by class
         names = next(iter(names.values()), None)
     is_shape = isinstance(shape, list) and len(shape) == 2 and shape[1] in (2, 3)
@@ -103,7 +104,7 @@ def _images(source: Path, settings: Mapping[str, Any]) -> Iterator[tuple[str, Pa
     """With their splits: what the settings name, else all below images/."""
     base = source.parent / str(settings.get("path") or "")
     base = base if base.is_dir() else source.parent  # of the machine it was made on
-    named = {split: settings.get(split) for split in _SPLITS if settings.get(split)}
+    named: dict[str, Any] = {split: settings[split] for split in _SPLITS if settings.get(split)}
     for split, folders in (named or {"": "images"}).items():
         for folder in folders if isinstance(folders, list) else [folders]:
             place = next((p for p in (base / folder, source.parent / folder) if p.is_dir()), None)
