@@ -59,8 +59,10 @@ def test_wheel_holds_the_package_and_nothing_else(wheel_names):
     assert python == {f"lmk/{_name(path)}" for path in SHIPPED}
     others = {name for name in wheel_names if name.startswith("lmk/")} - python
     weights = {f"lmk/{_name(path)}" for path in (ROOT / "zoo").iterdir()}
+    folders = ("studio/pages", "studio/static", "export/page")
     pages = {f"lmk/{_name(path)}" for path in ROOT.glob("[!.]*/**/*.jinja")}
-    assert pages and others == {"lmk/py.typed"} | weights | pages
+    pages |= {f"lmk/{_name(path)}" for each in folders for path in (ROOT / each).iterdir()}
+    assert others == {"lmk/py.typed"} | weights | pages
 
 
 def test_wheel_has_licence_and_command(wheel_names):

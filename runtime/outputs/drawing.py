@@ -200,6 +200,7 @@ def _rasterise(
     far from one edge of the line does its cover fall from all to nothing.
     """
     way = ends - starts
+    way[np.abs(way) < 1e-6] = 0.0  # its square is rounded away: a point is a point
     is_flat = np.abs(way[:, 0]) >= np.abs(way[:, 1])
     axes = np.where(is_flat[:, None], (0, 1), (1, 0))  # u and v of each segment
     (start_u, start_v), (way_u, way_v) = (

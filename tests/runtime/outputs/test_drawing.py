@@ -95,6 +95,7 @@ inside = st.tuples(st.floats(15, 64), st.floats(15, 44))
 @settings(deadline=None, max_examples=60)
 @given(inside, inside, st.floats(1, 8))
 @example((15, 15), (23, 23), 1)  # a diagonal through the centres of pixels
+@example((15.0, 15.0), (15.0, 15.000000000000002), 1)  # as good as a point
 @example((44.0, 16.0), (16.1, 43.4), 1)  # nearly one: its pixels drift from centre to edge
 def test_area_and_centre_are_those_of_the_line(start, end, width):
     cover = _cover(start, end, width)

@@ -1,6 +1,7 @@
 """Frame -> boxes, by detectors whose answer is known."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -237,5 +238,6 @@ def test_runs_where_and_as_wide_as_the_model(write, monkeypatch, device, threads
         return open_session(path, PROVIDERS["cpu"], threads)
 
     monkeypatch.setattr("lmk.runtime.regions.detector.open_session", session)
-    RegionMaker(Where(detector=write(rows("columns", FOUND))), Finder(None, device, threads))
+    runner = SimpleNamespace(contract=SimpleNamespace(finding=None))
+    RegionMaker(Where(detector=write(rows("columns", FOUND))), Finder(runner, device, threads))
     assert asked == [(f"{expected}ExecutionProvider", threads)]

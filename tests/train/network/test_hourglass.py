@@ -19,7 +19,7 @@ def test_parameters_of_the_full_network(landmarks, expected):
 
 def test_the_small_preset_has_about_0_4_million(monkeypatch):
     monkeypatch.undo()  # the fixture that makes "small" tiny
-    assert WIDTHS == {"full": 256, "medium": 128, "small": 64}
+    assert WIDTHS == {"full": 256, "medium": 128, "small": 64, "tiny": 48}
     assert 350_000 < count(LandmarkNetwork(HourglassConfig(10, WIDTHS["small"]))) < 450_000
 
 
