@@ -58,7 +58,7 @@ demo: $(STAMP)
 	$(VENV)/bin/lmk demo --force
 
 test: $(STAMP)
-	$(RUN) pytest $(ARGS)
+	$(RUN) pytest -n 2 --dist loadfile $(ARGS)
 
 explore: $(STAMP)
 	$(RUN) pytest -m hypothesis --hypothesis-profile explore -p randomly $(ARGS)
