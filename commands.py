@@ -1,4 +1,4 @@
-"""The commands of every room in one: parse, one library call, print; what is heavy waits inside."""
+"""The commands of every room in one: parse, one library call, print; what is heavy waits."""
 
 from __future__ import annotations
 
@@ -6,28 +6,51 @@ import logging
 import os
 import sys
 import traceback
+from importlib import import_module
 from typing import NoReturn
 
 import click
 
 from lmk import __version__
-from lmk.benchmarks.commands import bench_command, demo_command, reproduce_command
-from lmk.export.commands import discover_command, export_command, name_command, prune_command
-from lmk.runtime.commands import doctor_command, info_command
-from lmk.runtime.detect.command import detect_command
 from lmk.runtime.errors import without_passwords
-from lmk.runtime.find.command import find_command
-from lmk.runtime.signals import ends_in_order
+from lmk.runtime.signals import ends_in_order, nothing_begun
 from lmk.runtime.terminal import escape_output, explain
-from lmk.studio.commands import studio_command
-from lmk.train.commands import (
-    adapt_command,
-    distill_command,
-    evaluate_command,
-    report_command,
-    train_core_command,
-)
-from lmk.train.datasets.commands import data_group
+
+# The module of each is imported when it is first asked for: no command waits for another's.
+_WHERE = {
+    "discover": "lmk.export.commands",
+    "train-core": "lmk.train.commands",
+    "adapt": "lmk.train.commands",
+    "distill": "lmk.train.commands",
+    "evaluate": "lmk.train.commands",
+    "report": "lmk.train.commands",
+    "name": "lmk.export.commands",
+    "prune": "lmk.export.commands",
+    "export": "lmk.export.commands",
+    "detect": "lmk.runtime.detect.command",
+    "find": "lmk.runtime.find.command",
+    "studio": "lmk.studio.commands",
+    "info": "lmk.runtime.commands",
+    "doctor": "lmk.runtime.commands",
+    "demo": "lmk.benchmarks.commands",
+    "reproduce": "lmk.benchmarks.commands",
+    "bench": "lmk.benchmarks.commands",
+    "data": "lmk.train.datasets.commands",
+}
+
+
+class _Lazy(click.Group):
+    """A group whose commands come from `_WHERE`, each as NAME_command of its module."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*_WHERE, *self.commands})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _WHERE and cmd_name not in self.commands:
+            with nothing_begun():
+                module = import_module(_WHERE[cmd_name])
+            self.add_command(getattr(module, f"{cmd_name.replace('-', '_')}_command"))
+        return super().get_command(ctx, cmd_name)
 
 
 class _Told(logging.Formatter):
@@ -37,7 +60,9 @@ class _Told(logging.Formatter):
         return without_passwords(super().format(record))
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="lmk")
 @click.option("--debug", is_flag=True, help="Show the traceback of errors.")
 def cli(debug: bool) -> None:
@@ -45,29 +70,6 @@ def cli(debug: bool) -> None:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(_Told("lmk: %(message)s"))
-
-
-for _command in (
-    discover_command,
-    train_core_command,
-    adapt_command,
-    distill_command,
-    evaluate_command,
-    report_command,
-    name_command,
-    prune_command,
-    export_command,
-    detect_command,
-    find_command,
-    studio_command,
-    info_command,
-    doctor_command,
-    demo_command,
-    reproduce_command,
-    bench_command,
-    data_group,
-):
-    cli.add_command(_command)
 
 
 def run(arguments: list[str]) -> NoReturn:

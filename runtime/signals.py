@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-_actions: list[Callable[[], None]] = []  # of `on_stop`, the innermost last
+_actions: list[Callable[[int], None]] = []  # of `on_stop`, the innermost last
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def ends_in_order() -> Iterator[list[int]]:
                     os.dup2(nowhere, descriptor)
         on_ctrl_c = signal.getsignal(signal.SIGINT)
         if _actions:
-            _actions[-1]()
+            _actions[-1](number)
         elif callable(on_ctrl_c):
             on_ctrl_c(number, frame)
         else:  # ignored, as of a program in a shell's background
@@ -57,8 +57,8 @@ def ends_in_order() -> Iterator[list[int]]:
 
 
 @contextmanager
-def on_stop(action: Callable[[], None]) -> Iterator[None]:
-    """Call `action` where Ctrl-C, SIGTERM or SIGHUP would raise KeyboardInterrupt.
+def on_stop(action: Callable[[int], None]) -> Iterator[None]:
+    """Call `action` with the number of Ctrl-C, SIGTERM or SIGHUP instead of KeyboardInterrupt.
 
     As in `ends_in_order`, one that is ignored stays so, and after SIGTERM or SIGHUP the next ends
     the program at once. Does nothing outside the main thread, which alone may say so.
@@ -70,7 +70,7 @@ def on_stop(action: Callable[[], None]) -> Iterator[None]:
     with ends_in_order():
         _actions.append(action)
         if before is not signal.SIG_IGN:
-            signal.signal(signal.SIGINT, lambda number, frame: action())
+            signal.signal(signal.SIGINT, lambda number, frame: action(number))
         try:
             yield
         finally:
@@ -86,10 +86,10 @@ def nothing_begun() -> Iterator[None]:
     nothing outside the main thread.
     """
 
-    def leave() -> None:
+    def leave(number: int) -> None:
         with suppress(OSError):
             os.write(2, b"lmk: interrupted; nothing was begun\n")
-        os._exit(128 + (came[0] if came else signal.SIGINT))
+        os._exit(128 + number)
 
-    with ends_in_order() as came, on_stop(leave):
+    with on_stop(leave):
         yield

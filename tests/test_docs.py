@@ -141,9 +141,10 @@ def parse(words: list[str]) -> click.Context | None:
         if not rest or rest[0] in ("-h", "--help", "--version"):
             return None
         name, *rest = rest
-        if name not in command.commands:
+        found = command.get_command(click.Context(command), name)
+        if found is None:
             raise click.UsageError(f"No such command '{name}'.")
-        command = command.commands[name]
+        command = found
     return _parsed(command, name, rest)
 
 

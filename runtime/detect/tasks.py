@@ -187,7 +187,7 @@ def make_task(
             made = {"read": "once", **made_of(source, wanted, contract), "source": source.name}
             record = _Record(folder / RECORD, made)
             record.replaces = any(sink.replaces for sink in sinks)
-            sinks.append(record)
+            sinks.insert(0, record)  # killed after it, --resume is refused
     except BaseException:
         owned.close()
         raise

@@ -165,7 +165,7 @@ class _Stop:
 
     asked = passed_on = False
 
-    def __call__(self) -> None:
+    def __call__(self, number: int) -> None:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True  # no printing here: the signal may have come amid another print

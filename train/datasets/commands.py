@@ -38,11 +38,11 @@ def film_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.group("data")
-def data_group() -> None:
+def data_command() -> None:
     """Data sets that can be named."""
 
 
-@data_group.command("list")
+@data_command.command("list")
 def data_list_command() -> None:
     """List the data sets in $LMK_DATA (else data/ and the user's) and the built-in ones."""
     from lmk.train.datasets.drawn import CATEGORIES
@@ -54,7 +54,7 @@ def data_list_command() -> None:
         click.echo(f"{BUILTIN + name:24} {'builtin':8} drawn, with known points")
 
 
-@data_group.command("check")
+@data_command.command("check")
 @click.argument("layout", type=click.Choice(list(LAYOUTS)))
 @click.argument("folder")
 @click.option("--decode/--no-decode", default=True, help="Decode every image.")

@@ -171,7 +171,7 @@ class TrainingRun:
         if self.interrupted:
             self.monitor.say(f"stopped after step {self.step}; go on with --resume")
 
-    def _interrupt(self) -> None:
+    def _interrupt(self, number: int) -> None:
         if self.interrupted:
             raise KeyboardInterrupt
         self.interrupted = True  # no printing here: the signal may have come amid another print
