@@ -216,7 +216,12 @@ def _run(
 
 @click.command("distill")
 @click.argument("pack", type=FILE_PATH, required=False)
-@click.option("--data", required=True, help="A folder, film, pattern or name, without labels.")
+@click.option(
+    "--data",
+    required=True,
+    multiple=True,
+    help="A folder, film, pattern or name, without labels; several are joined.",
+)
 @_data_options("image")
 @film_options
 @click.option("--core", type=FILE_PATH, help="The pack's core, if it is not in runs/.")
@@ -224,7 +229,7 @@ def _run(
 @config_options(DistillConfig)
 def distill_command(
     pack: Path | None,
-    data: str,
+    data: tuple[str, ...],
     layout: str,
     crop: CropMode,
     films: FilmOptions,
