@@ -44,7 +44,8 @@ class Normaliser:
         else:
             seen = np.isfinite(points).all(axis=2).sum(axis=1) >= 2
             extent = np.full((len(points), 2), np.nan, np.float32)
-            extent[seen] = np.nanmax(points[seen], axis=1) - np.nanmin(points[seen], axis=1)
+            if seen.any():  # numpy's extrema want a point, also of no image
+                extent[seen] = np.nanmax(points[seen], axis=1) - np.nanmin(points[seen], axis=1)
             lengths = np.sqrt(extent[:, 0] * extent[:, 1])
         return np.where(lengths > 1e-3, lengths, np.nan).astype(np.float32)
 

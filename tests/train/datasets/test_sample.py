@@ -51,6 +51,11 @@ def test_lengths_of_a_box():
     np.testing.assert_allclose(lengths, [4, 6, NAN, NAN])
 
 
+def test_images_without_points_have_no_length():
+    lengths = scheme_of(()).normaliser.lengths(np.empty((2, 0, 2), np.float32))
+    np.testing.assert_array_equal(lengths, [NAN, NAN])
+
+
 def test_mirror_twins():
     assert scheme_of(("head", "l_eye", "r_eye")).flips == (0, 2, 1)
     assert scheme_of(("left_ear", "tail", "right_ear", "lip")).flips == (2, 1, 0, 3)
