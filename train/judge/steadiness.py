@@ -117,7 +117,9 @@ class Steadiness:
         moving = self.moved_px / (STILL_MOVING * self.size)
         if moving > 2:
             return 4
-        return 2 if moving > 1 or self.fallen > STILL_FALLING else 1
+        # A loss falls to the end, as the rate of learning does; it counts where that may help.
+        falling = self.fallen > STILL_FALLING and len(self.having("steady")) < len(self.landmarks)
+        return 2 if moving > 1 or falling else 1
 
     @property
     def poor(self) -> bool:

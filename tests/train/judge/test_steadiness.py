@@ -131,17 +131,18 @@ def test_what_slides_over_the_object_is_not_steady():
 
 
 @pytest.mark.parametrize(
-    ("course", "longer"),
+    ("course", "behaviour", "longer"),
     [
-        ({"moved_px": 1.0, "fallen": 0.02}, 1),
-        ({"moved_px": 1.0, "fallen": 0.2}, 2),
-        ({"moved_px": 3.0}, 2),
-        ({"moved_px": 9.0, "fallen": 0.0}, 4),
-        ({}, 1),
+        ({"moved_px": 1.0, "fallen": 0.02}, tremble(4), 1),
+        ({"moved_px": 1.0, "fallen": 0.2}, tremble(4), 2),
+        ({"moved_px": 1.0, "fallen": 0.2}, follow, 1),
+        ({"moved_px": 3.0}, follow, 2),
+        ({"moved_px": 9.0, "fallen": 0.0}, follow, 4),
+        ({}, tremble(4), 1),
     ],
 )
-def test_a_run_that_was_too_short(course, longer):
-    judged = judge((CORNERS[0], 5, follow), course=course)
+def test_a_run_that_was_too_short(course, behaviour, longer):
+    judged = judge((CORNERS[0], 5, behaviour), course=course)
     assert judged.longer == longer
     assert (f"give it {longer} times as long" in judged.summary) == (longer > 1)
 
