@@ -9,16 +9,22 @@ frame of its number is read from the film of its folder's name, such as in `vide
 from __future__ import annotations
 
 import csv
+import io
+import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
 from lmk.runtime.errors import UserError
+from lmk.runtime.files import open_regular
 from lmk.train.datasets.layouts.listing import edges
 from lmk.train.datasets.layouts.marked import Marked, dataset_of
 from lmk.train.datasets.sample import Dataset, Layout
 
+_ARRAYS = ("_reconstruct", "ndarray", "dtype", "scalar")  # of numpy, to make an array anew
 _LEVELS = ("scorer", "individuals", "bodyparts", "coords")
 _Table = tuple[dict[str, list[str]], list[tuple[str, list[Any]]]]  # levels of columns; rows by name
 
@@ -65,7 +71,7 @@ def _files(root: Path) -> list[Path]:
 def _is_table(path: Path) -> bool:
     if path.suffix == ".csv":
         return edges(path).startswith("scorer,")
-    return path.suffix == ".h5" and path.name.startswith("CollectedData")
+    return path.suffix == ".h5" and path.name.startswith("CollectedData") and path.is_file()
 
 
 def _read(path: Path) -> _Table:
@@ -74,7 +80,7 @@ def _read(path: Path) -> _Table:
 
 def _read_csv(path: Path) -> _Table:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with io.TextIOWrapper(open_regular(path), "utf-8-sig", newline="") as file:
             lines = [line for line in csv.reader(file) if line]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read ({error}); get the file again") from error
@@ -97,8 +103,15 @@ def _read_csv(path: Path) -> _Table:
 def _read_h5(path: Path) -> _Table:
     try:
         import pandas
+        import tables
 
-        frame = pandas.read_hdf(path)
+        # Both unpickle what a file holds beside its numbers, which may be any program.
+        plain = SimpleNamespace(loads=_plain, UnpicklingError=pickle.UnpicklingError)
+        with (
+            mock.patch.object(tables.attributeset, "pickle", plain),
+            mock.patch.object(tables.atom, "pickle", plain),
+        ):
+            frame = pandas.read_hdf(path)
         levels = {
             str(name): [str(each) for each in frame.columns.get_level_values(name)]
             for name in frame.columns.names
@@ -119,6 +132,19 @@ def _read_h5(path: Path) -> _Table:
             f"{path}: got columns of {', '.join(levels)}, expected bodyparts and coords"
         )
     return levels, rows
+
+
+def _plain(data: bytes, **options: Any) -> Any:
+    """What a pickle of texts, numbers, their lists and arrays holds; an error for any other."""
+    return _Plain(io.BytesIO(data), **options).load()
+
+
+class _Plain(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        """See pickle.Unpickler."""
+        if module.partition(".")[0] == "numpy" and name in _ARRAYS:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"got {module}.{name}, expected texts and numbers alone")
 
 
 def _number(path: Path, row: str, cell: Any) -> float:
