@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from lmk.runtime.errors import UserError, as_text, write_error
 
@@ -93,17 +96,27 @@ def of_cell(text: str) -> str:
     return text.removeprefix("'") if text.lstrip("'").startswith(_FORMULAS) else text
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """The bytes of a regular file; OSError for anything else, since to open a pipe is to wait."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    return open(descriptor, "rb")
+
+
 def read_text(path: Path, expected: str) -> str:
     """The text of a UTF-8 file; its lines end as they do there.
 
     expected: what the file should be, as "a CSV of boxes". Raises UserError if it is missing, no
     regular file, or no such text.
     """
-    if not path.is_file():  # to open a pipe is to wait
+    if not path.is_file():
         got = "something else than a file" if path.exists() else "no such file"
         raise UserError(f"{path}: got {got}, expected {expected}; check the path")
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        with open_regular(path) as file:
+            return file.read().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"{path}: cannot be read ({error}), expected {expected}; save it as UTF-8"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from lmk.runtime.errors import UserError
-from lmk.runtime.files import write_bytes
+from lmk.runtime.files import open_regular, write_bytes
 from lmk.runtime.model import gate
 from lmk.runtime.model.contract import PRECISIONS, Contract, Precision
 
@@ -158,7 +158,7 @@ def _open(path: Path) -> BinaryIO:
     if path.is_dir():
         raise UserError(f"{path}: is a folder, expected an engine made by `lmk export --engine`")
     try:
-        return open(path, "rb")
+        return open_regular(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file, expected an engine; check the path") from None
     except OSError as error:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from lmk.runtime.errors import UserError
+from lmk.runtime.files import open_regular
 from lmk.runtime.model import gate
 from lmk.runtime.model.contract import PRECISIONS
 
@@ -81,6 +82,7 @@ def read_header(path: Path) -> dict[str, Any]:
     if path.suffix.lower() == ".onnx" and path.exists():
         raise UserError(f"{path}: is an exported model, {ours}; name the file it was exported from")
     try:
+        open_regular(path).close()
         with safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get(HEADER)
     except FileNotFoundError:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lmk.runtime.errors import UserError
+from lmk.runtime.files import open_regular
 
 # TensorProto.DataType by the name of the type.
 DTYPES = {"float32": 1, "float16": 10, "bfloat16": 16}
@@ -92,7 +93,8 @@ def read_sealed(path: Path) -> tuple[bytes, dict[str, str], bool]:
     if path.is_dir():
         raise UserError(f"{path}: is a folder, expected a model made by `lmk export`; name a file")
     try:
-        data = path.read_bytes()
+        with open_regular(path) as file:
+            data = file.read()
         entries = [dict(_fields(value)) for number, value in _fields(data) if number == _METADATA]
         metadata = {entry[1].decode(): entry[2].decode() for entry in entries}
     except FileNotFoundError:

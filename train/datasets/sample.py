@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.images import Box
+from lmk.runtime.model import gate
 from lmk.runtime.regions import Finding
 
 PointArray = NDArray[np.float32]
@@ -93,11 +94,17 @@ def scheme_of(names: Sequence[str]) -> Scheme:
 
     Otherwise the sides are read off names that begin with `l_` and `r_`, or `left_` and `right_`.
     Errors are divided by the torso (l_shoulder to r_hip), the inter-ocular distance where all
-    landmarks are of a face, else the box.
+    landmarks are of a face, else the box. Raises UserError for names that no model may have.
     """
     names = tuple(names)
     if not names:
         return NO_SCHEME
+    if not gate.NAMES.holds(names):
+        wrong = [n for k, n in enumerate(names) if n in names[:k] or not gate.NAMES.holds([n])]
+        raise UserError(
+            f"annotations: got landmarks called {gate.short(wrong or names)}, expected "
+            f"{gate.NAMES.words}; rename them"
+        )
     if names == CAT.names:
         return CAT
     if len(names) == 68:

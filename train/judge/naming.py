@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
 from lmk.runtime.detection import Frame
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import check_output
-from lmk.runtime.images import Box, crop, square_around, to_crop, whole
+from lmk.runtime.images import Box, crop, open_image, square_around, to_crop, whole
 from lmk.runtime.model import read_header, workspace
 from lmk.runtime.owner import Owned
 from lmk.runtime.regions import Finding, read_boxes
@@ -312,7 +312,7 @@ def _check_inside(sample: Sample, whole: Box, names: tuple[str, ...], table: Pat
 def _check_upright(path: Path) -> None:
     """Raise UserError for an image that EXIF rotates; what cannot be read is told by its reader."""
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1)
     except Exception:  # Pillow's plug-ins raise almost anything on corrupt bytes
         return

@@ -11,6 +11,7 @@ count from 0 or 1; all published readers take them as they are, and so does this
 
 from __future__ import annotations
 
+import io
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmk.runtime.errors import UserError
+from lmk.runtime.files import open_regular
 from lmk.runtime.images import Box
 from lmk.train.datasets.layouts.listing import Listing, first_of
 from lmk.train.datasets.sample import Dataset, Layout, scheme_of
@@ -91,7 +93,7 @@ def _open(root: Path, layout: str) -> tuple[Listing, list[str], NDArray[np.float
 
 def _header(source: Path) -> int:
     """The number of images that a landmark file promises; raises UserError if it is not one."""
-    with source.open(encoding="utf-8-sig", errors="replace") as file:
+    with io.TextIOWrapper(open_regular(source), "utf-8-sig", "replace") as file:
         count, columns = file.readline().strip(), " ".join(file.readline().split())
     if not count.isdecimal() or columns != _COLUMNS:
         raise UserError(

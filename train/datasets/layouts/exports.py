@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from lmk.runtime.errors import UserError
+from lmk.runtime.files import open_regular
 from lmk.runtime.images import Box
 from lmk.train.datasets.layouts.listing import edges, read_json
 from lmk.train.datasets.layouts.marked import Marked, dataset_of
@@ -104,7 +105,8 @@ def _tasks(path: Path) -> Iterator[_Object]:
 
 def _annotations(path: Path) -> Iterator[_Object]:
     try:
-        root = ElementTree.parse(path).getroot()
+        with open_regular(path) as file:
+            root = ElementTree.parse(file).getroot()
     except (OSError, ElementTree.ParseError) as error:
         raise UserError(f"{path}: cannot be read as XML ({error}); export it again") from error
     for image in root.iter("image"):

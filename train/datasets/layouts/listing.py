@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmk.runtime.errors import UserError
+from lmk.runtime.files import open_regular
 from lmk.runtime.images import IMAGE_SUFFIXES, Box, read_image
 from lmk.train.datasets.layouts.folder import NO_POINTS, fingerprint
 from lmk.train.datasets.sample import NO_SCHEME, Dataset, Sample, Scheme
@@ -58,7 +59,8 @@ class Listing:
     def lines(self, source: Path) -> list[str]:
         """The lines of a text file, stripped; raises UserError if it cannot be read."""
         try:
-            text = self.use(source).read_text(encoding="utf-8-sig")
+            with open_regular(self.use(source)) as file:
+                text = file.read().decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{source}: cannot be read ({error}); get the file again") from error
         return [line.strip() for line in text.splitlines()]
@@ -236,7 +238,8 @@ def first_of(root: Path, *candidates: str) -> Path | None:
 def read_json(path: Path) -> Any:
     """What the file holds, a byte-order mark or not; raises UserError if it is no JSON."""
     try:
-        return json.loads(path.read_bytes().decode("utf-8-sig"))
+        with open_regular(path) as file:
+            return json.loads(file.read().decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         reason = str(error).split("\n")[0]
         raise UserError(f"{path}: cannot be read as JSON ({reason}); get it again") from error
@@ -248,7 +251,7 @@ def edges(path: Path) -> str:
     "" if it cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(_EDGE)
             file.seek(max(len(head), path.stat().st_size - _EDGE))
             return (head + b"\n" + file.read(_EDGE)).decode("utf-8", "replace")

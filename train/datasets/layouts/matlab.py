@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmk.runtime.errors import UserError
+from lmk.runtime.files import open_regular
 
 # Matlab counts from 1: the centre of the top-left pixel, (0, 0) here, is (1, 1) to the tools that
 # these annotations were made and are scored with. HRNet and others subtract 1 from them as well.
@@ -28,7 +29,8 @@ def read_mat(path: Path, variable: str) -> NDArray[Any]:
             f"{path}: scipy is missing, expected to read it by; pip install 'lmk-toolkit[train]'"
         ) from error
     try:
-        variables = loadmat(str(path))
+        with open_regular(path) as file:
+            variables = loadmat(file)
     except Exception as error:  # scipy raises almost anything on corrupt bytes
         reason = str(error).split("\n")[0] or type(error).__name__
         raise UserError(

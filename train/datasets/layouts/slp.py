@@ -51,7 +51,7 @@ def _names(labels: list[Any]) -> list[str]:
 def _files(root: Path) -> list[Path]:
     if root.is_file():
         return [root] if root.suffix == ".slp" else []
-    return sorted(root.glob("*.slp"))
+    return sorted(path for path in root.glob("*.slp") if path.is_file())
 
 
 def _load(path: Path) -> Any:

@@ -12,6 +12,7 @@ missing point as well. Without any NAME_x column the images are unlabelled. Opti
 from __future__ import annotations
 
 import csv
+import io
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmk.runtime.errors import UserError
+from lmk.runtime.files import open_regular
 from lmk.runtime.images import Box, read_image
 from lmk.train.datasets.layouts.folder import fingerprint
 from lmk.train.datasets.layouts.listing import edges, is_inside
@@ -102,7 +104,7 @@ def landmark_names(root: Path) -> tuple[str, ...]:
 
 def _read(table: Path, header_only: bool = False) -> tuple[list[str], Lines]:
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
+        with io.TextIOWrapper(open_regular(table), "utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             columns = list(reader.fieldnames or ())
             return columns, [] if header_only else [(reader.line_num, row) for row in reader]

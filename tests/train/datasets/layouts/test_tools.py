@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from xml.sax.saxutils import quoteattr
 
 import av
@@ -187,6 +188,63 @@ def test_tools_agree(folder, layout, write, options):
         assert data.samples[0].box == (30.0, 15.0, 20.0, 30.0) and data.samples[0].split == "train"
 
 
+def test_nothing_in_a_table_is_run(folder, tmp_path):
+    tables, ran = pytest.importorskip("tables"), tmp_path / "ran"
+    _dlc_h5(folder)
+    with tables.open_file(folder / "CollectedData_me.h5", "a") as file:
+        group = file.root.df_with_missing
+        file.remove_node(group.axis1_level0)
+        file.create_vlarray(group, "axis1_level0", tables.ObjectAtom()).append(_Program(ran))
+        group.axis1_level0._v_attrs.kind = "object"
+        group._v_attrs.encoding = _Program(ran)
+    with pytest.raises(UserError, match="CollectedData_me.h5: cannot be read as a table"):
+        open_dataset(str(folder))
+    assert not ran.exists()
+
+
+class _Program:
+    """Its pickle makes a file when it is read."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_folders_of_yolo_are_below_its_settings(folder, tmp_path):
+    _yolo(folder)
+    (tmp_path / "else").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "else" / "img0003.png")
+    other = str(tmp_path / "else"), "C:\\images\\train"
+    for path, train in (("../..", "../images/train"), other):
+        settings = f"path: '{path}'\ntrain: '{train}'\nkpt_shape: [3, 3]"
+        (folder / "data.yaml").write_text(settings)
+        data = open_dataset(str(folder))
+        assert [sample.read().shape for sample in data.samples] == 2 * [(HEIGHT, WIDTH, 3)]
+        assert data.landmark_names == ("p0", "p1", "p2")
+
+
+def test_points_of_yolo_are_those_of_upright_pictures(folder):
+    _yolo(folder)
+    name, turned = "img0003.png", Image.Exif()
+    turned[274] = 6
+    pixels = np.zeros((WIDTH, HEIGHT, 3), np.uint8)  # stored on its side
+    Image.fromarray(pixels).save(folder / "images" / "train" / name, exif=turned)
+    sample = next(each for each in open_dataset(str(folder)).samples if each.name.endswith(name))
+    assert sample.read().shape == (HEIGHT, WIDTH, 3)
+    np.testing.assert_allclose(sample.points, POINTS[name], atol=1e-3)
+
+
+def test_pipes_are_not_waited_for(folder):
+    tables = [f"CollectedData_me.{kind}" for kind in ("csv", "h5")]
+    for name in [*tables, "a.slp", "a.json", "a.xml", "a.yaml"]:
+        os.mkfifo(folder / name)
+    assert locate(str(folder), None)[1].name == "folder"
+    os.mkfifo(folder / "annotations.csv")
+    assert len(open_dataset(str(folder)).samples) == 2
+
+
 def test_categories_of_several_sets(folder):
     data = open_dataset(str(_coco(folder)))
     assert data.landmark_names == NAMES
@@ -259,6 +317,9 @@ def test_what_is_wrong_is_told(folder):
         ("a.xml", "<annotations><image", "cannot be read as XML"),
         ("a.json", '[{"data": 1, "x": "keypointlabels", "keypointlabels": 1}]', "another form"),
         ("a.yaml", "kpt_shape: 3", "got kpt_shape 3, expected"),
+        ("a.yaml", "kpt_shape: [99999999, 3]", "got kpt_shape .99999999, 3., expected"),
+        ("a.yaml", "kpt_shape: [1, 3]\ntrain: 5", "got train 5, expected a folder"),
+        ("a.yaml", "kpt_shape: " + 2000 * "[", "cannot be read as YAML"),
         ("a.slp", "nothing", "cannot be read as labels of SLEAP|needs sleap-io"),
         ("a.csv", "scorer,me\ncoords,x\n", "got no lines of bodyparts and coords"),
     ],
