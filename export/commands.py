@@ -130,7 +130,8 @@ def export_command(
             place = None
             if onnx != pack and (force or data or not _is_exported(onnx, pack, precision)):
                 place = find_place(options, precision)  # told before the export's seconds
-                _export(pack, core, onnx, precision, data, force)
+                with Owned(onnx):
+                    _export(pack, core, onnx, precision, data, force)
             with progress(f"building {output}", PERCENT) as report:
                 found = export_engine(
                     onnx,
@@ -257,10 +258,11 @@ def prune_command(
             f"--output: got {output}, expected a name ending in .safetensors; rename it"
         )
     onnx, core = output.with_suffix(".onnx"), core or workspace.core_of(pack)
-    check_output(output, force)
-    check_output(onnx, force or is_composed(onnx))  # before the work
-    kept = prune_pack(pack, core, output, drop, merge)
-    contract = export_pack(output, core, onnx, force=True)
+    with Owned(output), Owned(onnx):
+        check_output(output, force)
+        check_output(onnx, force or is_composed(onnx))
+        kept = prune_pack(pack, core, output, drop, merge)
+        contract = export_pack(output, core, onnx, force=True)
     click.echo(f"{len(kept)} landmarks stay: {', '.join(kept)}", err=True)
     click.echo(f"verified: {_outcome(contract.drift)}", err=True)
     click.echo(f"{output}\n{onnx}")
@@ -370,8 +372,9 @@ def _write_page(
     onnx = pack
     if pack.suffix != ".onnx":
         onnx = workspace.made_of(pack, ".onnx" if precision == "fp32" else f"-{precision}.onnx")
-        if not _is_exported(onnx, pack, precision):
-            _export(pack, core, onnx, precision, data, force or is_composed(onnx))
+        with Owned(onnx):
+            if not _is_exported(onnx, pack, precision):
+                _export(pack, core, onnx, precision, data, force or is_composed(onnx))
     folder = folder or onnx.with_name(f"{onnx.stem}-web")
     with Owned(folder):
         page = write_page(onnx, library, folder, force)

@@ -12,11 +12,11 @@ from lmk.export.graph import export_pack
 from lmk.runtime.detect.report import print_summary
 from lmk.runtime.detect.tasks import Wanted, is_finished, opener
 from lmk.runtime.errors import UserError
-from lmk.runtime.files import check_output, read_text, write_bytes
+from lmk.runtime.files import check_output, printable, read_text, write_bytes
 from lmk.runtime.find import find_in_film
 from lmk.runtime.landmarker import load
 from lmk.runtime.model import read_model
-from lmk.runtime.owner import beside, check_same, listing
+from lmk.runtime.owner import Owned, beside, check_same, listing
 from lmk.runtime.pipeline import detect_task
 from lmk.runtime.regions import RegionMaker, Where
 from lmk.runtime.terminal import console, progress
@@ -63,6 +63,13 @@ def discover(
     left alone and what was begun is gone on with. Raises UserError, as for a film in which it is
     not sure what moves, and KeyboardInterrupt, with everything saved.
     """
+    with Owned(beside(config.output, "found.json")):  # adaptation has the pack to itself
+        return _discover(films, config, search, force)
+
+
+def _discover(
+    films: Sequence[Path], config: AdaptConfig, search: Search, force: bool
+) -> Discovered:
     pack, folder = config.output, config.output.parent
     if len({film.stem for film in films}) < len(films):
         raise UserError("discover: got films of one name, expected different ones; rename some")
@@ -119,7 +126,7 @@ def _find(film: Path, folder: Path, search: Search) -> float:
     """Write boxes and a picture; how many seconds that took."""
     boxes, picture = folder / f"{film.stem}-boxes.csv", folder / f"{film.stem}-found.png"
     started = time.monotonic()
-    with progress(f"following in {film.stem}") as report:
+    with Owned(boxes), progress(f"following in {printable(film.stem)}") as report:
 
         def tell(words: str) -> None:
             _say("finding", f"{words}; see {picture}")

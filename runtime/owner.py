@@ -38,14 +38,14 @@ class Owned:
     A hidden file beside it, `.NAME.lock`, says who has it; the lock goes with the process, whatever
     ends it. What a run that was killed left unfinished there is removed. Also a context manager.
     Raises UserError, which names the owner, when another run, in this process or another, on this
-    machine or one that shares the folder, has the place.
+    machine or one that shares the folder, has the place and keeps it for `wait_s`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, wait_s: float = 0.0) -> None:
         path = Path(os.path.abspath(path))
         self._file = beside(path, "lock")
         self._made = [folder for folder in path.parents if not folder.exists()]
-        self._lock = FileLock(self._file, timeout=0, thread_local=False)
+        self._lock = FileLock(self._file, timeout=wait_s, thread_local=False)
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()

@@ -10,12 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from filelock import FileLock
-
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import read_text, write_bytes
 from lmk.runtime.images import Box
-from lmk.runtime.owner import beside
+from lmk.runtime.owner import Owned
 
 BOX = ("box_x", "box_y", "box_w", "box_h")
 _NAME = re.compile(r"[\w.\-]([\w.\- ]{0,62}[\w.\-])?")
@@ -174,9 +172,8 @@ class Annotations:
             self._write_skeleton(once)
             return once
 
-    def _lock(self) -> FileLock:
-        self.table.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(beside(self.table, "lock"), timeout=10)
+    def _lock(self) -> Owned:
+        return Owned(self.table, wait_s=10)
 
     def _write(self, content: Content) -> None:
         others = list(dict.fromkeys(name for row in content.rows for name in row.other))

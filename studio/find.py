@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -19,7 +18,7 @@ from lmk.runtime.errors import UserError
 from lmk.runtime.files import as_cell, read_text, write_bytes
 from lmk.runtime.find import COLUMNS
 from lmk.runtime.model import workspace
-from lmk.runtime.owner import beside
+from lmk.runtime.owner import Owned
 from lmk.studio.annotations import Conflict
 from lmk.studio.gate import owner_only
 from lmk.studio.jobs import Jobs
@@ -82,8 +81,7 @@ class FindRoom:
         if len(boxes) > _MOST or len({box["track"] for box in boxes}) < len(boxes):
             raise UserError("boxes: got an object twice or too many, expected one of each number")
         path = source.boxes_file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(beside(path, "lock"), timeout=10):
+        with Owned(path, wait_s=10):
             if (now := _boxes(source, number)) != sent["before"]:
                 raise Conflict(now)
             label = as_cell(source.pictures.label(number))

@@ -14,6 +14,7 @@ import click
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import check_output, write_bytes
 from lmk.runtime.model import check_kind, read_header, workspace
+from lmk.runtime.owner import Owned
 from lmk.runtime.terminal import FILE_PATH, console
 from lmk.train.config import (
     EVALUATE_PRESETS,
@@ -82,7 +83,7 @@ def train_core_command(
     if not data:
         data = (first_pose_set(),)
         click.echo(f"data: {data[0]}", err=True)
-    _run(train_core, config, data, layout, crop)
+    _run(train_core, config, data, layout, crop, force=force)
 
 
 _SECTIONS = {  # of `lmk adapt --help`: what matters first
@@ -149,7 +150,7 @@ def adapt_command(
             raise UserError(f"{flag}: got {o[name]}, but the core's {name} is taken; leave it out")
     configs = [_adapt_config(spec, o, PRESETS[preset], force) for spec in data]
     if len(data) == 1:
-        _run(adapt, configs[0], data[0], layout, crop, films)
+        _run(adapt, configs[0], data[0], layout, crop, films, force)
     else:
         _run_many(data, configs, layout, crop, films, jobs)
 
@@ -200,6 +201,7 @@ def _run(
     layout: str | None,
     crop: CropMode,
     films: FilmOptions = USUAL_FILMS,
+    force: bool = False,
 ) -> None:
     """Decode the images and train, alone or as one of torchrun's processes; print what it wrote."""
     from lmk.train.device import pick_device
@@ -209,6 +211,8 @@ def _run(
     with joined(pick_device(config.device)):
         with leader_first():
             images = training_set(data, layout, crop, config, films)
+            if not config.resume:  # another run may have ended in the meantime
+                check_output(config.output, force)
         written = train(config, images)
         if leads():
             click.echo(written)
@@ -254,7 +258,7 @@ def distill_command(
     if not config.resume:
         check_output(config.output, force)
     core = core or workspace.core_of(pack)
-    _run(lambda c, images: distill(c, pack, core, images), config, data, layout, crop, films)
+    _run(lambda c, images: distill(c, pack, core, images), config, data, layout, crop, films, force)
 
 
 @click.command("evaluate")
@@ -295,6 +299,7 @@ def evaluate_command(
     if o["fit_data"] == o["data"]:
         raise UserError(f"--fit-data: got the data itself, {o['data']}; leave it out")
     if output:
+        click.get_current_context().with_resource(Owned(output))
         check_output(output, force)
     pick_device(config.device)  # told before images are decoded
     reports, load = [], functools.cache(load_decoded)  # once for all packs
@@ -352,6 +357,7 @@ def report_command(
     output = output or workspace.made_of(pack, ".html")
     if output.suffix != ".html":
         raise UserError(f"--output: got {output}, expected a name ending in .html; rename it")
+    click.get_current_context().with_resource(Owned(output))
     check_output(output, force)
     model, header = load_pack(pack, core or workspace.core_of(pack))
     workspace.warn_unfinished(pack, header)

@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from lmk.runtime.errors import UserError
-from lmk.runtime.files import check_output
+from lmk.runtime.files import check_output, printable
 from lmk.runtime.model import workspace
+from lmk.runtime.owner import Owned
 from lmk.runtime.terminal import FILE_PATH, progress
 
 
@@ -44,7 +45,7 @@ def find_command(
     """Find what moves in films, without a model: boxes for --roi and a picture to judge by."""
     from lmk.runtime.find import find_in_film
     from lmk.runtime.regions import BoxDetector
-    from lmk.runtime.sources import expand
+    from lmk.runtime.sources import expand, find_medium
 
     if (way == "detector") > bool(detector) or way in ("motion", "box") and detector:
         raise UserError(
@@ -54,12 +55,14 @@ def find_command(
     if detector:
         classes = [name for name in (detector_class or "").split(",") if name]
         found_by = BoxDetector(detector, classes, detector_score, max_objects=objects)
-    for spec in expand(films):
-        name = Path(spec).stem
-        folder = output or workspace.RUNS
+    specs, folder = expand(films), output or workspace.RUNS
+    names = [Path(s).resolve().stem if Path(s).exists() else find_medium(s).name for s in specs]
+    if len(set(names)) < len(names):  # which other commands look for their boxes by
+        raise UserError("find: got films of one name, expected different ones; rename some")
+    for spec, name in zip(specs, names, strict=True):
         boxes, picture = folder / f"{name}-boxes.csv", folder / f"{name}-found.png"
-        check_output(boxes, force)
-        with progress(f"following in {name}") as report:
+        with Owned(boxes), progress(f"following in {printable(name)}") as report:
+            check_output(boxes, force)
             boxed = find_in_film(
                 spec, boxes, picture, way, start, objects, click.echo, report, found_by
             )

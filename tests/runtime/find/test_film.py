@@ -10,6 +10,7 @@ from lmk.commands import cli
 from lmk.runtime.detection import Frame
 from lmk.runtime.errors import UserError
 from lmk.runtime.find import find_in_film
+from lmk.runtime.owner import Owned
 from lmk.runtime.regions import Finding, finding_of, parse_roi
 
 
@@ -38,6 +39,18 @@ def test_boxes_can_be_given_back(film, tmp_path):
         assert picture.size[0] > 480
     again = CliRunner().invoke(cli, ["find", str(path), "--output", str(tmp_path / "out")])
     assert again.exit_code != 0 and "exists already" in str(again.exception)
+
+
+def test_boxes_have_one_owner_and_films_their_own(film, tmp_path):
+    path, out = film[0], tmp_path / "out"
+    words = ["find", str(path), "--output", str(out)]
+    with Owned(out / "a film-boxes.csv"):
+        busy = CliRunner().invoke(cli, [*words, "--force"])
+    assert "is being written by process" in str(busy.exception) and not out.exists()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / path.name).symlink_to(path)
+    both = CliRunner().invoke(cli, [*words, str(tmp_path / "b" / path.name)])
+    assert "got films of one name" in str(both.exception) and not out.exists()
 
 
 def test_a_doubtful_film_leaves_a_picture_and_no_boxes(tmp_path, write_video, drawn):
