@@ -223,8 +223,9 @@ def crop(image: NDArray[np.uint8], box: Box, size: int) -> NDArray[np.uint8]:
     columns = _window(left, width, support, image.shape[1])
     patch = image[rows.inside, columns.inside]
     if rows.size * columns.size <= 2 * patch.shape[0] * patch.shape[1]:
-        whole = np.pad(patch, (rows.repeats, columns.repeats, (0, 0)), mode="edge")
-        return _resized(whole, (size, size), rows, columns)
+        if any(rows.repeats + columns.repeats):
+            patch = np.pad(patch, (rows.repeats, columns.repeats, (0, 0)), mode="edge")
+        return _resized(patch, (size, size), rows, columns)
     # Most of the window is border: that of a 20,000 x 100 image would not fit in memory. So the
     # border is repeated axis by axis, after the longer one has shrunk; where not even
     # that fits, for the box is far larger than the image, of a smaller image.
@@ -286,7 +287,16 @@ def _resized(
     # What shrinks to a quarter or less first shrinks by a whole number, to twice the size or more:
     # three times as fast, and the landmarks move by some hundredths of a pixel of the crop.
     bilinear = Image.Resampling.BILINEAR
-    return np.asarray(Image.fromarray(window).resize(size, bilinear, box, reducing_gap=2.0))
+    return np.asarray(picture_of(window).resize(size, bilinear, box, reducing_gap=2.0))
+
+
+def picture_of(pixels: NDArray[np.uint8]) -> Image.Image:
+    """HWC uint8 RGB pixels for Pillow; those cut out of a larger image are not copied twice."""
+    (height, width), (row, *inner) = pixels.shape[:2], pixels.strides
+    if inner != [3, 1] or row < 3 * width:
+        return Image.fromarray(pixels)
+    memory = np.lib.stride_tricks.as_strided(pixels, ((height - 1) * row + 3 * width,), (1,))
+    return Image.frombytes("RGB", (width, height), memory, "raw", "RGB", row, 1)
 
 
 def to_frame(points: NDArray[np.float32], box: Box, size: int) -> NDArray[np.float32]:

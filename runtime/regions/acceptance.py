@@ -15,7 +15,13 @@ from lmk.runtime.images import Box
 
 # Views of one object: shift and zoom of the box. The landmarks of an object stay where they are,
 # those of a texture go with the crop.
-VIEWS = ((0.0, 0.0, 1.0), (0.1, 0.06, 1.0), (-0.1, -0.06, 1.0), (0.0, 0.0, 0.87), (0.0, 0.0, 1.15))
+View = tuple[float, float, float]
+VIEWS: tuple[View, ...] = (  # besides the first, of the box as it is
+    (0.1, 0.06, 1.0),
+    (-0.1, -0.06, 1.0),
+    (0.0, 0.0, 0.87),
+    (0.0, 0.0, 1.15),
+)
 _SURE = 0.95  # of the objects should be taken for objects, if nothing else is then
 _ROOM = 1.5  # of error and, inversely, of score, beyond those, where nothing else comes near
 _LEAST_SCORE = 0.2
@@ -61,7 +67,7 @@ class Acceptance:
 
 @dataclass(frozen=True)
 class Seen:
-    """One place in an image, in all `VIEWS`."""
+    """One place in an image, and in all `VIEWS`."""
 
     first: Detection  # in the first view, by landmarks
     errors: NDArray[np.float64]  # (K,): mean distances to the first view's, in sides of the box
@@ -70,15 +76,23 @@ class Seen:
 
 def see(finder: Finder, image: NDArray[np.uint8], box: Box) -> Seen:
     """What is in the square `box` of an HWC uint8 RGB image, in every view."""
-    x, y, side = box[0] + box[2] / 2, box[1] + box[3] / 2, box[2]
-    boxes = [view_of(x, y, side, *view) for view in VIEWS]
-    found = [one.by_landmarks for one in finder.batch([image] * len(boxes), boxes)]
-    points = np.stack([one.points for one in found]).astype(np.float64)
-    errors = np.linalg.norm(points[1:] - points[0], axis=2).mean(axis=0) / side
-    weights = found[0].scores.astype(np.float64)[:, None] + 1e-6
-    centre = (weights * points[0]).sum(axis=0) / weights.sum()
-    squares = (weights * (points[0] - centre) ** 2).sum() / weights.sum()
-    return Seen(found[0], errors, float(np.sqrt(squares)) / (side * finder.contract.crop_scale))
+    first = finder.batch([image], [box])[0].by_landmarks
+    errors = wobble(finder, image, first, VIEWS).mean(axis=0)
+    weights = first.scores.astype(np.float64)[:, None] + 1e-6
+    centre = (weights * first.points).sum(axis=0) / weights.sum()
+    squares = (weights * (first.points - centre) ** 2).sum() / weights.sum()
+    return Seen(first, errors, float(np.sqrt(squares)) / (box[2] * finder.contract.crop_scale))
+
+
+def wobble(
+    finder: Finder, image: NDArray[np.uint8], first: Detection, views: Sequence[View]
+) -> NDArray[np.float64]:
+    """(V,K): how far the landmarks are from `first` in other views of its box, in sides of it."""
+    x, y, side = first.box[0] + first.box[2] / 2, first.box[1] + first.box[3] / 2, first.box[2]
+    boxes = [view_of(x, y, side, *view) for view in views]
+    found = finder.batch([image] * len(boxes), boxes)
+    points = np.stack([one.by_landmarks.points for one in found]).astype(np.float64)
+    return np.linalg.norm(points - first.points, axis=2) / side
 
 
 def view_of(x: float, y: float, side: float, right: float, down: float, zoom: float) -> Box:

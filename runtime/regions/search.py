@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from lmk.runtime.detection import Detection
 from lmk.runtime.finder import Finder
-from lmk.runtime.images import Box
-from lmk.runtime.regions.acceptance import Acceptance, see
+from lmk.runtime.images import Box, picture_of
+from lmk.runtime.regions.acceptance import VIEWS, Acceptance, wobble
 from lmk.runtime.regions.region import overlap
 
 # Landmarks are found in crops from 0.6 to 1.6 times the size of those in training, and a third of
@@ -23,6 +23,9 @@ _STEP_BACK = 1.1  # below the object's own size a crop may be so much, and still
 _SMALLEST = 0.25  # of the frame's shorter side: objects down to about a seventh of it are found
 _BATCH = 16
 _BEST = 6  # crops of a search that are looked at closer
+_PROMISING = 0.4  # of the score that counts; below it a crop of the grid shows nothing
+_LIKELY = 1 / 3  # of it, in a crop that fits the landmarks: more than most textures have
+_HOPELESS = 1.5  # times the error that counts, in the first two views: the others are spared
 # Root mean square distance of the landmarks from their centre, in sides of the crop they were
 # learnt in, where that was not measured. The packs that ship: bodies 0.15, faces and cats 0.18,
 # shoes 0.27. In too wide or too tight a crop scores fall, so that is tried.
@@ -75,25 +78,33 @@ def nearest_first(boxes: Sequence[Box], last: Box) -> list[Box]:
 
 
 def search(
-    finder: Finder, image: NDArray[np.uint8], crops: Sequence[Box], best: int = _BEST
+    finder: Finder, pyramid: Pyramid, crops: Sequence[Box], best: int = _BEST, wanted: int = 1
 ) -> list[Candidate]:
-    """The objects in an HWC uint8 RGB image that some of `crops` show, the best first.
+    """Up to `wanted` objects that some of `crops` of an image show, the most likely first.
 
-    The `best` crops are looked at closer. Boxes do not overlap by half or more.
+    The `best` crops are looked at closer, one after the other until that many are found. Boxes do
+    not overlap by half or more.
     """
     scale, acceptance = finder.contract.crop_scale, acceptance_of(finder)
     radius = acceptance.radius or _NORMAL_RADIUS
-    seen = _run(finder, image, [_about(*_centre(crop), crop[2] / scale) for crop in crops])
-    seen = sorted(seen, key=lambda one: -acceptance.mean(one.scores))[:best]
-    for _ in range(2):
-        seen = _run(finder, image, [_fitted(one, scale, radius) for one in seen])
-        seen = _distinct(seen)
-    # A third of the score that counts is more than most textures have, in whatever size of crop.
-    seen = [one for one in seen if acceptance.mean(one.scores) >= acceptance.score / 3]
-    found = [_judge(finder, image, one) for one in seen]
-    objects = sorted((one for one in found if one.is_object), key=lambda one: one.error)
-    kept = _distinct([one.detection for one in objects])
-    return [one for one in objects if any(one.detection is other for other in kept)]
+
+    def likely(found: Sequence[Detection], share: float) -> list[Detection]:
+        """Those with that share of the score that counts, the best first."""
+        scores = {id(one): acceptance.mean(one.scores) for one in found}
+        left = [one for one in found if scores[id(one)] >= share * acceptance.score]
+        return sorted(left, key=lambda one: -scores[id(one)])
+
+    seen = pyramid.run(finder, [_about(*_centre(crop), crop[2] / scale) for crop in crops])
+    seen = likely(seen, _PROMISING)[:best]
+    seen = likely(pyramid.run(finder, [_fitted(one, scale, radius) for one in seen]), _LIKELY)
+    found: list[Candidate] = []
+    for rough in _distinct(seen):
+        one = _judge(finder, pyramid, rough)
+        if one and all(overlap(one.detection.box, other.detection.box) < 0.5 for other in found):
+            found.append(one)
+        if len(found) == wanted:
+            break
+    return found
 
 
 def search_frame(finder: Finder, image: NDArray[np.uint8], wanted: int) -> list[Candidate]:
@@ -102,8 +113,9 @@ def search_frame(finder: Finder, image: NDArray[np.uint8], wanted: int) -> list[
     Large ones are searched first, and smaller ones only if those do not suffice.
     """
     found: list[Candidate] = []
+    pyramid = Pyramid(image)
     for crops in grid(*image.shape[:2]):
-        for one in search(finder, image, crops, best=_BEST + 2 * wanted):
+        for one in search(finder, pyramid, crops, _BEST + 2 * wanted, wanted):
             if all(overlap(one.detection.box, other.detection.box) < 0.5 for other in found):
                 found.append(one)
         if len(found) >= wanted:
@@ -111,11 +123,21 @@ def search_frame(finder: Finder, image: NDArray[np.uint8], wanted: int) -> list[
     return sorted(found, key=lambda one: one.error)[:wanted]
 
 
-def look_again(finder: Finder, image: NDArray[np.uint8], box: Box) -> Candidate:
-    """What is in the square `box` of an HWC uint8 RGB image, seen in several views."""
-    acceptance, seen = acceptance_of(finder), see(finder, image, box)
-    score, error = acceptance.mean(seen.first.scores), acceptance.mean(seen.errors)
-    return Candidate(seen.first, score, error, acceptance.holds(score, error))
+def look_again(
+    finder: Finder, image: NDArray[np.uint8], first: Detection, most: float
+) -> Candidate:
+    """What was found in the square box of `first` in an HWC uint8 RGB image, in other views of it.
+
+    most: the error at which it is given up; where it is far above, not all views are looked at.
+    """
+    acceptance = acceptance_of(finder)
+    score, errors = acceptance.mean(first.scores), np.empty((0, len(first.points)))
+    for views in (VIEWS[:2], VIEWS[2:]):
+        errors = np.concatenate([errors, wobble(finder, image, first, views)])
+        error = acceptance.mean(errors.mean(axis=0))
+        if error > _HOPELESS * most:
+            break
+    return Candidate(first, score, error, acceptance.holds(score, error))
 
 
 def acceptance_of(finder: Finder) -> Acceptance:
@@ -123,22 +145,44 @@ def acceptance_of(finder: Finder) -> Acceptance:
     return Acceptance.from_json(finder.contract.acceptance)
 
 
-def _run(finder: Finder, image: NDArray[np.uint8], boxes: Sequence[Box]) -> list[Detection]:
-    found: list[Detection] = []
-    for start in range(0, len(boxes), _BATCH):
-        part = boxes[start : start + _BATCH]
-        found += [one.by_landmarks for one in finder.batch([image] * len(part), part)]
-    return found
+class Pyramid:
+    """An image and its halves, made as crops of it ask for them: large crops cost what small do."""
+
+    def __init__(self, image: NDArray[np.uint8]) -> None:
+        self.halves = [image]
+
+    def run(self, finder: Finder, boxes: Sequence[Box]) -> list[Detection]:
+        """What is in `boxes` of the image, by landmarks."""
+        found: list[Detection] = []
+        for start in range(0, len(boxes), _BATCH):
+            part = boxes[start : start + _BATCH]
+            crops = np.stack([self._crop(finder, box) for box in part])
+            found += [one.by_landmarks for one in finder.locate(crops, part)]
+        return found
+
+    def _crop(self, finder: Finder, box: Box) -> NDArray[np.uint8]:
+        finer = max(box[2:]) * finder.contract.crop_scale / finder.contract.input_size
+        half = max(0, int(math.log2(max(finer, 1.0))))  # still as fine as the crop
+        while len(self.halves) <= half and max(self.halves[-1].shape[:2]) > 1:
+            self.halves.append(np.asarray(picture_of(self.halves[-1]).reduce(2)))
+        half = min(half, len(self.halves) - 1)
+        x, y, width, height = (value / 2**half for value in box)
+        return finder.crop(self.halves[half], (x, y, width, height))
 
 
-def _judge(finder: Finder, image: NDArray[np.uint8], rough: Detection) -> Candidate:
-    """Try the box at several sizes, and the best one in several views."""
+def _judge(finder: Finder, pyramid: Pyramid, rough: Detection) -> Candidate | None:
+    """The object, if it is one: in a box of the best size, and in several views of that."""
     scale, acceptance = finder.contract.crop_scale, acceptance_of(finder)
     known = acceptance.radius
-    radii = [factor * known for factor in _SIZES] if known else _RADII
-    sizes = _run(finder, image, [_fitted(rough, scale, radius) for radius in radii])
+    less, usual, more = [factor * known for factor in _SIZES] if known else _RADII
+    sizes = pyramid.run(finder, [_fitted(rough, scale, usual)])
+    sizes += pyramid.run(finder, [_fitted(sizes[0], scale, radius) for radius in (less, more)])
     best = max(sizes, key=lambda one: acceptance.mean(one.scores))
-    return look_again(finder, image, best.box)
+    score = acceptance.mean(best.scores)
+    if score < acceptance.score:
+        return None
+    found = look_again(finder, pyramid.halves[0], best, acceptance.error * score)
+    return found if found.is_object else None
 
 
 def _fitted(detection: Detection, crop_scale: float, radius: float) -> Box:

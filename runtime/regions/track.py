@@ -19,6 +19,7 @@ from lmk.runtime.regions.detector import BoxDetector
 from lmk.runtime.regions.motion import Motion, fit_box, relative
 from lmk.runtime.regions.region import Region, Target, overlap
 from lmk.runtime.regions.search import (
+    Pyramid,
     acceptance_of,
     grid,
     look_again,
@@ -38,10 +39,11 @@ _USUAL_GAIN = 0.02  # weight of the newest frame in what is usual
 _SAME_PLACE = 0.5  # tracks that overlap by so much follow one object
 _MEMORY_S = 1.0  # one of several objects found again after longer has a new number
 _SIDES_PX = 8.0  # a smaller object is none
-_SEARCH_CROPS = 8  # a search, while something is wanted: the rate is to hold
+_SEARCH_CROPS = 10  # of the frame in a search, while something is wanted: the rate is to hold
 _SEARCH_EVERY = 4  # frames, when something was lost long ago or never seen
 _ZOOMS = (1.0, 1.6)  # of the last box
-_SOON = 25  # frames in which what was lost is searched in each
+_AT_ONCE = 5  # frames in which what was lost is searched where it was,
+_SOON = 25  # and those in which it is searched there in one and elsewhere in the next
 
 
 @dataclass
@@ -97,7 +99,7 @@ class Tracker(Region):
 
     The first boxes come from `start`, else from `detector`, else from a search of the frame by the
     landmarks themselves (search.py), which also finds again what was lost: some crops a frame,
-    those near the last place first. A box keeps the relation to the landmarks that it had in its
+    where it was and, in turns, elsewhere, the nearest first. A box keeps the relation to the landmarks that it had in its
     first frame; turning with the object is left to the model. Boxes are square.
 
     A track that is not seen for five frames ends; until then its landmarks, low in score, are
@@ -193,10 +195,10 @@ class Tracker(Region):
         doubtful = detection.scores.mean() < _DOUBTFUL * track.usual
         most = _STEADY * acceptance_of(self._finder).error
         if track.is_steady is None:
-            seen = look_again(self._finder, frame.image, detection.box)
+            seen = look_again(self._finder, frame.image, detection, most)
             track.is_steady = seen.error <= most
         elif track.is_steady and doubtful and self._frames % _DOUBT_EVERY == 0:
-            seen = look_again(self._finder, frame.image, detection.box)
+            seen = look_again(self._finder, frame.image, detection, most)
             if seen.error > most:
                 track.unseen = _PATIENCE
 
@@ -226,7 +228,9 @@ class Tracker(Region):
         if self._detector is not None:
             found = [(one.box, None) for one in self._detector(frame.image)]
         else:
-            objects = search(self._finder, frame.image, self._next_crops(frame), best=2)
+            pyramid, crops = Pyramid(frame.image), self._next_crops(frame)
+            # Those that are followed may be found first.
+            objects = search(self._finder, pyramid, crops, best=2, wanted=1 + len(self._tracks))
             found = [(one.detection.box, one.detection) for one in objects]
         for box, detection in found:
             free = all(overlap(box, track.motion.box) < _SAME_PLACE for track in self._tracks)
@@ -234,16 +238,15 @@ class Tracker(Region):
                 self._resume(box, detection)
 
     def _next_crops(self, frame: Frame) -> list[Box]:
-        """Some of the crops that cover the frame; what was just lost is looked for there, too."""
+        """Some of the crops that cover the frame, or, of what was just lost, those about it."""
+        last = self._lost[-1].motion.box if self._lost else None
+        if last and (self._missing < _AT_ONCE or self._missing < _SOON and self._missing % 2):
+            return [square_around(last, zoom) for zoom in _ZOOMS]
         crops = [crop for level in grid(*frame.size) for crop in level]
-        near: list[Box] = []
-        if self._lost:
-            last = self._lost[-1].motion.box
-            crops = nearest_first(crops, last)
-            near = [square_around(last, zoom) for zoom in _ZOOMS if self._missing < _SOON]
+        crops = nearest_first(crops, last) if last else crops
         first = self._place % len(crops)
         self._place = (first + _SEARCH_CROPS) % len(crops)
-        return near + (crops + crops)[first : first + min(_SEARCH_CROPS, len(crops))]
+        return (crops + crops)[first : first + min(_SEARCH_CROPS, len(crops))]
 
     def _resume(self, box: Box, detection: Detection | None) -> None:
         """Follow what is in `box`: a lost object, if it can be that, else a new one."""

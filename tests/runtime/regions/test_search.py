@@ -5,7 +5,7 @@ import pytest
 
 from lmk.runtime.regions.acceptance import Acceptance
 from lmk.runtime.regions.region import overlap
-from lmk.runtime.regions.search import grid, nearest_first, search, search_frame
+from lmk.runtime.regions.search import Pyramid, grid, nearest_first, search, search_frame
 
 
 def centre(box):
@@ -57,10 +57,35 @@ def test_several_objects_are_told_apart(spots):
     assert len(search_frame(spots.landmarker(), image, 1)) == 1
 
 
+def test_a_search_ends_when_it_has_found_what_was_wanted(spots):
+    image = spots.picture(240, 400, (70, 70, 80), (330, 170, 70))
+    runs = []
+    for wanted in (1, 2):
+        landmarker = spots.landmarker()
+        assert len(search_frame(landmarker, image, wanted)) == wanted
+        runs.append(sum(landmarker.runner.calls))
+    assert runs[0] < runs[1]
+    nothing = spots.landmarker()
+    crops = grid(240, 400)[1]
+    assert search(nothing, Pyramid(spots.picture(240, 400, seed=2)), crops) == []
+    assert sum(nothing.runner.calls) == len(crops)  # nothing is looked at closer
+
+
+def test_large_crops_of_halves_show_what_those_of_the_image_do(spots):
+    image = spots.picture(961, 1283, (640, 480, 500), seed=3)
+    landmarker, pyramid = spots.landmarker(), Pyramid(image)
+    boxes = [(300.0, 150.0, 640.0, 640.0), (-150.0, -100.0, 1283.0, 1283.0)]
+    whole = landmarker.batch([image] * 2, boxes)
+    for ours, other in zip(pyramid.run(landmarker, boxes), whole, strict=True):
+        assert ours.box == other.box
+        assert np.abs(ours.points - other.points).max() < 0.02 * 640
+    assert len(pyramid.halves) > 3  # and were made once
+
+
 def test_where_nothing_is_nothing_is_found(spots):
     assert search_frame(spots.landmarker(), spots.picture(240, 320, seed=2), 1) == []
     image = spots.picture(240, 320, (60, 60, 80))
-    assert search(spots.landmarker(), image, [(200.0, 120.0, 90.0, 90.0)]) == []
+    assert search(spots.landmarker(), Pyramid(image), [(200.0, 120.0, 90.0, 90.0)]) == []
 
 
 def test_what_goes_with_the_crop_is_no_object(spots, monkeypatch):
