@@ -66,6 +66,11 @@ def radius_of(detection: Detection, image: NDArray[np.uint8]) -> float:
     return float(np.clip(_RADIUS_OF_BOX * max(detection.box[2:]), least, most))
 
 
+def reach_of(radius: float) -> float:
+    """How far from its middle a disc of that radius, with its ring and outline, may be seen."""
+    return radius + 2 * max(_RING * radius, _RING_PX) + 1
+
+
 def opacity(scores: NDArray[np.floating]) -> NDArray[np.floating]:
     """How opaque landmarks of these scores are drawn, in [0.5, 1]."""
     return _MIN_OPACITY + (1 - _MIN_OPACITY) * np.clip(np.nan_to_num(scores), 0, 1)
@@ -81,7 +86,7 @@ def _disc(
     """Blend one disc into `image` in place; only the patch it covers is touched."""
     x, y = centre
     ring = max(_RING * radius, _RING_PX)
-    reach = radius + 2 * ring + 1
+    reach = reach_of(radius)
     left, right = max(0, int(x - reach)), min(image.shape[1], int(x + reach) + 2)
     top, bottom = max(0, int(y - reach)), min(image.shape[0], int(y + reach) + 2)
     if left >= right or top >= bottom:

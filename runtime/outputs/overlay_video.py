@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lmk.runtime.detection import Detection, Frame
 from lmk.runtime.errors import UserError
 from lmk.runtime.outputs.painter import Painter, Style
-from lmk.runtime.outputs.retouch import Retoucher
+from lmk.runtime.outputs.retouch import Retoucher, whole_tiles
 from lmk.runtime.outputs.segments import BT709, ENCODER, Segments
 from lmk.runtime.outputs.sink import FileSink, write_errors
 from lmk.runtime.outputs.soundtrack import Soundtrack, seconds
@@ -83,30 +83,35 @@ class OverlayVideoSink(FileSink):
 
     def write(self, frame: Frame, detections: Sequence[Detection]) -> None:
         """Draw and encode one frame."""
-        picture = self._picture(frame, self._draw(frame.image, detections))
+        native = frame.native
+        fits = native is not None and frame.size == self._size
+        if fits and colours_of(native) == self._colours:  # else they changed half-way
+            picture = self._retouched(native, frame.image, detections)
+        else:
+            picture = self._convert(self._draw(frame.image, detections))
         picture.pts, picture.time_base = self._tick_of(frame), self._time_base
         with write_errors(self.path):
             self._started().encode(picture)
 
-    def _draw(self, image: NDArray[np.uint8], detections: Sequence[Detection]) -> NDArray[np.uint8]:
-        """The painted copy of an image, of even size; it is gone with the next call."""
-        height, width = image.shape[:2]
-        even = (height + height % 2, width + width % 2, 3)
-        if self._canvas.shape != even:
-            self._canvas = np.empty(even, np.uint8)
-        canvas = self._canvas
-        canvas[:height, :width] = image
-        self._painter.paint(canvas[:height, :width], detections)
-        canvas[height:, :width] = canvas[height - 1, :width]
-        canvas[:, width:] = canvas[:, width - 1 : width]
-        return canvas
+    def _retouched(
+        self, native: av.VideoFrame, image: NDArray[np.uint8], detections: Sequence[Detection]
+    ) -> av.VideoFrame:
+        """The decoded frame, painted where something is to be seen; nothing else is looked at."""
+        if self._canvas.shape != image.shape:
+            self._canvas = image.copy()
+        window = whole_tiles(image, *self._painter.reach(image, detections))
+        self._canvas[window] = image[window]
+        self._painter.paint(self._canvas, detections)
+        return self._retouch(native, image, self._canvas, window)
 
-    def _picture(self, frame: Frame, drawn: NDArray[np.uint8]) -> av.VideoFrame:
-        native = frame.native
-        fits = native is not None and drawn.shape[:2] == frame.size == self._size
-        if fits and colours_of(native) == self._colours:  # else they changed half-way
-            return self._retouch(native, frame.image, drawn)
-        return self._convert(drawn)
+    def _draw(self, image: NDArray[np.uint8], detections: Sequence[Detection]) -> NDArray[np.uint8]:
+        """The painted copy of an image, of even size, its last row and column repeated."""
+        height, width = image.shape[:2]
+        drawn = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        self._painter.paint(drawn[:height, :width], detections)
+        drawn[height:, :width] = drawn[height - 1, :width]
+        drawn[:, width:] = drawn[:, width - 1 : width]
+        return drawn
 
     def _convert(self, drawn: NDArray[np.uint8]) -> av.VideoFrame:
         matrix, bounds = matrix_and_range(self._colours)

@@ -23,6 +23,7 @@ from lmk.runtime.outputs.drawing import (
     draw_lines,
     opacity,
     radius_of,
+    reach_of,
 )
 
 _TRAIL = 0.8  # opacity of a trail where it is newest
@@ -52,6 +53,23 @@ class Painter:
             self._past.append(
                 {each.track: (each.points, opacity(each.scores)) for each in detections}
             )
+
+    def reach(
+        self, image: NDArray[np.uint8], detections: Sequence[Detection]
+    ) -> tuple[slice, slice]:
+        """Rows and columns of the image outside which `paint` of these changes nothing."""
+        height, width = image.shape[:2]
+        if self._several or len(detections) > 1 or self._style.names:
+            return slice(0, height), slice(0, width)
+        past = [points for frame in self._past for points, _ in frame.values()]
+        points = np.concatenate([each.points for each in detections] + past or [np.empty((0, 2))])
+        points = points[np.isfinite(points).all(axis=1)]
+        if not len(points):
+            return slice(0, 0), slice(0, 0)
+        margin = max((reach_of(radius_of(each, image)) for each in detections), default=0.0) + 2
+        first = np.clip(points.min(axis=0) - margin, 0, (width, height)).astype(int)
+        last = np.clip(points.max(axis=0) + margin, 0, (width, height)).astype(int)
+        return slice(int(first[1]), int(last[1])), slice(int(first[0]), int(last[0]))
 
     def paint(self, image: NDArray[np.uint8], detections: Sequence[Detection]) -> None:
         """Draw what was found in the next frame on it, an HWC uint8 RGB image, in place.

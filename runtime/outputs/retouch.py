@@ -21,20 +21,27 @@ class Retoucher:
         self._reformatter = VideoReformatter()  # a frame's own is set up anew each time
 
     def __call__(
-        self, frame: av.VideoFrame, image: NDArray[np.uint8], painted: NDArray[np.uint8]
+        self,
+        frame: av.VideoFrame,
+        image: NDArray[np.uint8],
+        painted: NDArray[np.uint8],
+        window: tuple[slice, slice] | None = None,
     ) -> av.VideoFrame:
         """A copy of `frame`, yuv420p of even size, with the pixels in which `painted` differs.
 
         image: what `frame` looks like, HWC uint8 RGB; painted: that with something painted on it.
+        window: as of `whole_tiles`; outside it they are not compared.
         """
         copy = av.VideoFrame(frame.width, frame.height, "yuv420p")
         planes = [_pixels(plane) for plane in copy.planes]
         for plane, source in zip(planes, frame.planes, strict=True):
             plane[:] = _pixels(source)
         height, width = _tile_of(image)
-        tiles = _changed(image, painted, height, width)
+        window = window or (slice(0, image.shape[0]), slice(0, image.shape[1]))
+        there = image[window]
+        tiles = _changed(there, painted[window], height, width) if there.size else np.empty(0)
         if len(tiles):
-            corners = tiles * (height, width)
+            corners = tiles * (height, width) + (window[0].start, window[1].start)
             patches = _cut(painted, corners, height, width)
             masks = (patches != _cut(image, corners, height, width)).any(axis=3)
             colours = matrix_and_range(colours_of(frame))
@@ -70,6 +77,15 @@ class Retoucher:
             for (top, left), new, mask in zip(corners // step, pixels, list(where), strict=True):
                 bottom, right = top + height // step, left + width // step
                 np.copyto(plane[top:bottom, left:right], new, where=mask)
+
+
+def whole_tiles(image: NDArray[np.uint8], rows: slice, columns: slice) -> tuple[slice, slice]:
+    """The window of those rows and columns, widened to the tiles that are compared."""
+    height, width = _tile_of(image)
+    return (
+        slice(rows.start // height * height, -(-rows.stop // height) * height),
+        slice(columns.start // width * width, -(-columns.stop // width) * width),
+    )
 
 
 def _pixels(plane: av.video.plane.VideoPlane) -> NDArray[np.uint8]:

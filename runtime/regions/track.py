@@ -99,8 +99,9 @@ class Tracker(Region):
 
     The first boxes come from `start`, else from `detector`, else from a search of the frame by the
     landmarks themselves (search.py), which also finds again what was lost: some crops a frame,
-    where it was and, in turns, elsewhere, the nearest first. A box keeps the relation to the landmarks that it had in its
-    first frame; turning with the object is left to the model. Boxes are square.
+    where it was and, in turns, elsewhere, the nearest first. A box keeps the relation to the
+    landmarks that it had in its first frame; turning with the object is left to the model. Boxes
+    are square.
 
     A track that is not seen for five frames ends; until then its landmarks, low in score, are
     given. max_tracks: objects that are searched at most; `start` may give more. Of two tracks on

@@ -66,6 +66,24 @@ def test_replayed_frames_leave_the_same_trails():
     np.testing.assert_array_equal(image, _paint(style, *frames))
 
 
+@pytest.mark.parametrize(
+    ("style", "count"),
+    [(Style(), 1), (Style(trails=3, skeleton=(NAMES,)), 1), (Style(names=True), 1), (Style(), 2)],
+)
+def test_nothing_is_painted_outside_the_reach(style, count):
+    painter = Painter(NAMES, style)
+    for x in (100.0, 130.0, -4.0, 1e30, 60.0):
+        image = np.full((160, 320, 3), GREY, np.uint8)
+        found = [_detection(x + 40 * track, track) for track in range(count)]
+        found[0].points[1, 0] = np.nan if x == 100 else x
+        rows, columns = painter.reach(image, found)
+        painter.paint(image, found)
+        assert _changed(image[rows, columns]) or x > 1e3
+        image[rows, columns] = GREY
+        assert not _changed(image)
+    assert Painter(NAMES, Style()).reach(image, []) == (slice(0, 0), slice(0, 0))
+
+
 def test_skeleton_joins_the_pairs_and_fades_with_the_score():
     column = [
         _paint(Style(skeleton=(NAMES,)), [_detection(100.0, score=s)])[80, 100] for s in (0, 1)

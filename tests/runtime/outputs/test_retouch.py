@@ -6,7 +6,7 @@ import pytest
 
 from lmk.runtime.detection import Detection
 from lmk.runtime.outputs.overlay_video import OverlayVideoSink
-from lmk.runtime.outputs.retouch import Retoucher
+from lmk.runtime.outputs.retouch import Retoucher, whole_tiles
 from lmk.runtime.sources.open import open_source
 from lmk.runtime.sources.pictures import colours_of, matrix_and_range
 
@@ -34,6 +34,13 @@ def test_only_what_is_painted_changes(frames):
     painted[11:20, 31:40] = (255, 0, 0)
     before = _planes(frame.native)
     after = _planes(Retoucher()(frame.native, frame.image, painted))
+    window = whole_tiles(painted, slice(11, 20), slice(31, 40))
+    stale = np.zeros_like(painted)
+    stale[window] = painted[window]
+    for one, other in zip(
+        _planes(Retoucher()(frame.native, frame.image, stale, window)), after, strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
     changed = [a != b for a, b in zip(before, after, strict=True)]
     assert changed[0][11:20, 31:40].all() and changed[0].sum() == 81
     assert not changed[1][:5].any() and not changed[1][10:].any() and changed[1].any()
