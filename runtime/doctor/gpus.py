@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,11 +50,12 @@ def read_gpus() -> list[Gpu]:
     if visible in ("", "-1"):  # of all libraries nvidia-smi alone would show them
         reason = f"hidden by CUDA_VISIBLE_DEVICES='{visible}'"
         raise GpuError(reason, "unset CUDA_VISIBLE_DEVICES", absent=True)
-    command = ["nvidia-smi", f"--query-gpu={','.join(_FIELDS)}", "--format=csv,noheader,nounits"]
+    program = shutil.which("nvidia-smi")  # passes over folders that may not be read
+    if program is None:
+        raise GpuError("no nvidia-smi", DRIVER_CURE, absent=True)
+    command = [program, f"--query-gpu={','.join(_FIELDS)}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_SMI_SECONDS)
-    except FileNotFoundError:
-        raise GpuError("no nvidia-smi", DRIVER_CURE, absent=True) from None
     except (OSError, subprocess.TimeoutExpired) as error:
         raise GpuError(f"nvidia-smi: {error}", "reinstall the driver") from None
     lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]

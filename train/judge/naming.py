@@ -102,6 +102,12 @@ def name_pack(
         scale = header["crop_scale"]
         seen = read_annotated(annotations, model.config.input_size, scale, finding, layout)
         seen = replace(seen, scheme=normalised_by(seen.scheme, normaliser))
+        own = tuple(f"_{name}" for name in header["landmark_names"])  # followed, not shown
+        if taken := [name for name in seen.scheme.names if name in own]:
+            raise UserError(
+                f"{annotations}: got a point called '{taken[0]}', expected other names than those "
+                "that the pack keeps its own landmarks under; rename it"
+            )
         found = find_all(model, seen.crops)
         report = judge(found, seen, scale, ridge)
         check_informative(report, str(annotations))
@@ -120,8 +126,8 @@ def name_pack(
         }
         kept = {name: value for name, value in header.items() if name not in _MADE_ANEW}
         kept |= {
-            "landmark_names": (*seen.scheme.names, *(f"_{n}" for n in header["landmark_names"])),
-            "following": len(header["landmark_names"]),
+            "landmark_names": (*seen.scheme.names, *own),
+            "following": len(own),
             "naming": report,
         }
         save_pack(output, model, kept)

@@ -209,6 +209,15 @@ def test_nothing_is_written_when_refused(pack_path, core_path, table, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_names_of_what_is_followed_are_taken(pack_path, core_path, table, tmp_path):
+    other = table.with_name("taken.csv")
+    other.write_text(
+        table.read_text().replace(f"{NAMES[0]}_x", "_p0_x").replace(f"{NAMES[0]}_y", "_p0_y")
+    )
+    with pytest.raises(UserError, match="got a point called '_p0', expected other names"):
+        name_pack(pack_path, core_path, other, tmp_path / "out.safetensors")
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch, pack_path, core_path):
     """A folder with the pack and its core in runs/."""
