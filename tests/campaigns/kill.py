@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -236,16 +237,17 @@ def campaign(times: int, seed: int, wanted: list[str], kept: Path) -> int:
         job.seconds, whole[name] = time.monotonic() - began, files(place)
     count: Counter[tuple[str, bool]] = Counter()
     rng = np.random.default_rng(seed)
-    for number in range(times):
-        name = sorted(jobs)[number % len(jobs)]
-        place = fresh(here, f"{name}-{number}")
-        wrong = attack(jobs[name], place, rng, whole[name])
-        count[name, wrong is None] += 1
-        if wrong:
-            goal = kept / f"{name}-{seed}-{number}"
-            shutil.copytree(place, goal, symlinks=True, dirs_exist_ok=True)
-            print(f"{wrong}: {goal}", flush=True)
-        shutil.rmtree(place)
+    with suppress(KeyboardInterrupt):  # what was tried until then is told
+        for number in range(times):
+            name = sorted(jobs)[number % len(jobs)]
+            place = fresh(here, f"{name}-{number}")
+            wrong = attack(jobs[name], place, rng, whole[name])
+            count[name, wrong is None] += 1
+            if wrong:
+                goal = kept / f"{name}-{seed}-{number}"
+                shutil.copytree(place, goal, symlinks=True, dirs_exist_ok=True)
+                print(f"{wrong}: {goal}", flush=True)
+            shutil.rmtree(place)
     shutil.rmtree(here)
     for name in jobs:
         print(f"{name:8}{count[name, True]:>5} equal{count[name, False]:>5} at fault")
