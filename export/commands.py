@@ -1,26 +1,17 @@
-"""The commands that ship: export, name, prune, discover."""
+"""The commands that ship: export, name, prune, discover; `lmk.export` and `lmk.discover`."""
 
 from __future__ import annotations
 
 import math
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from lmk.export.engine import (
-    LIBRARIES,
-    PERCENT,
-    Cached,
-    engine_options,
-    export_engine,
-    find_place,
-    make_options,
-    shares,
-)
+from lmk.export.engine import LIBRARIES, engine_options
+from lmk.export.shipping import outcome, ship
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import check_output
 from lmk.runtime.model import (
@@ -29,19 +20,17 @@ from lmk.runtime.model import (
     check_kind,
     is_composed,
     read_header,
-    read_model,
     workspace,
 )
 from lmk.runtime.owner import Owned
 from lmk.runtime.sources import expand
-from lmk.runtime.terminal import FILE_PATH, CommaList, console, progress
+from lmk.runtime.terminal import FILE_PATH, CommaList, console
 from lmk.train.config import AdaptConfig
 from lmk.train.datasets import FilmOptions
-from lmk.train.options import Duration, make_config
+from lmk.train.options import Duration, make_config, read_options
 
-_MB = 1e6
-
-_CROPS = 128  # to verify on; int8 and fp8 calibrate on every other one
+if TYPE_CHECKING:  # it brings PyTorch
+    from lmk.export.discovery import Discovered
 
 
 @click.command("export")
@@ -90,60 +79,34 @@ def export_command(
     With --engine, PACK may also be an ONNX file that was exported before. For --engine triton it
     may be an engine too; a folder in its place is the --output.
     """
-    options = make_options(engine, built_for)
-    if (engine == "web") != (library is not None):
-        raise UserError(
-            f"--library: got {library or 'none'} for --engine {engine}, expected onnxruntime-web "
-            "for web, and none else; `npm pack onnxruntime-web` gets it"
-        )
-    if library is not None:
-        _write_page(pack, core, precision or "fp32", data, library, output, force)
-        return
-    repository = output if engine == "triton" else None
-    if engine == "triton" and repository is None:  # it may stand alone in the place of PACK
-        if pack is None or pack.suffix in (".safetensors", ".onnx", ".engine"):
-            raise UserError(
-                "engine triton: got no folder, expected that of the model repository; give --output"
-            )
-        pack, repository = None, pack
-    pack = workspace.pick(pack, "pack")
-    if precision and pack.suffix in (".onnx", ".engine"):
-        raise UserError(
-            f"precision: got {precision} for {pack}, which has its own; leave --precision out, or "
-            "name the pack"
-        )
-    typed = f"-{precision}" if precision not in (None, "fp32") else ""  # beside the one in fp32
-    output = output or workspace.made_of(pack, typed + (".engine" if options else ".onnx"))
-    suffix = ".engine" if options else ".onnx"
-    if not repository and output.suffix != suffix:  # `lmk detect` goes by it
-        raise UserError(f"--output: got {output}, expected a name ending in {suffix}; rename it")
-    precision = precision or "fp32"
-    with Owned(repository or output):
-        if repository:
-            onnx = workspace.made_of(pack, f"{typed}.onnx")
-            output = _serve(pack, core, onnx, precision, data, repository, force)
-        elif options is None:
-            _export(pack, core, output, precision, data, force or is_composed(output))
-        else:
-            check_output(output, force)  # before minutes of work
-            onnx = pack if pack.suffix == ".onnx" else output.with_suffix(".onnx")
-            place = None
-            if onnx != pack and (force or data or not _is_exported(onnx, pack, precision)):
-                place = find_place(options, precision)  # told before the export's seconds
-                with Owned(onnx):
-                    _export(pack, core, onnx, precision, data, force)
-            with progress(f"building {output}", PERCENT) as report:
-                found = export_engine(
-                    onnx,
-                    output,
-                    options,
-                    force,
-                    lambda percent: report(percent, None),
-                    lambda: console().print("another process builds this engine; waiting for it"),
-                    place,
-                )
-            print_engine(found)
-    click.echo(output)
+    click.echo(ship(pack, core, engine, output, precision, data, library, force, **built_for))
+
+
+def export(
+    pack: Path | str | None = None,
+    *,
+    core: Path | str | None = None,
+    engine: str = "onnx",
+    output: Path | str | None = None,
+    precision: Precision | None = None,
+    data: Path | str | None = None,
+    library: Path | str | None = None,
+    force: bool = False,
+    batches: Sequence[int] | None = None,
+    targets: Sequence[str] | None = None,
+    level: int | None = None,
+    workspace_mib: int | None = None,
+    refittable: bool | None = None,
+) -> Path:
+    """Make one ONNX file of a pack, verified, or what else `lmk export` makes; the file.
+
+    pack: a file or the name of a category; without one the newest in runs/. The options are those
+    of the command, workspace_mib and refittable its --workspace and --refit. What was verified goes
+    to standard error. Raises UserError.
+    """
+    given = dict(locals())
+    path = given.pop("pack")
+    return ship(**read_options(export_command, given, [] if path is None else [str(path)]))
 
 
 def _ridge(text: str) -> float | None:
@@ -220,7 +183,7 @@ def name_command(
     if export:
         with Owned(onnx):
             contract = export_pack(output, core, onnx, seen.crops, force=True)
-        click.echo(f"verified: {_outcome(contract.drift)}", err=True)
+        click.echo(f"verified: {outcome(contract.drift)}", err=True)
         click.echo(onnx)
 
 
@@ -264,7 +227,7 @@ def prune_command(
         kept = prune_pack(pack, core, output, drop, merge)
         contract = export_pack(output, core, onnx, force=True)
     click.echo(f"{len(kept)} landmarks stay: {', '.join(kept)}", err=True)
-    click.echo(f"verified: {_outcome(contract.drift)}", err=True)
+    click.echo(f"verified: {outcome(contract.drift)}", err=True)
     click.echo(f"{output}\n{onnx}")
 
 
@@ -316,6 +279,50 @@ def discover_command(
 
     Ends with the pictures to look at. Several films of one kind of object make one pack.
     """
+    made = _discover(films, find, start, objects, frames, force, **o)
+    click.echo("\n".join(map(str, made.pictures)))
+    screen = console()
+    screen.print("look at these; then, for other films of such an object:")
+    screen.print(f"  lmk detect OTHER.mp4 --model {made.onnx}")
+    screen.print("for points of your own, from a few pictures:")
+    screen.print(f"  lmk name {made.pack} --annotations points.csv")
+
+
+def discover(
+    *films: Path | str,
+    minutes: float | str | None = None,
+    steps: int | None = None,
+    find: str = "auto",
+    start: str | None = None,
+    objects: int | None = None,
+    frames: int = FilmOptions.frames,
+    landmarks: int | None = None,
+    core: Path | str | None = None,
+    output: Path | str | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+    resume: bool = False,
+    force: bool = False,
+) -> Discovered:
+    """Learn landmarks of what moves in films, as `lmk discover`; the files that it has written.
+
+    minutes: the command's --time-budget, also as "90s" or "1h". Progress goes to standard error.
+    Raises UserError, and KeyboardInterrupt, with everything saved.
+    """
+    given = dict(locals())
+    names = [str(film) for film in given.pop("films")]
+    return _discover(**read_options(discover_command, given, names))
+
+
+def _discover(
+    films: Sequence[str],
+    find: str,
+    start: str | None,
+    objects: int | None,
+    frames: int,
+    force: bool,
+    **o: Any,
+) -> Discovered:
     from lmk.export.discovery import Search, discover
 
     paths = [Path(film) for film in expand(films)]
@@ -325,118 +332,4 @@ def discover_command(
     header = read_header(config.core)
     check_kind(config.core, header, "core")
     config = replace(config, input_size=header["network"]["input_size"])
-    made = discover(paths, config, Search(find, start, objects, frames), force)
-    click.echo("\n".join(map(str, made.pictures)))
-    screen = console()
-    screen.print("look at these; then, for other films of such an object:")
-    screen.print(f"  lmk detect OTHER.mp4 --model {made.onnx}")
-    screen.print("for points of your own, from a few pictures:")
-    screen.print(f"  lmk name {made.pack} --annotations points.csv")
-
-
-def _export(
-    pack: Path,
-    core: Path | None,
-    output: Path,
-    precision: Precision,
-    data: str | None,
-    force: bool,
-) -> None:
-    from lmk.export.graph import export_pack
-
-    workspace.warn_unfinished(pack, read_header(pack))
-    core = core or workspace.core_of(pack)
-    crops = None
-    if data:
-        from lmk.train.datasets import load_decoded
-
-        size = read_header(pack)["network"]["input_size"]
-        crops = load_decoded(data, None, size, "image").central_crops(_CROPS, size)
-    contract = export_pack(pack, core, output, crops, force, precision)
-    click.echo(f"verified: {_outcome(contract.drift)}", err=True)
-
-
-def _write_page(
-    pack: Path | None,
-    core: Path | None,
-    precision: Precision,
-    data: str | None,
-    library: Path,
-    folder: Path | None,
-    force: bool,
-) -> None:
-    """Write the page of a pack, or of an ONNX file of one, exported now if it is not yet."""
-    from lmk.export.web import write_page
-
-    pack = workspace.pick(pack, "pack")
-    onnx = pack
-    if pack.suffix != ".onnx":
-        onnx = workspace.made_of(pack, ".onnx" if precision == "fp32" else f"-{precision}.onnx")
-        with Owned(onnx):
-            if not _is_exported(onnx, pack, precision):
-                _export(pack, core, onnx, precision, data, force or is_composed(onnx))
-    folder = folder or onnx.with_name(f"{onnx.stem}-web")
-    with Owned(folder):
-        page = write_page(onnx, library, folder, force)
-    console().print(f"serve it: python -m http.server --directory {folder}")
-    click.echo(page)
-
-
-def _serve(
-    pack: Path,
-    core: Path | None,
-    onnx: Path,
-    precision: Precision,
-    data: str | None,
-    repository: Path,
-    force: bool,
-) -> Path:
-    """Put the ONNX file of `pack` into the repository: `onnx`, or exported now if that is older."""
-    from lmk.export.triton import write_repository
-
-    if pack.suffix in (".onnx", ".engine"):
-        return write_repository(pack, repository, force)
-    if not data and _is_exported(onnx, pack, precision):
-        return write_repository(onnx, repository, force)
-    with tempfile.TemporaryDirectory() as folder:  # --force is about the repository
-        _export(pack, core, Path(folder) / onnx.name, precision, data, force=False)
-        return write_repository(Path(folder) / onnx.name, repository, force)
-
-
-def _outcome(drift: Mapping[str, Any]) -> str:
-    """What the verification found, in words."""
-    crops = f"{drift['crops']} {'synthetic crops' if drift['synthetic'] else 'images'}"
-    if drift["precision"] == "fp32":
-        return f"eager = ONNX Runtime within {drift['max_px']:.1e} px on {crops}"
-    found, limits = drift["pairs"]["eager-emulated"], drift["limits_px"]
-    kept = f"; {len(drift['kept'])} convolutions stay in fp16" if drift.get("kept") else ""
-    return (
-        f"{drift['precision']} is {found['mean_px']:.2g} px from eager on average, "
-        f"{found['p99_px']:.2g} px at the 99th percentile (limits {limits['mean']}, "
-        f"{limits['p99']}) on {crops}{kept}"
-    )
-
-
-def _is_exported(onnx: Path, pack: Path, precision: Precision) -> bool:
-    """Whether `onnx` is there, of `pack` as it is now and of `precision`; says so if it is."""
-    if not onnx.exists():
-        return False
-    contract = read_model(onnx)[1]
-    if (contract.pack_sha256, contract.precision) != (read_header(pack).get("sha256"), precision):
-        return False
-    console().print(f"onnx: {onnx}, exported before from this pack")
-    return True
-
-
-def print_engine(found: Cached) -> None:
-    """Where the engine comes from and what it computes in, on standard error."""
-    screen, info, recipe = console(), found.info, found.info.recipe
-    origin = f"built in {info.build_seconds:.1f} s ({found.reason})" if found.reason else "cached"
-    size = f"{info.plan_bytes / _MB:.1f} MB"
-    screen.print(f"engine: {recipe.precision}, {info.titled_library}, {size}, {origin}")
-    screen.print(f"layers: {shares(info.layers)}; convolutions: {shares(info.convolutions)}")
-    if info.kernels:
-        screen.print(f"kernels: {shares(info.kernels)}")
-    screen.print(f"batches: {', '.join(map(str, recipe.batches))}; for {recipe.place}")
-    refit = "takes the weights of other packs" if recipe.refittable else "its weights are fixed"
-    screen.print(f"refit: {refit}")
+    return discover(paths, config, Search(find, start, objects, frames), force)

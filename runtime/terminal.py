@@ -50,8 +50,8 @@ class CommaList(click.ParamType):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[Any, ...]:
         """Each entry; a usage error for what is no list of these."""
-        if isinstance(value, tuple):
-            return value
+        if isinstance(value, tuple | list):  # from Python
+            return tuple(value)
         entries = [entry.strip() for entry in value.split(",")]
         try:
             if not all(entries):

@@ -41,6 +41,7 @@ lmk.train.adapting.*
 lmk.train.commands
 lmk.export.graph.*
 lmk.export.engine.* lmk.export.triton lmk.export.web lmk.export.discovery
+lmk.export.shipping
 lmk.export.commands
 lmk.studio.*
 lmk.benchmarks.*
@@ -147,7 +148,8 @@ def floor(module: str) -> int:
 
 
 def test_nothing_goes_in_a_circle():
-    assert circle({name: to for name, to in IMPORTS.items() if name not in ROOMS}) is None
+    faces = ROOMS | {"lmk"}  # which imports what it hands on when it is asked for
+    assert circle({name: to for name, to in IMPORTS.items() if name not in faces}) is None
     assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
 
 

@@ -1,13 +1,15 @@
-"""Commands that train and judge: train-core, adapt, evaluate, report."""
+"""Commands that train and judge: train-core, adapt, evaluate, report; `lmk.adapt` of Python."""
 
 from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Concatenate, ParamSpec, get_args
 
 import click
 
@@ -39,8 +41,9 @@ from lmk.train.datasets import (
     load_decoded,
     normalised_by,
 )
-from lmk.train.options import Command, Sectioned, config_options, make_config
+from lmk.train.options import Command, Sectioned, config_options, make_config, read_options
 
+_Options = ParamSpec("_Options")
 CROP = click.Choice(get_args(CropMode))
 
 
@@ -83,7 +86,7 @@ def train_core_command(
     if not data:
         data = (first_pose_set(),)
         click.echo(f"data: {data[0]}", err=True)
-    _run(train_core, config, data, layout, crop, force=force)
+    _print(_run(train_core, config, data, layout, crop, force=force))
 
 
 _SECTIONS = {  # of `lmk adapt --help`: what matters first
@@ -132,8 +135,6 @@ def adapt_command(
     **o: Any,
 ) -> None:
     """Discover landmarks on a new category from unlabelled images, or on several."""
-    from lmk.train.adapting import adapt
-
     if len(data) > 1 and o["output"]:
         raise UserError(
             f"--output: got {o['output']} for several --data, expected none; each writes "
@@ -141,6 +142,71 @@ def adapt_command(
         )
     if len(data) == 1 and jobs:
         raise UserError(f"--jobs: got {jobs} for one --data, expected several; leave it out")
+    configs = _adapt_configs(data, o, preset, force)
+    if len(data) == 1:
+        _print(_adapt(configs[0], data[0], layout, crop, films, force))
+    else:
+        _run_many(data, configs, layout, crop, films, jobs)
+
+
+def _adapt(
+    config: AdaptConfig,
+    data: str,
+    layout: str | None,
+    crop: CropMode,
+    films: FilmOptions,
+    force: bool,
+) -> Path:
+    from lmk.train.adapting import adapt
+
+    return _run(adapt, config, data, layout, crop, films, force)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptOptions(AdaptConfig):
+    """The options of `lmk adapt`, for those who call it from Python."""
+
+    layout: str | None = None
+    crop: CropMode = "image"
+    frames: int = FilmOptions.frames
+    boxes: Path | None = None
+    preset: str = "default"
+    force: bool = False
+
+
+def _with_options_of(
+    options: Callable[_Options, AdaptOptions],
+) -> Callable[[Callable[..., Path]], Callable[Concatenate[Path | str, _Options], Path]]:
+    """Let a function of one argument take the fields of a dataclass as keywords."""
+
+    def add(function: Callable[..., Path]) -> Callable[Concatenate[Path | str, _Options], Path]:
+        fields = signature(options).parameters.values()
+        keywords = [field.replace(kind=Parameter.KEYWORD_ONLY) for field in fields]
+        first = signature(function).parameters["data"]
+        vars(function)["__signature__"] = Signature([first, *keywords], return_annotation="Path")
+        return function
+
+    return add
+
+
+@_with_options_of(AdaptOptions)
+def adapt(data: Path | str, **options: Any) -> Path:
+    """Discover landmarks on a category from unlabelled images, as `lmk adapt`; the pack.
+
+    data: a folder, film, pattern, name, or builtin:butterfly. The options are those of the
+    command; what is not given is filled in as there. Progress goes to standard error. Raises
+    TypeError for an option that is none, UserError, and KeyboardInterrupt, with everything saved.
+    """
+    o = read_options(adapt_command, {"data": [str(data)], **options})
+    films = FilmOptions(o["frames"], o["boxes"])
+    (config,) = _adapt_configs(o["data"], o, o["preset"], o["force"])
+    return _adapt(config, str(data), o["layout"], o["crop"], films, o["force"])
+
+
+def _adapt_configs(
+    data: Sequence[str], o: dict[str, Any], preset: str, force: bool
+) -> list[AdaptConfig]:
+    """The configuration of each run, whose output can be written."""
     scratch = o["method"] == "scratch"
     if o["core"] is None and not (scratch and o["perceptual"] not in (None, "core")):
         o["core"] = workspace.pick(None, "core")
@@ -148,15 +214,10 @@ def adapt_command(
         if o[name] is not None and o["core"] is not None:
             flag = "--" + name.replace("_", "-")
             raise UserError(f"{flag}: got {o[name]}, but the core's {name} is taken; leave it out")
-    configs = [_adapt_config(spec, o, PRESETS[preset], force) for spec in data]
-    if len(data) == 1:
-        _run(adapt, configs[0], data[0], layout, crop, films, force)
-    else:
-        _run_many(data, configs, layout, crop, films, jobs)
+    return [_adapt_config(spec, o, PRESETS[preset], force) for spec in data]
 
 
 def _adapt_config(data: str, o: dict[str, Any], preset: dict[str, Any], force: bool) -> AdaptConfig:
-    """The configuration of the run for `data`, whose output can be written."""
     output = workspace.RUNS / f"{category_name(data)}.safetensors"
     config = make_config(AdaptConfig, o, **{"output": output, **preset})
     if not config.resume:
@@ -202,10 +263,10 @@ def _run(
     crop: CropMode,
     films: FilmOptions = USUAL_FILMS,
     force: bool = False,
-) -> None:
-    """Decode the images and train, alone or as one of torchrun's processes; print what it wrote."""
+) -> Path:
+    """Decode the images and train, alone or as one of torchrun's processes; what it wrote."""
     from lmk.train.device import pick_device
-    from lmk.train.distributed import joined, leader_first, leads
+    from lmk.train.distributed import joined, leader_first
     from lmk.train.loop import training_set
 
     with joined(pick_device(config.device)):
@@ -213,9 +274,13 @@ def _run(
             images = training_set(data, layout, crop, config, films)
             if not config.resume:  # another run may have ended in the meantime
                 check_output(config.output, force)
-        written = train(config, images)
-        if leads():
-            click.echo(written)
+        return train(config, images)
+
+
+def _print(written: Path) -> None:
+    """Once, of however many processes of torchrun's."""
+    if os.environ.get("RANK", "0") == "0":
+        click.echo(written)
 
 
 @click.command("distill")
@@ -258,7 +323,11 @@ def distill_command(
     if not config.resume:
         check_output(config.output, force)
     core = core or workspace.core_of(pack)
-    _run(lambda c, images: distill(c, pack, core, images), config, data, layout, crop, films, force)
+
+    def learn(config: DistillConfig, images: DecodedSet) -> Path:
+        return distill(config, pack, core, images)
+
+    _print(_run(learn, config, data, layout, crop, films, force))
 
 
 @click.command("evaluate")

@@ -1,7 +1,8 @@
-"""Config dataclasses <-> command-line options."""
+"""Config dataclasses <-> command-line options <-> keywords of the same call in Python."""
 
 from __future__ import annotations
 
+import difflib
 import math
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any, Literal
 
 import click
 
+from lmk.runtime.errors import UserError
 from lmk.runtime.terminal import FILE_PATH
 from lmk.train.config import BY_DEVICE, NAMED
 
@@ -112,3 +114,24 @@ def make_config(config: type, values: dict[str, Any], **more: Any) -> Any:
     names = {item.name for item in fields(config)}
     given = {name: value for name, value in values.items() if name in names and value is not None}
     return config(**{**more, **given})
+
+
+def read_options(
+    command: click.Command, given: Mapping[str, Any], arguments: Sequence[str] = ()
+) -> dict[str, Any]:
+    """All options of a command as it gets them, from those `given` in Python; None is not given.
+
+    arguments: what stands alone on its command line. Raises TypeError for an option that it does
+    not have and UserError for a value that it does not take.
+    """
+    names = [option.name for option in command.params if option.name]
+    for name in given:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1) or [", ".join(names)]
+            raise TypeError(f"{command.name}: got an option '{name}', expected {near[0]}")
+    values = {name: value for name, value in given.items() if value is not None}
+    try:
+        line = ["--", *arguments]
+        return command.make_context(command.name, line, default_map=values).params
+    except click.UsageError as error:
+        raise UserError(f"{command.name}: {error.format_message()}") from None
