@@ -1,33 +1,24 @@
-"""Rooms -> a server for the browsers that have its token, and nobody else."""
+"""A project -> all that its pages ask for, whichever room they are."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
-import secrets
-import socket
-import sys
-import threading
-import webbrowser
-from collections.abc import AsyncIterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
-from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.terminal import explain
 from lmk.studio.annotations import Conflict
 from lmk.studio.find import FindRoom
-from lmk.studio.gate import Gate, Refused, owner_only, page
+from lmk.studio.gate import Refused, owner_only
 from lmk.studio.jobs import Jobs
 from lmk.studio.judge import JudgeRoom
 from lmk.studio.learn import LearnRoom
@@ -36,20 +27,10 @@ from lmk.studio.project import NotThere, Project
 from lmk.studio.ship import ShipRoom
 from lmk.studio.watch import WatchRoom
 
-HERE = Path(__file__).parent
-_PORTS = range(8765, 8865)
 _EVENT_SECONDS = 0.4
 _QUIET_SECONDS = 10.0  # after which a line tells the browser that we are still here
 _NONSENSE = (KeyError, TypeError, ValueError, AttributeError, RecursionError)
 _logger = logging.getLogger(__name__)
-ROOMS = {
-    "find": "Find",
-    "learn": "Learn",
-    "judge": "Judge",
-    "name": "Name",
-    "watch": "Watch",
-    "ship": "Ship",
-}
 
 
 class Studio:
@@ -65,10 +46,8 @@ class Studio:
         self.find = FindRoom(project, self.jobs, self.learn)
 
     def app(self) -> Starlette:
-        """The pages, what they ask for, and where progress is told."""
+        """What pages ask for, and where progress is told."""
         routes = [
-            Route("/", self._room),
-            Route("/{room:str}", self._room),
             Route("/api/project", self._project),
             Route("/api/events", self._events),
             Route("/api/jobs/{key}/stop", self._stop, methods=["POST"]),
@@ -81,7 +60,6 @@ class Studio:
             *self.judge.routes(),
             *self.ship.routes(),
             *self.find.routes(),
-            Mount("/static", StaticFiles(directory=HERE / "static")),
         ]
         handlers: Mapping[Any, Any] = {
             UserError: _told_error,
@@ -91,14 +69,6 @@ class Studio:
             **dict.fromkeys(_NONSENSE, _told_nonsense),
         }
         return Starlette(routes=routes, exception_handlers=handlers)
-
-    def _room(self, request: Request) -> Response:
-        room = request.path_params.get("room", "home")
-        if room != "home" and room not in ROOMS:
-            return HTMLResponse(page("lost.html.jinja"), 404)
-        return HTMLResponse(
-            page("room.html.jinja", room=room, rooms=ROOMS, owner=not request.scope["who"])
-        )
 
     def _project(self, request: Request) -> Response:
         return JSONResponse({**self.project.told(), "who": request.scope["who"]})
@@ -156,51 +126,3 @@ def _told_error(request: Request, error: Exception) -> Response:
     line, _ = explain(error)
     status = 404 if isinstance(error, NotThere) else 400 if line else 500
     return JSONResponse({"error": line or f"internal error, please report it: {error!r}"}, status)
-
-
-def serve(
-    what: Sequence[str],
-    host: str = "127.0.0.1",
-    port: int | None = None,
-    browser: bool = True,
-    annotators: Sequence[str] = (),
-) -> None:
-    """Serve the studio until Ctrl-C; print its addresses, and open the first.
-
-    Raises UserError for what cannot be opened and a port that is taken.
-    """
-    project = Project(what)
-    listening = _listen(host, port)
-    port = listening.getsockname()[1]
-    tokens = {secrets.token_urlsafe(24): who for who in ("", *annotators)}
-    is_open = host not in ("127.0.0.1", "localhost", "::1")
-    gate = Gate(Studio(project).app(), tokens, port, is_open)
-    shown = socket.gethostname() if host in ("0.0.0.0", "::") else host
-    shown = f"[{shown}]" if ":" in shown else shown
-    for token, who in tokens.items():
-        address = f"http://{shown}:{port}/{'name' if who else ''}?token={token}"
-        print(f"{who}: {address}" if who else address, flush=True)
-        if browser and not who:
-            threading.Timer(0.3, webbrowser.open, [address]).start()
-    print("Ctrl-C ends the studio; what it has started goes on", file=sys.stderr, flush=True)
-    config = uvicorn.Config(
-        gate, log_level="warning", access_log=False, timeout_graceful_shutdown=1, lifespan="off"
-    )
-    with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listening])
-
-
-def _listen(host: str, port: int | None) -> socket.socket:
-    """A socket on that port, else on the first of ours that is free."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for number in [port] if port else [*_PORTS, 0]:
-        listening = socket.socket(family)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind((host, number))
-            listening.listen(128)
-            return listening
-        except OSError as error:
-            listening.close()
-            reason = error.strerror
-    raise UserError(f"{host}:{port}: cannot be listened on ({reason}); give another --port")

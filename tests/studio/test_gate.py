@@ -1,6 +1,7 @@
 """What may be asked of the studio, by whom: the attacks that it must stand."""
 
 import json
+from concurrent.futures import Future
 
 import pytest
 from starlette.testclient import TestClient
@@ -8,7 +9,8 @@ from starlette.testclient import TestClient
 from lmk.studio import gate as gates
 from lmk.studio.gate import Gate
 from lmk.studio.project import Project
-from lmk.studio.server import Studio
+from lmk.studio.rooms import Studio
+from lmk.studio.server import pages
 
 PORT = 8765
 HERE = f"http://127.0.0.1:{PORT}"
@@ -26,7 +28,9 @@ def place(folder, tmp_path, monkeypatch):
 @pytest.fixture
 def client(place):
     """Return a function that makes a client with a token, or without."""
-    app = Studio(Project([str(place)])).app()
+    rooms = Future()
+    rooms.set_result(Studio(Project([str(place)])).app())
+    app = pages(lambda: rooms)
 
     def make(token=OWNER, open=False):
         tokens = {OWNER: "", ANNOTATOR: "ann"}
