@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -305,17 +305,22 @@ class NameRoom:
 
     def _places(self, content: Content) -> list[tuple[str, int] | None]:
         """Source and number of each row's picture; None where it is not of this project."""
-        numbers: dict[str, tuple[str, int]] = {}
-        for key, source in self.project.sources.items():
-            if not source.is_film:
-                for number in range(len(source.pictures)):
-                    numbers[self._file(source, number)] = (key, number)
+        numbers = self._numbers(self.project.annotated_folder)
         places: list[tuple[str, int] | None] = []
         for row in content.rows:
             match = _FRAME.fullmatch(row.file)
             film = match and match[1] in self.project.sources
             places.append((match[1], int(match[2])) if match and film else numbers.get(row.file))
         return places
+
+    @lru_cache(maxsize=2)  # noqa: B019 - as long as the room, and that as the process
+    def _numbers(self, annotated: Path | None) -> dict[str, tuple[str, int]]:
+        """What tables call the pictures of folders -> source and number."""
+        return {
+            self._file(source, number): (key, number)
+            for key, source in self.project.sources.items()
+            for number in source.numbers.values()
+        }
 
     # What the landmarks tell
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,9 @@ class NotThere(UserError):
 class Opened:
     """A film or a folder of images that was opened."""
 
-    def __init__(self, key: str, path: Path) -> None:
-        self.key, self.path = key, path
-        self.is_film = not (path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES)
+    def __init__(self, key: str, path: Path, images: Sequence[Path]) -> None:
+        self.key, self.path, self._images = key, path, images
+        self.is_film = not images
 
     @property
     def title(self) -> str:
@@ -54,8 +54,13 @@ class Opened:
         """Opened when first asked for; raises UserError."""
         if self.is_film:
             return Film(self.path)
-        files = look_into(self.path).images if self.path.is_dir() else [self.path]
-        return Images(self.path, files)
+        return Images(self.path, self._images)
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """Of a folder: each picture's title -> its number."""
+        titles = () if self.is_film else map(self.pictures.title, range(len(self.pictures)))
+        return {title: number for number, title in enumerate(titles)}
 
     @property
     def boxes_file(self) -> Path:
@@ -97,17 +102,28 @@ class Project:
     @cached_property
     def _sources(self) -> dict[str, Opened]:
         found: dict[str, Opened] = {}
-        for spec in expand(self._what):
-            path = Path(spec)
-            if path.is_dir() and not look_into(path).images:
-                continue
+        for path, images in self._places():
             stem = path.resolve().stem if path.is_file() else path.resolve().name
             slug = re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "source"
             key, number = slug, 2
-            while key in found:
+            while key in found and found[key].path != path:
                 key, number = f"{slug}-{number}", number + 1
-            found[key] = Opened(key, path)
+            found.setdefault(key, Opened(key, path, images))
         return found
+
+    def _places(self) -> Iterator[tuple[Path, Sequence[Path]]]:
+        """Films, and folders with their images: into ten thousand files is looked once."""
+        for spec in self._what:
+            for path in [Path(spec)] if Path(spec).is_dir() else map(Path, expand([spec])):
+                if not path.exists():
+                    raise UserError(f"{path}: got a pattern of images, expected their folder")
+                inside = look_into(path) if path.is_dir() else None
+                if inside is None:
+                    yield path, [path] if path.suffix.lower() in IMAGE_SUFFIXES else []
+                    continue
+                if inside.images:
+                    yield path, inside.images
+                yield from ((film, []) for film in inside.films)
 
     @property
     def sources(self) -> dict[str, Opened]:

@@ -100,8 +100,7 @@ class WatchRoom:
         titles = {}
         for source in self.project.sources.values():
             titles[printable(source.path.name)] = source
-            if not source.is_film:
-                titles |= {source.pictures.title(n): source for n in range(len(source.pictures))}
+            titles |= dict.fromkeys(source.numbers, source)
         for table in sorted(workspace.RUNS.glob(f"*/{TABLE}")):
             with table.open(newline="", encoding="utf-8") as file:
                 row = next(csv.DictReader(file), None)
@@ -132,9 +131,6 @@ class WatchRoom:
 
 def read_results(table: Path, source: Opened) -> Results:
     """Read a landmarks.csv; pictures of a folder get their numbers. Raises UserError."""
-    numbers = {}
-    if not source.is_film:
-        numbers = {source.pictures.title(n): n for n in range(len(source.pictures))}
     with table.open(newline="", encoding="utf-8") as file:
         reader = csv.reader(file)
         header = next(reader, [])
@@ -144,7 +140,7 @@ def read_results(table: Path, source: Opened) -> Results:
         rows = [row for row in reader if len(row) == len(header)]
     if not rows:
         raise UserError(f"{table}: got no row, expected what was found; detect again")
-    frames = [numbers.get(of_cell(row[0]), int(row[1])) for row in rows]
+    frames = [source.numbers.get(of_cell(row[0]), int(row[1])) for row in rows]
     values = np.array([[float(cell or "nan") for cell in row[3:]] for row in rows])
     numbered = np.array(frames, np.int32)
     order = np.lexsort((numbered, values[:, 0]))
