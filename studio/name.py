@@ -119,7 +119,12 @@ class NameRoom:
                     for row, place in zip(content.rows, self._places(content), strict=True)
                 ],
                 "sources": {
-                    key: {"title": s.title, "pictures": len(s.pictures), "time": s.is_film}
+                    key: {
+                        "title": s.title,
+                        "pictures": len(s.pictures),
+                        "time": s.is_film,
+                        "every": getattr(s.pictures, "rate", 1.0),  # of a gallery: a second
+                    }
                     for key, s in self.project.sources.items()
                 },
                 "fewest": FEWEST,

@@ -68,6 +68,10 @@ class Pictures:
     def __len__(self) -> int:
         raise NotImplementedError
 
+    def file(self, number: int) -> Path:
+        """Where the picture is; raises UserError for one that is not there."""
+        return self.path
+
     def label(self, number: int) -> str:
         """What results call the picture's source."""
         raise NotImplementedError
@@ -86,8 +90,9 @@ class Pictures:
 
     def thumbnail(self, number: int) -> bytes:
         """A small JPEG, made once for all times; raises as `image`."""
-        status = self.path.stat()
-        key = f"{self.path.resolve()} {status.st_mtime_ns} {self.title(number)}"
+        made_of = self.file(number)
+        changed = made_of.stat().st_mtime_ns if made_of.exists() else 0  # told by `small`
+        key = f"{made_of.resolve()} {changed} {self.title(number)}"
         file = cache_folder() / "thumbnails" / f"{hashlib.sha256(key.encode()).hexdigest()}.jpg"
         if not file.is_file():
             write_bytes(file, self.small(number))
@@ -121,24 +126,25 @@ class Images(Pictures):
 
     def title(self, number: int) -> str:
         """See `Pictures`."""
-        file = self._file(number)
+        file = self.file(number)
         return printable(file.relative_to(self.path).as_posix() if file != self.path else file.name)
 
     def image(self, number: int) -> Pixels:
         """See `Pictures`."""
         last = self._last
         if last is None or last[0] != number:
-            last = self._last = (number, read_image(self._file(number), page=0))
+            last = self._last = (number, read_image(self.file(number), page=0))
         return last[1]
 
     def small(self, number: int) -> bytes:
         """See `Pictures`: of a JPEG no more is decoded than is needed."""
-        file = self._file(number)
+        file = self.file(number)
         with open_image(file) as image:
             image.draft("RGB", (THUMB_PX, THUMB_PX))
             return jpeg(to_rgb(image, file), THUMB_PX)
 
-    def _file(self, number: int) -> Path:
+    def file(self, number: int) -> Path:
+        """See `Pictures`."""
         if not 0 <= number < len(self.files):
             raise UserError(f"{self.path}: got picture {number}, expected 0 to {len(self) - 1}")
         return self.files[number]

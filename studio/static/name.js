@@ -1,6 +1,7 @@
 // Name: click points of one's own; the table on the disk follows every click.
 
 import { about, api, ask, asked, cap, failed, fill, h, here, html, isOwner, key, onEvents, path, tell, Trouble } from "./studio.js";
+import { gallery } from "./gallery.js";
 import { picture, Stage } from "./stage.js";
 
 const room = document.getElementById("room");
@@ -246,6 +247,22 @@ function empty(by) {
   while (done.has(number)) number += by;
   if (number >= 0 && number < shown.count) go(at.source, number).catch(failed);
 }
+/** All pictures of the source to choose from; of a film one a second. */
+function all() {
+  const source = state.sources[at.source];
+  const every = Math.max(1, Math.round(source.every));
+  const done = new Set(state.rows.filter((row) => row.place?.[0] === at.source && row.points).map((row) => row.place[1]));
+  const cell = (n) => {
+    const marked = [...Array(every).keys()].some((k) => done.has(n * every + k));
+    return { source: at.source, number: n * every, title: `${source.time ? "frame" : "picture"} ${n * every}`, mark: marked && "●", current: n === Math.floor(at.number / every) };
+  };
+  const grid = gallery(Math.ceil(source.pictures / every), Math.floor(at.number / every), cell, (n) => {
+    dialog.close();
+    go(at.source, n * every).catch(failed);
+  });
+  const dialog = ask(`${source.pictures} pictures`, [grid], [["Close", () => {}]]);
+  dialog.classList.add("large");
+}
 function nextObject() {
   const all = shown?.objects ?? [];
   if (all.length < 2) return;
@@ -394,7 +411,7 @@ async function start() {
       h("div.stack.close", h("div.row.tight", h("h2.grow", "Points"), h("button.quiet", { onclick: edit, title: "Rename or remove points" }, "Edit")), list,
         h("div.row.tight", h("div.grow", { style: { display: "grid" } }, adding), h("button", { onclick: add }, "Add"))),
       h("div.row", h("button", { onclick: notVisible, title: "The point is not to be seen (X)" }, "Not visible ", cap("x")), h("button", { onclick: () => undo().catch(failed) }, "Undo ", cap("u"))),
-      h("div.row", marks, lines, h("button", { onclick: brighten, title: "Contrast (C)" }, "Contrast")),
+      h("div.row", marks, lines, h("button", { onclick: brighten, title: "Contrast (C)" }, "Contrast"), h("button", { onclick: all, id: "all", title: "All pictures (G)" }, "All pictures")),
       verdict,
       h("div.row.small", h("a", { href: path("api", "name", at.pack, "table.csv"), download: "annotations.csv" }, "The table"), h("span.soft.clip", { id: "table" })))));
   stage.element.append(h("div.over", hint));
@@ -416,6 +433,7 @@ async function start() {
   key(["l"], "found landmarks, on and off", () => toggle("marks", marks));
   key(["k"], "skeleton: drag from point to point", () => toggle("lines", lines));
   key(["c"], "contrast", brighten);
+  key(["g"], "all pictures", all);
   key(["+", "="], "nearer (or the wheel, or two fingers)", () => stage.zoom(1.4));
   key(["-"], "further away", () => stage.zoom(1 / 1.4));
   key(["0"], "the whole picture", () => stage.fit());
