@@ -18,7 +18,7 @@ from lmk.benchmarks.paper.plan import ALL, ReproduceOptions
 from lmk.benchmarks.runners.names import TITLES, BenchOptions
 from lmk.runtime.errors import UserError, write_error
 from lmk.runtime.files import write_bytes
-from lmk.runtime.runners import RUNNERS
+from lmk.runtime.runners import AUTO, RUNNERS
 from lmk.runtime.terminal import FILE_PATH, CommaList, output
 from lmk.train.options import config_options, make_config
 
@@ -68,7 +68,7 @@ def reproduce_command(table: str, force: bool, dry_run: bool, **o: Any) -> None:
     type=CommaList(),
     default=(),
     help=f"Runners: {', '.join(TITLES)}, also with a precision: "
-    "eager-bf16, trt-fp16; with --video one.  [default: all that this machine has]",
+    "eager-bf16, trt-fp16; with --video one, or auto.  [default: all that this machine has]",
 )
 @click.option("--batch", "batches", type=CommaList(int), default="1,8,32", show_default=True)
 @click.option("--data", help="Images of the category; default: synthetic ones.")
@@ -199,6 +199,7 @@ def _bench_video(
 
     BenchOptions(threads=options["threads"])
     devices = {entry.name: entry.device for entry in RUNNERS if entry.suffix == ".onnx"}
+    devices[AUTO] = AUTO
     runner = ",".join(options["against"]) or "ort-cpu"
     if runner not in devices:
         raise click.UsageError(f"--against: got {runner}, expected one of {', '.join(devices)}")
