@@ -7,7 +7,7 @@ of a config that has been through it.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -67,6 +67,10 @@ class RunConfig:
     )
     threads: int | None = option(None, "CPU threads; default: all cores")
     resume: bool = option(False, "go on from the last checkpoint of this output")
+
+    def recorded(self) -> dict[str, Any]:
+        """What is kept of it: all that the result is made of, not whether the run was resumed."""
+        return {name: value for name, value in asdict(self).items() if name != "resume"}
 
     def __post_init__(self) -> None:
         """Raise UserError for a number that no run can have."""

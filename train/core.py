@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +132,7 @@ def _header(config: CoreConfig, run: TrainingRun, data: DecodedSet) -> dict[str,
         "data": data.name,
         "landmark_names": data.landmark_names,
         "crop_scale": data.crop_scale,
-        "config": {**asdict(config), "output": config.output.name},
+        "config": {**config.recorded(), "output": config.output.name},
         "step": run.step,
         "finished": run.finished,
         "seconds": round(run.elapsed, 1),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +170,7 @@ class Distillation:
             "step": self.run.step,
             "finished": self.run.finished,
             "seconds": round(self.run.elapsed, 1),
-            "config": {**asdict(config), "output": config.output.name},
+            "config": {**config.recorded(), "output": config.output.name},
         }
 
 

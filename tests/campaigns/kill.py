@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[2]
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
 SECONDS = 600  # for the longest command, and for the end after a signal
 # What differs from run to run: how long it took. Reports and previews tell it too.
-CLOCKS = ("seconds", "images_per_second", "history")
+CLOCKS = ("seconds", "images_per_second", "elapsed", "header_sha256")
 APART = (".html",)
 
 
@@ -156,19 +156,22 @@ def files(place: Path) -> dict[str, object]:
             found[name] = "there"
         elif path.suffix == ".safetensors":
             with safe_open(path, "np") as opened:
-                header = {k: v for k, v in opened.metadata().items() if k not in CLOCKS}
-                header["lmk"] = timeless(header.get("lmk", "{}"))
+                header = {key: timeless(json.loads(v)) for key, v in opened.metadata().items()}
                 keys = opened.keys()
                 tensors = {key: opened.get_tensor(key).tobytes() for key in keys}
             found[name] = (header, tensors)
+        elif path.suffix == ".json":
+            found[name] = timeless(json.loads(path.read_bytes()))
         else:
             found[name] = path.read_bytes()
     return found
 
 
-def timeless(text: str) -> object:
-    header = json.loads(text)
-    return {key: value for key, value in header.items() if key not in CLOCKS}
+def timeless(value: object) -> object:
+    """JSON without what differs from run to run, at any depth."""
+    if isinstance(value, dict):
+        return {key: timeless(each) for key, each in value.items() if key not in CLOCKS}
+    return [timeless(each) for each in value] if isinstance(value, list) else value
 
 
 def fresh(here: Path, name: str) -> Path:

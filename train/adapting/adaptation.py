@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -262,7 +262,7 @@ class Adaptation:
             "seconds": round(run.elapsed, 1),
             "course": self._course(),
             "config": {
-                **asdict(config),
+                **config.recorded(),
                 "output": config.output.name,
                 "core": config.core and config.core.name,
                 "vgg": config.vgg and config.vgg.name,

@@ -143,7 +143,7 @@ class TrainingRun:
 
     def __enter__(self) -> TrainingRun:
         if distributed.leads():
-            plain = json.dumps(asdict(self.config), indent=2, default=str)
+            plain = json.dumps(self.config.recorded(), indent=2, default=str)
             write_bytes(self.folder / "config.json", plain.encode())
             if not self.step:  # not resumed: what an earlier run left is not this one's state
                 (self.folder / STATE_NAME).unlink(missing_ok=True)
@@ -243,7 +243,7 @@ class TrainingRun:
             "elapsed": self.elapsed,
             "retreats": self.retreats,
             "history": self.history,
-            "config": asdict(self.config),
+            "config": self.config.recorded(),
             "origin": self.origin,
             "data": _sha256(self.data),
         }
