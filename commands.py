@@ -86,6 +86,8 @@ def run(arguments: list[str]) -> NoReturn:
             code = 0
         except (Exception, KeyboardInterrupt) as error:
             line, code = explain(error)
+            if line is None and came:  # amid an import of compiled code a signal comes out as this
+                line, code = explain(KeyboardInterrupt())
             if line is None or "--debug" in arguments:
                 click.echo(without_passwords(traceback.format_exc()), err=True, nl=False)
             line = line or f"internal error, please report it: {error!r}"

@@ -20,7 +20,7 @@ def ends_in_order() -> Iterator[list[int]]:
     """Let the signals that end a program, SIGTERM and SIGHUP, do what Ctrl-C does, once.
 
     The next of them ends it at once. One that is ignored, as by nohup, stays so. Yields a list that
-    will hold the number of the signal that came. Does nothing outside the main thread.
+    will hold the number of the signal that came, Ctrl-C too. Does nothing outside the main thread.
     """
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -47,11 +47,19 @@ def ends_in_order() -> Iterator[list[int]]:
         else:  # ignored, as of a program in a shell's background
             raise KeyboardInterrupt
 
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        signal.default_int_handler(number, frame)
+
     for number in ours:
         signal.signal(number, end)
+    if is_usual := signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
     try:
         yield came
     finally:
+        if is_usual:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import subprocess
 import sys
 
@@ -59,6 +60,20 @@ def test_ctrl_c(lmk, error, line, capsys, monkeypatch):
 
     monkeypatch.setitem(cli.commands, "wait", wait)
     assert lmk("wait") == 130 and capsys.readouterr().err.strip() == f"lmk: {line}"
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_comes_out_as_another_error(lmk, sent, capsys, monkeypatch):
+    @click.command("load")
+    def load():
+        try:
+            signal.raise_signal(sent)
+        except KeyboardInterrupt:  # as where compiled code is imported
+            raise ImportError("initialization failed") from None
+
+    monkeypatch.setitem(cli.commands, "load", load)
+    assert lmk("load") == 128 + sent
+    assert capsys.readouterr().err == "lmk: interrupted; what was finished is kept\n"
 
 
 def test_what_an_encoding_does_not_have_is_escaped():
