@@ -6,7 +6,6 @@ convention; so images are sampled with the matrix and points are moved with its 
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
 
@@ -163,7 +162,6 @@ def _basis(points: Tensor, size: int) -> Tensor:
     return torch.cat((radial, ones, points / size), dim=-1)
 
 
-@functools.cache
 def _controls(size: int, device: torch.device) -> Tensor:
     steps = torch.linspace(0, size - 1, GRID, device=device)
     y, x = torch.meshgrid(steps, steps, indexing="ij")

@@ -89,12 +89,13 @@ _IBUG_FLIPS = (  # jaw 0-16, brows 17-26, nose 27-30 and 31-35, eyes 36-47, lips
 )
 
 
-def scheme_of(names: Sequence[str]) -> Scheme:
+def scheme_of(names: Sequence[str], where: Path | str = "annotations") -> Scheme:
     """The scheme of a list of names: 68 are iBUG's, those of CAT are known.
 
     Otherwise the sides are read off names that begin with `l_` and `r_`, or `left_` and `right_`.
     Errors are divided by the torso (l_shoulder to r_hip), the inter-ocular distance where all
-    landmarks are of a face, else the box. Raises UserError for names that no model may have.
+    landmarks are of a face, else the box. Raises UserError, which begins with `where` they stand,
+    for names that no model may have.
     """
     names = tuple(names)
     if not names:
@@ -102,7 +103,7 @@ def scheme_of(names: Sequence[str]) -> Scheme:
     if not gate.NAMES.holds(names):
         wrong = [n for k, n in enumerate(names) if n in names[:k] or not gate.NAMES.holds([n])]
         raise UserError(
-            f"annotations: got landmarks called {gate.short(wrong or names)}, expected "
+            f"{where}: got landmarks called {gate.short(wrong or names)}, expected "
             f"{gate.NAMES.words}; rename them"
         )
     if names == CAT.names:

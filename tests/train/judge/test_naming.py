@@ -114,7 +114,7 @@ BAD_TABLES = {
         dict(header="a;b_x,a;b_y", rows=["1,2"] * 6),
         "got the point name 'a;b', expected letters, digits",
     ),
-    "no name": (dict(header="_x,_y", rows=["1,2"] * 6), "got the point name ''"),
+    "no name": (dict(header="_x,_y", rows=["1,2"] * 6), r"got landmarks called \[''\]"),
     "same name": (dict(header="a_x,a_y,a_x", rows=["1,2,3"] * 6), "'a_x' is there twice"),
     "outside": (
         dict(header="a_x,a_y", rows=["1,2"] * 5 + ["1,500"]),

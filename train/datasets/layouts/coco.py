@@ -39,7 +39,7 @@ def open_coco(root: Path) -> Dataset:
     """
     contents = {path: _content(path) for path in _files(root)}
     base = root if root.is_dir() else root.parent
-    listing = Listing("coco", base, scheme_of(_all_names(root, contents)))
+    listing = Listing("coco", base, scheme_of(_all_names(root, contents), root))
     for path, content in contents.items():
         reader = _Reader(
             listing, listing.use(path), _images(path, content), _names_by_category(content)

@@ -89,7 +89,11 @@ def dataset_of(
     made_of = fingerprint([*sources, *sorted(used)]) + layout
     identity = hashlib.sha256(made_of.encode()).hexdigest()
     return Dataset(
-        root.resolve().name, tuple(samples), identity, scheme_of(names), problems=problems
+        root.resolve().name,
+        tuple(samples),
+        identity,
+        scheme_of(names, sources[0]),
+        problems=problems,
     )
 
 

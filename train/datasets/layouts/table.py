@@ -85,7 +85,7 @@ def open_table(table: Path) -> Dataset:
         for line, row in rows
     )
     key = fingerprint([table, *(root / sample.name for sample in samples)])
-    return Dataset(root.resolve().name, samples, key, scheme_of(names))
+    return Dataset(root.resolve().name, samples, key, scheme_of(names, table))
 
 
 def _size(row: _Cells) -> tuple[int, int] | None:
