@@ -146,7 +146,7 @@ def _track(path: Path, line: int, row: dict[str, Any]) -> int:
         if not 0 <= track < _MOST_TRACKS:
             raise ValueError
         return track
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise UserError(
             f"{path}, line {line}: got track '{row['track']}', expected a whole number from 0 to "
             f"{_MOST_TRACKS - 1}"
@@ -163,7 +163,7 @@ def _numbers(path: Path, line: int, row: dict[str, Any]) -> list[float]:
         heading = float(row.get("heading") or math.nan)
         if math.isinf(heading):
             raise ValueError
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise UserError(
             f"{path}, line {line}: got {', '.join(str(v) for v in row.values())}, expected numbers "
             f"for {','.join(COLUMNS)}, with a whole frame from 0 and a width and height above 0"

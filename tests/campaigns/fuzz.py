@@ -20,6 +20,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -272,7 +273,11 @@ def run(
                 Journal.finish = lambda self: os._exit(0)
             try:
                 if call:
-                    call(*words)
+                    try:
+                        call(*words)
+                    except BaseException:
+                        traceback.print_exc()
+                        os._exit(99)
                     os._exit(0)
                 main(words)
             except SystemExit as end:

@@ -131,7 +131,9 @@ def decode(
     if (folder / "index.json").exists():
         try:
             decoded = _load(dataset, folder, size, (mode, margin))
-        except (OSError, ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+        except (
+            Exception
+        ) as error:  # of a damaged header numpy tells by the errors of a tokenizer too
             log.warning("%s: damaged (%s); its images are decoded again", folder, error)
     if decoded is None:
         try:

@@ -113,7 +113,7 @@ def category_name(spec: str) -> str:
     After a film without its suffix, after a pattern the folder it begins in.
     """
     path = fixed_part(spec) if is_pattern(spec) else Path(spec.removeprefix(BUILTIN))
-    is_file = path.is_file() or path.suffix.lower() in VIDEO_SUFFIXES
+    is_file = os.path.isfile(path) or path.suffix.lower() in VIDEO_SUFFIXES
     return path.resolve().stem if is_file and not path.is_dir() else path.resolve().name
 
 

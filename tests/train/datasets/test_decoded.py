@@ -165,6 +165,7 @@ def flipped(path):
         ("images.npy", lambda path: path.write_bytes(path.read_bytes()[:9000])),
         ("images.npy", lambda path: np.save(path, np.zeros((1, 2), np.int64))),
         ("points.npy", lambda path: path.unlink()),
+        ("lengths.npy", lambda path: path.write_bytes(path.read_bytes().replace(b"}", b"(", 1))),
         ("index.json", lambda path: path.write_bytes(b"\xff{")),
         ("index.json", lambda path: path.write_text("[" * 100_000)),
         ("index.json", lambda path: path.write_text('{"kept": [7], "skipped": [], "sums": [1]}')),

@@ -14,6 +14,7 @@ Left and right are the viewer's. The same images are numbered otherwise in the t
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,7 @@ def open_mtfl(root: Path) -> Dataset:
     for folder in _MTFL_FOLDERS:
         listing.scan(folder, deep=True)
     for split, name in _MTFL.items():  # the first to name an image keeps it
-        if (root / name).exists():
+        if os.path.exists(root / name):
             paths, numbers = listing.table(root / name, 10 + _ATTRIBUTES)
             points = numbers[:, :10].reshape(-1, 2, 5).transpose(0, 2, 1) - ONE_BASED
             listing.take([path.replace("\\", "/") for path in paths], points, split)

@@ -128,7 +128,7 @@ def _points(values: Any, num_landmarks: int) -> NDArray[np.float32]:
     """(P,2), NaN where v is 0; raises ValueError that says what is wrong with them."""
     try:
         table = np.array(values, np.float64).reshape(num_landmarks, 3)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"other than 3 numbers for each of {num_landmarks} landmarks") from None
     if not np.isfinite(table).all():
         raise ValueError("a point that is no number")
@@ -141,7 +141,7 @@ def _box(values: Any) -> Box | None:
         return None
     try:
         x, y, width, height = map(float, values)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError("a box other than 4 numbers") from None
     if not (np.isfinite((x, y, width, height)).all() and width > 0 and height > 0):
         raise ValueError("a box without area")

@@ -150,7 +150,7 @@ class _Plain(pickle.Unpickler):
 def _number(path: Path, row: str, cell: Any) -> float:
     try:
         value = float(cell) if cell != "" else np.nan
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise UserError(f"{path}: got '{cell}' in the row of '{row}', expected numbers") from None
     return value if np.isfinite(value) else np.nan
 

@@ -68,7 +68,7 @@ def _names(found: list[_Object]) -> list[str]:
 def _read(path: Path, read: Any) -> list[_Object]:
     try:
         return list(read(path))
-    except (KeyError, TypeError, ValueError, AttributeError, LookupError) as error:
+    except (TypeError, ValueError, AttributeError, LookupError, OverflowError) as error:
         raise UserError(
             f"{path}: got another form than its tool exports ({error!r}); export it again"
         ) from error

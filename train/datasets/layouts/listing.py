@@ -232,7 +232,7 @@ def is_inside(name: str) -> bool:
 
 def first_of(root: Path, *candidates: str) -> Path | None:
     """The first of `candidates`, paths relative to `root`, that exists."""
-    return next((root / name for name in candidates if (root / name).exists()), None)
+    return next((root / name for name in candidates if os.path.exists(root / name)), None)
 
 
 def read_json(path: Path) -> Any:

@@ -60,7 +60,7 @@ def number(row: Any, name: str) -> float:
     value = field(row, name).ravel()
     try:
         return float(value[0]) if value.size else float("nan")
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return float("nan")
 
 

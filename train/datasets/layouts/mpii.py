@@ -121,7 +121,7 @@ def _from_list(path: Path, listing: Listing) -> Iterator[_Person]:
     for index, entry in enumerate(entries, 1):
         try:
             yield _from_entry(entry, "val" if path.stem == "valid" else "train")
-        except (KeyError, TypeError, ValueError, IndexError):
+        except (LookupError, TypeError, ValueError, OverflowError):
             listing.leave_out(f"entries of {path.name} that are incomplete", f"number {index}")
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from functools import partial
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def open_table(table: Path) -> Dataset:
             raise UserError(f"{table}, line {line}: expected {len(columns)} cells, as the header")
         if not row["file"]:
             raise UserError(f"{table}, line {line}: the cell of 'file' is empty; fill it in")
-        if not (root / row["file"]).exists():  # files made on Windows may have its separator
+        if not os.path.exists(root / row["file"]):  # files made on Windows may have its separator
             row["file"] = row["file"].replace("\\", "/")
         if not is_inside(row["file"]):
             raise UserError(

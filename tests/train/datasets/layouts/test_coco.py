@@ -143,6 +143,7 @@ def test_what_is_left_out(write, picture):
         annotation(1, 0, [1, 2, 2] * 2),
         annotation(2, 0, [1, 2, 2] * 2 + [1, 2, None]),
         annotation(3, 0, [1, nan, 2] * 3),
+        annotation(10, 0, [10**400, 2, 2] * 3),
         annotation(4, 0, bbox=[1, 2, 0, 4]),
         annotation(5, 0, bbox=[1, nan, 3, 4]),
         annotation(6, 0, bbox=[1, 2, 3]),
@@ -153,7 +154,8 @@ def test_what_is_left_out(write, picture):
     data = open_coco(write(content([annotation(0, 0), *wrong], ["a.jpg", "b.jpg"]), "k.json"))
     assert len(data.samples) == 1
     assert data.problems == (
-        "annotations with other than 3 numbers for each of 3 landmarks (k.json): annotation 1",
+        "annotations with other than 3 numbers for each of 3 landmarks (k.json): "
+        "2, first annotation 1",
         "annotations with a point that is no number (k.json): 2, first annotation 2",
         "annotations with a box without area (k.json): 2, first annotation 4",
         "annotations with a box other than 4 numbers (k.json): annotation 6",

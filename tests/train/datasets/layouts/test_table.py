@@ -65,7 +65,7 @@ def test_a_landmark_may_be_called_box(write):
 
 
 def test_images_are_read_relative_to_the_table(write):
-    root = write("file\nsub/a.png\nmissing.png\n")
+    root = write(f"file\nsub/a.png\nmissing.png\n{1000 * '9'}\n")
     (root / "sub").mkdir()
     Image.new("RGB", (5, 4), (10, 20, 30)).save(root / "sub" / "a.png")
     data = open_csv(root)
@@ -75,6 +75,8 @@ def test_images_are_read_relative_to_the_table(write):
     assert data.samples[0].points.shape == (0, 2)
     with pytest.raises(UnreadableImage, match=r"missing\.png"):
         data.samples[1].read()
+    with pytest.raises(UnreadableImage, match="9999"):  # longer than a name can be
+        data.samples[2].read()
 
 
 def test_as_a_spreadsheet_saves_it(write):
