@@ -314,7 +314,7 @@ def fault(kind: Kind, folder: Path, ended: Ended, whole: dict[str, str]) -> str 
     """What is wrong with how a case ended, if anything is."""
     if ended.code is None:
         return "hang"
-    if ended.code < 0 or "Traceback" in ended.said or ended.code not in (0, 1, 2, 3):
+    if ended.code < 0 or "Traceback" in ended.said or ended.code not in (0, 1, 2, 3, 4):
         return "crash"
     if ended.code == 1 and kind.changes is damage:  # `data check` says so of what is missing
         return "crash"
