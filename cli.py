@@ -17,6 +17,8 @@ def main(arguments: list[str] | None = None) -> None:
         from lmk.commands import run
     try:
         run(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:  # a second one, when all was told
+        sys.exit(128 + signal.SIGINT)
     finally:
         if arguments is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # only Python's own end is left

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from lmk.cli import main
 from lmk.runtime import signals
 
 _WAITS = """
@@ -112,3 +113,13 @@ main()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
+def test_ctrl_c_at_the_very_end_of_a_command_leaves_no_traceback(monkeypatch):
+    def late(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lmk.commands.run", late)
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 128 + signal.SIGINT
