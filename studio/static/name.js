@@ -88,7 +88,6 @@ function showStrip() {
   fill(strip, rows.map(({ place: [source, number] }) =>
     h("button", { onclick: () => go(source, number), title: `${source} ${number}`, "aria-current": source === at.source && number === at.number ? "true" : null, "aria-pressed": source === at.source && number === at.number ? "true" : "false" },
       h("img", { src: path("thumbnail", source, String(number)), alt: `${source} ${number}`, loading: "lazy" }))));
-  strip.hidden = !rows.length;
 }
 
 function show() {

@@ -85,6 +85,17 @@ def test_ten_pictures_clicked_give_the_pack_of_the_table(page, studio, folder, d
     assert made.read_bytes() == again.read_bytes()
 
 
+def test_the_picture_stands_still_under_the_clicks(page, studio, folder, drawn):
+    people, points = folder
+    page.enter(studio(people, "faces"), "/name?source=people&number=0")
+    where = "return JSON.stringify(document.querySelector('.stage').getBoundingClientRect())"
+    before = page.js(where)
+    add_names(page, drawn.NAMES)
+    click(page, points[0][0], drawn.SIDE)
+    page.until("return document.querySelectorAll('.strip img').length === 1")
+    assert page.js(where) == before
+
+
 def test_points_are_moved_hidden_taken_back_and_joined(page, studio, folder, drawn, tmp_path):
     people, points = folder
     running = studio(people, "faces")
