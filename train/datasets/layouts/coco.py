@@ -82,8 +82,8 @@ class _Reader:
 
     def take(self, each: dict[str, Any], label: str) -> None:
         """Add one annotated object, or count why not."""
-        listed = self._images.get(each.get("image_id"))
         try:
+            listed = self._images.get(each.get("image_id"))
             names, everything = self._names.get(each.get("category_id")), self._listing.scheme.names
             if names is None and len(self._names) == 1:
                 names = next(iter(self._names.values()))
@@ -93,6 +93,8 @@ class _Reader:
             places = [everything.index(name) for name in names]
             points[places] = _points(each["keypoints"], len(names))
             box = _box(each.get("bbox"))
+        except TypeError:  # a list or an object, where a number or a text is the identifier
+            return self._leave_out("annotations with an identifier of another type", label)
         except ValueError as error:
             return self._leave_out(f"annotations with {error}", label)
         if np.isnan(points).all():
@@ -164,6 +166,13 @@ def _content(path: Path) -> dict[str, list[Any]]:
     for key in _KEYS:
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise UserError(f"{path}: got no list '{key}', expected a COCO file; get it again")
+    try:
+        _names_by_category(content)
+    except (AttributeError, TypeError):
+        raise UserError(
+            f"{path}: got a category of another form, expected an identifier and a list of names "
+            "as 'keypoints'; get it again"
+        ) from None
     return content
 
 

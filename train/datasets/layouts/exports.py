@@ -20,6 +20,8 @@ from lmk.train.datasets.layouts.listing import edges, read_json
 from lmk.train.datasets.layouts.marked import Marked, dataset_of
 from lmk.train.datasets.sample import Dataset, Layout
 
+_FAR = 1e6  # pixels: no image is as large
+
 
 @dataclass
 class _Object:
@@ -67,7 +69,12 @@ def _names(found: list[_Object]) -> list[str]:
 
 def _read(path: Path, read: Any) -> list[_Object]:
     try:
-        return list(read(path))
+        found: list[_Object] = list(read(path))
+        for each in found:
+            for name, place in each.points.items():
+                if not all(abs(value) < _FAR for value in place):
+                    raise ValueError(f"'{name}' at {place}")
+        return found
     except (TypeError, ValueError, AttributeError, LookupError, OverflowError) as error:
         raise UserError(
             f"{path}: got another form than its tool exports ({error!r}); export it again"
@@ -77,7 +84,7 @@ def _read(path: Path, read: Any) -> list[_Object]:
 def _tasks(path: Path) -> Iterator[_Object]:
     for task in read_json(path):
         data = task["data"]
-        file = unquote(str(data.get("image") or data.get("img") or next(iter(data.values()))))
+        file = unquote(str(data.get("image") or data.get("img") or next(iter(data.values()), "")))
         file = file.split("?d=")[-1]  # of local storage
         for annotation in task.get("annotations") or task.get("completions") or ():
             objects: dict[Any, _Object] = defaultdict(partial(_Object, file))

@@ -226,8 +226,12 @@ def _walk(
 
 
 def is_inside(name: str) -> bool:
-    """Whether a listed path, relative to a folder, stays in it."""
-    return not os.path.isabs(name) and os.path.normpath(name).split(os.sep)[0] != os.pardir
+    """Whether a listed path, relative to a folder, can be one and stays in it."""
+    return (
+        "\0" not in name
+        and not os.path.isabs(name)
+        and os.path.normpath(name).split(os.sep)[0] != os.pardir
+    )
 
 
 def first_of(root: Path, *candidates: str) -> Path | None:

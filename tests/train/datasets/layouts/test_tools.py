@@ -329,3 +329,49 @@ def test_damaged_files_are_named(tmp_path, name, text, complaint):
     with pytest.raises(UserError, match=f"{name}: .*({complaint})") as caught:
         open_dataset(str(tmp_path / name))
     assert "\n" not in str(caught.value)
+
+
+def _spoilt(value):
+    """The same JSON with another thing in each of its places, one at a time."""
+    yield from (None, [], {}, -1, 1e300, "a\0b", "../../a")
+    if isinstance(value, (dict, list)):
+        for key in value if isinstance(value, dict) else range(len(value)):
+            for other in _spoilt(value[key]):
+                copy = value.copy()
+                copy[key] = other
+                yield copy
+    if isinstance(value, dict):
+        yield from ({k: v for k, v in value.items() if k != key} for key in value)
+
+
+@pytest.mark.parametrize(("layout", "write"), [("coco", _coco), ("label-studio", _label_studio)])
+def test_any_other_json_is_left_out_or_named(folder, layout, write):
+    write(folder)
+    [file] = folder.glob("*.json")
+    read = refused = 0
+    for content in _spoilt(json.loads(file.read_text())):
+        file.write_text(json.dumps(content))
+        try:
+            samples = open_dataset(str(file), layout).samples
+        except UserError as error:
+            assert str(folder) in str(error)
+            refused += 1
+        else:
+            assert all(sample.points.shape[1] == 2 for sample in samples)
+            read += 1
+    assert read > 20 and refused > 20
+
+
+def test_a_name_that_no_file_can_have_is_absent(folder):
+    name = "img0003.png"
+    for write in (_coco, _label_studio, _dlc, _cvat):
+        write(folder)
+        for path in folder.iterdir():
+            if path.suffix in (".json", ".csv") and name in path.read_text():
+                text = path.read_text().replace(
+                    name, "a\\u0000" if path.suffix == ".json" else "a\0"
+                )
+                path.write_text(text)
+                data = open_dataset(str(path))
+                assert len(data.samples) < 3 and data.problems
+                path.unlink()
