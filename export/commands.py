@@ -243,10 +243,11 @@ def prune_command(
 @click.option("--steps", type=click.IntRange(min=1), help="Of adaptation, in the place of a time.")
 @click.option(
     "--find",
-    type=click.Choice(["auto", "motion", "box"]),
+    type=click.Choice(["auto", "motion", "box", "given"]),
     default="auto",
     show_default=True,
-    help="How objects are found, as of `lmk find`.",
+    help="How objects are found, as of `lmk find`; given: FILM-boxes.csv, beside the output, is "
+    "taken as it is, corrected by hand say.",
 )
 @click.option("--start", help="With --find box: its place in the first frame, x,y,w,h or a CSV.")
 @click.option("--objects", type=click.IntRange(min=1), help="How many; default: as it looks.")

@@ -35,7 +35,10 @@ _JUDGED = EvaluateConfig(images=100)
 
 @dataclass(frozen=True)
 class Search:
-    """How objects are found, see `find_in_film`, and of how many frames is learnt."""
+    """How objects are found, and of how many frames is learnt.
+
+    find: as of `find_in_film`, or `given`: FILM-boxes.csv is there, beside the output.
+    """
 
     find: str = "auto"
     start: str | None = None
@@ -74,11 +77,19 @@ def _discover(
     if len({film.stem for film in films}) < len(films):
         raise UserError("discover: got films of one name, expected different ones; rename some")
     seconds = _found_before(pack, films, search) if config.resume else {}
+    boxes = [folder / f"{film.stem}-boxes.csv" for film in films]
     if not config.resume:
-        for path in (pack, *(folder / f"{film.stem}-boxes.csv" for film in films)):
+        for path in (pack, *(boxes if search.find != "given" else ())):
             check_output(path, force)
-    for film in films:
-        if film.stem not in seconds:
+    for film, path in zip(films, boxes, strict=True):
+        if search.find == "given":
+            if not path.is_file():
+                raise UserError(
+                    f"{path}: got no such file, expected the boxes of {film.name}, as `lmk find` "
+                    "leaves them; put it there, or leave --find given out"
+                )
+            _say("finding", f"{path} is taken as it is")
+        elif film.stem not in seconds:
             seconds[film.stem] = _find(film, folder, search)
             _keep(pack, films, search, seconds)
         else:
@@ -115,7 +126,8 @@ def _discover(
         _say("export", f"{onnx} before")
     overlays = [_detect(film, folder, onnx, config.threads, is_new) for film in films]
     found = [folder / f"{film.stem}-found.png" for film in films]
-    return Discovered(pack, onnx, (*found, page, *overlays))
+    shown = [path for path in found if path.is_file()]  # boxes that were given may have none
+    return Discovered(pack, onnx, (*shown, page, *overlays))
 
 
 def _say(part: str, words: str) -> None:

@@ -83,6 +83,20 @@ def test_a_film_is_all_it_takes_and_what_is_finished_is_not_done_again(run, monk
     assert "exists already" in str(run().exception)
 
 
+def test_boxes_that_were_corrected_are_taken(run, monkeypatch):
+    missing = run("--find", "given")
+    assert "runs/moth-boxes.csv: got no such file, expected the boxes" in str(missing.exception)
+    Path("runs").mkdir(exist_ok=True)
+    rows = "".join(f"{n},0,10,20,60,60\n" for n in range(FRAMES))
+    Path("runs/moth-boxes.csv").write_text("frame,track,x,y,w,h\n" + rows)
+    seen = []
+    monkeypatch.setattr(discovery.adapting, "adapt", lambda config, data: seen.append(data))
+    monkeypatch.setattr(discovery, "find_in_film", None)
+    run("--find", "given")
+    assert len(seen[0].names) > 3 and all(name.startswith("moth") for name in seen[0].names)
+    assert Path("runs/moth-boxes.csv").read_text().endswith(rows)
+
+
 def test_adaptation_gets_what_finding_and_detection_leave(run, monkeypatch):
     class Enough(Exception):
         pass
