@@ -21,8 +21,8 @@ def cache_folder() -> Path:
 
     Raises UserError as `user_folder`.
     """
-    if "LMK_CACHE" in os.environ:
-        return Path(os.environ["LMK_CACHE"])
+    if given := os.environ.get("LMK_CACHE"):
+        return Path(given)
     return user_folder("XDG_CACHE_HOME", ".cache", "LMK_CACHE")
 
 

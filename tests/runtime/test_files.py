@@ -72,6 +72,7 @@ def test_a_user_without_a_home_names_a_folder(monkeypatch, tmp_path):
     with pytest.raises(UserError, match="home folder: got a user without one.*; set LMK_CACHE"):
         cache_folder()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("LMK_CACHE", "")  # as good as unset, never the folder one stands in
     assert cache_folder() == tmp_path / "lmk"
     monkeypatch.setenv("LMK_CACHE", str(tmp_path / "x"))
     assert cache_folder() == tmp_path / "x"

@@ -30,8 +30,8 @@ _PERSON = ({"l_hip", "r_shoulder"}, {"left_hip", "right_shoulder"})  # tell peop
 
 def homes() -> list[Path]:
     """Where data sets are looked for by name: $LMK_DATA, or data/ here and the user's own."""
-    if "LMK_DATA" in os.environ:
-        return [Path(os.environ["LMK_DATA"])]
+    if given := os.environ.get("LMK_DATA"):
+        return [Path(given)]
     try:
         return [Path("data"), user_folder("XDG_DATA_HOME", ".local/share", "LMK_DATA")]
     except UserError:  # a user without a home has no data there
