@@ -256,6 +256,8 @@ class _Window(NamedTuple):
 
 def _window(start: float, length: float, support: int, limit: int) -> _Window:
     """All that `length` pixels from `start` on need, of an axis of `limit` pixels."""
+    # How far outside is all the same to the crop, but 1e20 + 30 is no other number than 1e20.
+    start = min(max(start, -length - support), float(limit + support))
     first = int(np.floor(start)) - support
     end = int(np.ceil(start + length)) + support
     size = end - first

@@ -171,6 +171,16 @@ def test_crop_replicates_the_border():
     assert (crop[:, :20] == 200).all() and (crop[:, -20:] == 100).all()
 
 
+@pytest.mark.parametrize("place", [60.0, 1e9, 1e20, 1e300])
+def test_however_far_outside_there_is_the_border(place):
+    image = np.random.default_rng(0).integers(0, 256, (20, 12, 3), dtype=np.uint8)
+    for side in (3.0, 30.0, 300.0):
+        below = images.crop(image, (2.0, place, 8.0, side), 16)
+        before = images.crop(image, (-place - side, -place - side, side, side), 16)
+        assert np.ptp(below.astype(int), axis=0).max() <= 1  # rounded twice
+        assert np.abs(before - image[0, 0].astype(int)).max() <= 1
+
+
 def test_identity_crop_is_the_image():
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     np.testing.assert_array_equal(images.crop(image, images.whole(image), 32), image)
