@@ -238,12 +238,18 @@ class VideoSource(Source):
 
     def _packets(self) -> Iterator[Packet]:
         """The packets to decode, then the empty one that flushes the decoder."""
+        has_begun = False
         try:
             for packet in demux(self._container, self._stream):
                 self._num_packets += 1
                 self._numbering.add(packet)
-                if self._num_packets > self._num_passed and not (
-                    self._keys_only and not packet.is_keyframe
+                # The first key frame is decoded whatever is passed: only there does x264, or Xvid,
+                # say which version it is, and decoders know what each got wrong.
+                is_first = packet.is_keyframe and not has_begun
+                has_begun |= packet.is_keyframe
+                if is_first or (
+                    self._num_packets > self._num_passed
+                    and (packet.is_keyframe or not self._keys_only)
                 ):
                     yield packet
         except (FFmpegError, OSError) as error:  # of the container: the codec's are caught above
