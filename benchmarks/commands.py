@@ -68,7 +68,8 @@ def reproduce_command(table: str, force: bool, dry_run: bool, **o: Any) -> None:
     type=CommaList(),
     default=(),
     help=f"Runners: {', '.join(TITLES)}, also with a precision: "
-    "eager-bf16, trt-fp16; with --video one, or auto.  [default: all that this machine has]",
+    f"eager-bf16, trt-fp16; {AUTO}: what `lmk detect` takes; with --video one.  [default: all "
+    "that this machine has]",
 )
 @click.option("--batch", "batches", type=CommaList(int), default="1,8,32", show_default=True)
 @click.option("--data", help="Images of the category; default: synthetic ones.")
@@ -82,6 +83,11 @@ def reproduce_command(table: str, force: bool, dry_run: bool, **o: Any) -> None:
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
 )
 @click.option("--core", type=FILE_PATH, help="The pack's core, if it is not beside it.")
+@click.option(
+    "--student",
+    type=FILE_PATH,
+    help="A pack that was distilled from MODEL: rows for it too, student-ort-cpu and so on.",
+)
 @click.option("--json", "file", type=FILE_PATH, help="Write the results, as one line of JSON.")
 @click.option("--plot", type=FILE_PATH, help="Draw latency and throughput over batch.")
 @click.option(
@@ -144,7 +150,7 @@ def bench_command(
     _judge(understood, figures(result), reasons(result))
 
 
-_NO_VIDEO = ("batches", "data", "repeats", "seconds", "starts", "device", "core", "plot")
+_NO_VIDEO = ("batches", "data", "repeats", "seconds", "starts", "device", "core", "student", "plot")
 _ONLY_VIDEO = ("roi", "rounds")
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import click
 
 from lmk.benchmarks.plots import markdown_table
-from lmk.benchmarks.runners.names import TITLES, parse_name
+from lmk.benchmarks.runners.names import STUDENT, TITLES, parse_name
 from lmk.benchmarks.runners.run import BASE
 from lmk.benchmarks.runners.tables import Result
+from lmk.runtime.runners import AUTO
 from lmk.runtime.terminal import FILE_PATH
 
 
@@ -33,9 +34,16 @@ def markdown(result: Result) -> str:
         drifts = [row[metric] for metric in ("drift_mean", "drift_p99") if metric in row]
         drift = " / ".join(f"{px:#.2g}" if px >= 1e-3 else f"{px:.5f}" for px in drifts)
         whole = [drift, f"{row['first_s']:.1f}", f"{row['rss']:.0f}"]
-        rows.append([f"{TITLES[parse_name(name)[0]]}, {row['precision']}", *speeds, *whole])
+        rows.append([f"{_title(name)}, {row['precision']}", *speeds, *whole])
     columns = ["", *(f"batch {batch}" for batch in batches)]
     return markdown_table([*columns, "drift, px", "first result, s", "memory, MiB"], rows)
+
+
+def _title(name: str) -> str:
+    """How the table calls a runner."""
+    kind = parse_name(name)[0]
+    title = f"`--device {AUTO}`" if kind == AUTO else TITLES[kind]
+    return f"student, {title}" if name.startswith(STUDENT) else title
 
 
 @click.command()

@@ -15,7 +15,7 @@ import torch
 
 from lmk.benchmarks.machine import cores, machine
 from lmk.benchmarks.runners import making, process, roofline
-from lmk.benchmarks.runners.names import BenchOptions, check_device, is_pytorch
+from lmk.benchmarks.runners.names import STUDENT, BenchOptions, check_device, is_pytorch
 from lmk.benchmarks.runners.run import BASE, BenchRun, find_crops, planned
 from lmk.benchmarks.runners.subject import open_subject
 from lmk.benchmarks.runners.torch_runner import compile_into
@@ -41,7 +41,7 @@ def bench(model: Path, options: BenchOptions) -> dict[str, Any]:
     plan(options)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        subject = open_subject(model, options.core, folder)
+        subject = open_subject(model, options.core, folder, options.student)
         device, threads = pick_device(options.device), options.threads or cores()
         torch.set_num_threads(threads)
         compile_into(folder / "kernels")
@@ -104,7 +104,8 @@ def _figures(
     if BASE in seconds:
         figures["speed_up"] = speed_up(seconds[BASE], seconds[name])
     spec = run.specs[name]
-    if batch in costs and spec.device == run.device.type:  # the ceilings are of that device
+    is_counted = batch in costs and not name.startswith(STUDENT)  # a student costs less
+    if is_counted and spec.device == run.device.type:  # the ceilings are of that device
         median = float(np.median(seconds[name]))
         share = ceilings.share(costs[batch], spec.precision, median)
         if share is not None:

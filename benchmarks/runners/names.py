@@ -15,12 +15,13 @@ from typing import Self
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.model import PRECISIONS
-from lmk.runtime.runners import RUNNERS, Runner
+from lmk.runtime.runners import AUTO, RUNNERS, Runner
 
 _PYTORCH = {"eager": "PyTorch", "compile": "PyTorch, compiled"}  # kind -> what tables call it
 _PYTORCH_IN = ("fp32", "tf32", "fp16", "bf16")
 _ENTRIES = {entry.name: entry for entry in RUNNERS}
 TITLES = _PYTORCH | {name: entry.title for name, entry in _ENTRIES.items()}
+STUDENT = "student-"  # before the name of a runner: it runs the student, beside its teacher
 # The baselines that are fair: also what PyTorch does best, with one option more.
 _BASELINES = {
     "cpu": ("eager", "eager-bf16", "compile"),
@@ -33,7 +34,7 @@ class RunnerSpec:
     """All that a runner is opened from; as JSON it travels to another process."""
 
     name: str
-    kind: str
+    kind: str  # of what `AUTO` stands for, that
     precision: str  # what it computes in
     device: str
     threads: int
@@ -64,6 +65,7 @@ class BenchOptions:
     threads: int | None = None  # of every runner; None: one a core
     device: str = "auto"  # where PyTorch runs, which also decides what is measured by default
     core: Path | None = None  # of the pack, if it is not beside it
+    student: Path | None = None  # a pack that was distilled from it, measured beside it
     starts: int = 3  # processes a runner: the first is cold
 
     def __post_init__(self) -> None:
@@ -75,23 +77,36 @@ class BenchOptions:
             raise UserError(f"batch: got {self.batches}, expected numbers from 1 on; give others")
         for name in self.against:
             parse_name(name)
+            if name.startswith(STUDENT) and self.student is None:
+                raise UserError(f"against: got '{name}' without a student; name it by --student")
 
 
-def defaults(device: str, real: bool) -> tuple[str, ...]:
+def defaults(device: str, real: bool, student: bool = False) -> tuple[str, ...]:
     """The runners of a benchmark on `device` for which none is named.
 
-    real: whether it has images of the category, which the scales of int8 are set by.
+    real: whether it has images of the category, which the scales of int8 are set by. student:
+    whether there is one; it is run by the plain runner of the device, and as `AUTO` would.
     """
     there = [kind for kind, entry in _ENTRIES.items() if entry.place == device]
+    plain = "ort-cuda" if device == "cuda" else "ort-cpu"
+    last = (AUTO, *((f"{STUDENT}{plain}", f"{STUDENT}{AUTO}") if student else ()))
     if device == "cuda":
-        return (*_BASELINES[device], *(name for kind in there for name in (kind, f"{kind}-fp16")))
+        names = (name for kind in there for name in (kind, f"{kind}-fp16"))
+        return (*_BASELINES[device], *names, *last)
     if real and importlib.util.find_spec("openvino"):
         there += ["openvino-bf16", "openvino-int8"]
-    return (*_BASELINES[device], *there)
+    return (*_BASELINES[device], *there, *last)
 
 
 def parse_name(name: str) -> tuple[str, str | None]:
-    """`ort-cuda-fp16` -> kind and precision; None: that of the model. Raises UserError."""
+    """`ort-cuda-fp16` -> kind and precision; None: that of the model. Raises UserError.
+
+    Of a student's runner, `student-ort-cpu`, those of the runner.
+    """
+    if name.startswith(STUDENT):
+        return parse_name(name.removeprefix(STUDENT))
+    if name == AUTO:
+        return AUTO, None
     for kind in TITLES:
         known = _PYTORCH_IN if is_pytorch(kind) else _ENTRIES[kind].precisions
         precision = name.removeprefix(f"{kind}-")
@@ -106,9 +121,9 @@ def parse_name(name: str) -> tuple[str, str | None]:
             )
     near = difflib.get_close_matches(name.lower().replace("_", "-"), TITLES, 1)
     raise UserError(
-        f"against: got '{name}', expected any of {', '.join(TITLES)}, each with -PRECISION or "
-        f"without: {', '.join(_PYTORCH_IN)} of PyTorch, {', '.join(PRECISIONS)} of the others"
-        + (f"; did you mean {near[0]}?" if near else "")
+        f"against: got '{name}', expected {AUTO} or any of {', '.join(TITLES)}, each with "
+        f"-PRECISION or without: {', '.join(_PYTORCH_IN)} of PyTorch, {', '.join(PRECISIONS)} of "
+        "the others" + (f"; did you mean {near[0]}?" if near else "")
     )
 
 
@@ -125,7 +140,7 @@ def check_device(names: tuple[str, ...], device: str) -> None:
 
 def device_of(kind: str, device: str) -> str:
     """Where a runner of `kind` runs, in a benchmark on `device`."""
-    return device if is_pytorch(kind) else _ENTRIES[kind].place
+    return _ENTRIES[kind].place if kind in _ENTRIES else device
 
 
 def is_pytorch(kind: str) -> bool:
@@ -135,7 +150,12 @@ def is_pytorch(kind: str) -> bool:
 
 def runs_engines(kind: str) -> bool:
     """Whether it runs an engine, which is built from an exported model."""
-    return not is_pytorch(kind) and _ENTRIES[kind].suffix == ".engine"
+    return kind in _ENTRIES and _ENTRIES[kind].suffix == ".engine"
+
+
+def onnx_kind(device: str | None) -> str:
+    """What runs an ONNX file on a device, a word of `lmk detect --device`."""
+    return next(e.name for e in RUNNERS if (e.device, e.suffix) == (device, ".onnx"))
 
 
 def open_runner(spec: RunnerSpec) -> Runner:

@@ -150,7 +150,8 @@ class BenchRun:
 
 def planned(options: BenchOptions, device: str) -> tuple[str, ...]:
     """The names of the runners that a benchmark on `device` will try."""
-    return tuple(dict.fromkeys(options.against)) or defaults(device, options.data is not None)
+    usual = defaults(device, options.data is not None, options.student is not None)
+    return tuple(dict.fromkeys(options.against)) or usual
 
 
 def find_crops(subject: Subject, options: BenchOptions) -> tuple[Crops, int, Crops | None]:

@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmk.benchmarks.runners.names import (
+    STUDENT,
     RunnerSpec,
     device_of,
     is_pytorch,
+    onnx_kind,
     parse_name,
     runs_engines,
 )
@@ -36,7 +38,7 @@ from lmk.runtime.model import (
     sha256,
     workspace,
 )
-from lmk.runtime.runners import open_device
+from lmk.runtime.runners import AUTO, open_device, settle
 
 
 @dataclass
@@ -48,6 +50,7 @@ class Subject:
     pack: Path | None  # None: it is not here, and neither is what needs it
     core: Path | None
     folder: Path
+    student: Subject | None = None  # distilled from it
     exported: dict[str, dict[str, Any]] = field(default_factory=dict)  # precision -> export
     built: dict[str, dict[str, Any]] = field(default_factory=dict)  # runner -> engine
 
@@ -76,7 +79,15 @@ class Subject:
 
         Raises UserError when that cannot be made here, or the pack that it needs is not here.
         """
+        if name.startswith(STUDENT):
+            if self.student is None:
+                raise UserError(f"{name}: got no student, expected one; name it by --student")
+            of_teacher = name.removeprefix(STUDENT)
+            its = self.student.spec(of_teacher, device, threads, batches, crops)
+            return replace(its, name=name)
         kind, precision = parse_name(name)
+        if kind == AUTO:
+            return self._settled(name, threads, batches)
         place = device_of(kind, device)
         core = str(self.core) if self.core else None
         if is_pytorch(kind):
@@ -90,6 +101,18 @@ class Subject:
             own = self._engine(name, kind, self._onnx(name, precision, crops), batches)
         file = own or self._onnx(name, precision, crops)
         precision = precision or (self.contract.precision if self._is_model else "fp32")
+        return RunnerSpec(name, kind, precision, place, threads, batches, str(file))
+
+    def _settled(self, name: str, threads: int, batches: tuple[int, ...]) -> RunnerSpec:
+        """What `lmk detect` would run here without being asked."""
+        own = self.given if self._is_model else self._onnx(name, None, None)
+        file, device = settle(own, AUTO, threads)
+        if file.suffix == ".engine":
+            info = read_info(file)
+            kind, precision = ENGINE_NAMES[info.recipe.library], info.contract.precision
+        else:
+            kind, precision = onnx_kind(device), read_model(file)[1].precision
+        place = device_of(kind, "cpu")
         return RunnerSpec(name, kind, precision, place, threads, batches, str(file))
 
     @property
@@ -140,12 +163,30 @@ class Subject:
         return path
 
 
-def open_subject(model: Path, core: Path | None, folder: Path) -> Subject:
+def open_subject(
+    model: Path, core: Path | None, folder: Path, student: Path | None = None
+) -> Subject:
     """What `model` names: a category, its pack, an ONNX file or an engine of ours.
 
     Raises UserError for a name that is not known, a file that is none of these, a core that is
-    nowhere.
+    nowhere, a `student` of another teacher.
     """
+    subject = _open_subject(model, core, folder)
+    if student:
+        below = folder / "student"
+        below.mkdir()
+        subject.student = _open_subject(student, None, below)
+        path = subject.student.pack
+        taught = read_header(path).get("teacher", {}).get("sha256") if path else None
+        if taught != subject.contract.pack_sha256:
+            raise UserError(
+                f"--student: got {student}, of {taught or 'no teacher'}, expected a pack that "
+                f"`lmk distill` has made of {model} ({subject.contract.pack_sha256[:12]}…)"
+            )
+    return subject
+
+
+def _open_subject(model: Path, core: Path | None, folder: Path) -> Subject:
     path = workspace.pick(model, "pack")
     if not path.exists():
         path = model_file(path)  # a name, of which there is at most the exported model

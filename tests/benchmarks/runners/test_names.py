@@ -37,6 +37,8 @@ def spec(kind, file="model", precision="fp32", device="cpu"):
         ("ort-cpu", ("ort-cpu", None)),
         ("ort-cuda-fp16", ("ort-cuda", "fp16")),
         ("trt-int8", ("trt", "int8")),
+        ("auto", ("auto", None)),
+        ("student-ort-cpu-fp16", ("ort-cpu", "fp16")),
     ],
 )
 def test_name_is_a_kind_and_a_precision(name, expected):
@@ -51,7 +53,10 @@ def test_name_is_a_kind_and_a_precision(name, expected):
         ("openvino-fp8", "expected openvino in fp32, fp16, bf16, int8: it never runs in fp8"),
         ("ort-cpu-bf16", "it never runs in bf16"),
         ("ort_cpu", "did you mean ort-cpu?"),
-        *((name, "expected any of eager, compile") for name in ("", "ort", "Eager", "trt-fp12")),
+        *(
+            (name, "expected auto or any of eager, compile")
+            for name in ("", "ort", "Eager", "trt-fp12")
+        ),
     ],
 )
 def test_what_never_runs_is_unknown_or_misspelt_is_told(name, words):
@@ -63,7 +68,10 @@ def test_what_never_runs_is_unknown_or_misspelt_is_told(name, words):
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("real", [True, False])
 def test_defaults_are_names_of_what_runs_on_the_device(device, real):
-    names = defaults(device, real)
+    names = defaults(device, real, student=True)
+    assert set(names) - set(defaults(device, real)) == {
+        name for name in names if name.startswith("student-")
+    }
     assert [parse_name(name) for name in names] and names[0] == "eager"
     check_device(names, device)
 

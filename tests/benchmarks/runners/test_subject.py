@@ -10,6 +10,7 @@ from lmk.benchmarks.runners.subject import open_subject
 from lmk.runtime.errors import UserError
 from lmk.runtime.landmarker import load
 from lmk.runtime.model.engine_file import EngineInfo, Recipe, sha256, write_engine
+from lmk.train.network import checkpoint
 
 
 @pytest.fixture
@@ -92,6 +93,36 @@ def test_no_engine_is_built_where_there_is_no_gpu(exported_detector, subject_of,
     with pytest.raises(UserError, match="cuda device 0"):
         engine.spec("rtx", "cuda", 1, (1,), None)
     assert not engine.built
+
+
+def test_what_is_taken_without_being_asked_is_a_runner_of_its_own(
+    exported_detector, subject_of, monkeypatch
+):
+    subject, chosen = subject_of(exported_detector), exported_detector.with_name("other.onnx")
+    shutil.copy(exported_detector, chosen)
+    monkeypatch.setattr(
+        "lmk.benchmarks.runners.subject.settle", lambda *given: (chosen, "openvino")
+    )
+    spec = spec_of(subject, "auto")
+    assert (spec.name, spec.kind, spec.file) == ("auto", "openvino", str(chosen))
+    assert (spec.precision, spec.device) == ("fp32", "cpu")
+
+
+def test_a_student_is_measured_beside_its_own_teacher_only(detector, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made, pupil = exporting(monkeypatch), tmp_path / "pupil.safetensors"
+    with pytest.raises(UserError, match="--student: got .*teapots.safetensors, of no teacher"):
+        open_subject(detector, None, tmp_path, detector)
+    tensors, header = checkpoint.load(detector, "pack")
+    checkpoint.save(pupil, "pack", tensors, header | {"teacher": {"sha256": header["sha256"]}})
+    shutil.copy(detector.with_name("core.safetensors"), tmp_path)
+    (tmp_path / "student").rmdir()
+    subject = open_subject(detector, None, tmp_path, pupil)
+    own, its = spec_of(subject, "ort-cpu"), spec_of(subject, "student-ort-cpu")
+    assert its.name == "student-ort-cpu" and its.kind == own.kind and its.file != own.file
+    assert [name for name, *_ in made] == [detector.name, pupil.name]
+    with pytest.raises(UserError, match="student-ort-cpu: got no student"):
+        spec_of(open_subject(detector, None, tmp_path), "student-ort-cpu")
 
 
 @pytest.mark.parametrize(
