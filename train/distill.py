@@ -120,8 +120,9 @@ class Distillation:
             self._save()
 
     def finish(self) -> None:
-        """Measure, unless that was just done, and save."""
-        if not self.run.history or self.run.history[-1]["step"] != self.run.step:
+        """Measure, unless that was just done, and save; a stop leaves no measure of its own."""
+        seen = bool(self.run.history) and self.run.history[-1]["step"] == self.run.step
+        if not self.run.interrupted and not seen:
             self._look()
         self._save()
 

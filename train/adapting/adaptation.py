@@ -129,7 +129,7 @@ class Adaptation:
         self.pairs = Pairs(data, torch.from_numpy(self.trained_on), config, device)
         self.seen = self.pairs.fixed(torch.from_numpy(held_out[:8]))
         self.schedule = warmup_cosine if config.schedule == "cosine" else step_decay
-        self._losses_since: list[Tensor] = []  # the last look
+        self._losses_since: list[Tensor] = []  # the last look or checkpoint
         train_mode(self.detector)
         choice = config.compile
         self.pair_losses = compiled(self._pair_losses, self.pairs, self.models, choice, run)
@@ -163,8 +163,9 @@ class Adaptation:
             self._save()
 
     def finish(self) -> None:
-        """Look at the end, unless that was just done, and save."""
-        if not self.run.history or self.run.history[-1]["step"] != self.run.step:
+        """Look at the end, unless that was just done, and save; a stop leaves no look."""
+        seen = bool(self.run.history) and self.run.history[-1]["step"] == self.run.step
+        if not self.run.interrupted and not seen:
             self._look()
         if not self.run.interrupted and distributed.leads():
             device = str(self.device)
@@ -174,6 +175,7 @@ class Adaptation:
             self._report()
 
     def _save(self) -> None:
+        self._collect()
         self._write_pack()  # before the state: on a nearly full disk it is the more wanted
         self.run.save(self.models, self.optimizers)
 
@@ -202,9 +204,10 @@ class Adaptation:
         write_preview(sheet, images, sources, painted, augment.to_pixels(points))
         text = f"step {self.run.step}: preview written, spread {spread:.1f} cells"
         values = {"spread": spread, "progress": self.run.progress}
-        if self._losses_since:
-            values["loss"] = float(torch.stack(self._losses_since).mean())
-            self._losses_since.clear()
+        self._collect()
+        if self.run.since:
+            values["loss"] = float(torch.tensor(self.run.since).mean())
+            self.run.since = []
         self.run.record(values, text)
         self._note_places(augment.to_pixels(points))
         limit = COLLAPSED_SPREAD / REFERENCE * images.shape[-1] / augment.STRIDE  # in cells
@@ -213,6 +216,12 @@ class Adaptation:
                 f"warning: the landmarks have collapsed (spread {spread:.2f} cells, expected over "
                 f"{limit:.1f}); raise --separation, lower --lr or give more varied images"
             )
+
+    def _collect(self) -> None:
+        """Give the run the losses since the last look or checkpoint: it keeps them over a stop."""
+        if self._losses_since:  # one transfer from the device for all
+            self.run.since += torch.stack(self._losses_since).tolist()
+            self._losses_since.clear()
 
     def _note_places(self, points: Tensor) -> None:
         """Keep points (B,K,2) of the fixed batch, now and then, to tell later how they moved."""

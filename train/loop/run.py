@@ -88,6 +88,7 @@ class TrainingRun:
         self.interrupted = False
         self.retreats = 0  # how often the run has diverged
         self.history: list[dict[str, Any]] = []
+        self.since: list[float] = []  # losses of the steps after the last milestone
         self._lowest = math.inf
         self._elapsed_before = self._clock = 0.0
         self._started = self._saved = time.monotonic()
@@ -243,6 +244,7 @@ class TrainingRun:
             "elapsed": self.elapsed,
             "retreats": self.retreats,
             "history": self.history,
+            "since": self.since,
             "config": self.config.recorded(),
             "origin": self.origin,
             "data": _sha256(self.data),
@@ -278,7 +280,7 @@ class TrainingRun:
         header = load_state(path, models, optimizers)
         self.retreats = header.get("retreats", 0)
         self.step, self._elapsed_before = header["step"], header["elapsed"]
-        self.history = header["history"]
+        self.history, self.since = header["history"], header.get("since", [])
         self.monitor.say(f"going on after step {self.step}")
 
     def _tell_other_data(self, sha256: str | None) -> NoReturn:

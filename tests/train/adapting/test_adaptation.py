@@ -113,6 +113,11 @@ def test_resumed_equals_uninterrupted(
     names = {"output": ""}  # nor does it say that it was resumed
     assert one["sha256"] == other["sha256"]
     assert {**one["config"], **names} == {**other["config"], **names}
+    histories = [
+        [row | {"seconds": 0} for row in read_header(path.with_suffix("") / STATE_NAME)["history"]]
+        for path in (config.output, expected)
+    ]
+    assert histories[0] == histories[1]  # nor does the record of its looks
 
 
 def test_the_seed_decides(adapt_config, butterflies, straight):
