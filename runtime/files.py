@@ -63,17 +63,19 @@ def walk(folder: Path) -> Iterator[Path]:
                 files.add(real)
                 yield Path(link)
             continue
-        with contextlib.suppress(OSError), os.scandir(todo.pop()) as entries:
+        inside = todo.pop()
+        real = os.path.realpath(inside)  # once: ten thousand files would take a second
+        with contextlib.suppress(OSError), os.scandir(inside) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 if entry.name.startswith("."):  # also the shadows of macOS: ._cat.jpg
                     continue
                 if entry.is_symlink():
                     links.append(entry.path)
                 elif entry.is_dir():
-                    folders.add(os.path.realpath(entry.path))
+                    folders.add(os.path.join(real, entry.name))
                     todo.append(entry.path)
                 elif entry.is_file():
-                    files.add(os.path.realpath(entry.path))
+                    files.add(os.path.join(real, entry.name))
                     yield Path(entry.path)
 
 
