@@ -122,20 +122,23 @@ class Annotations:
             self._write(content)
             return content
 
+    def begin(self, names: Sequence[str], rows: Sequence[Row]) -> Content:
+        """Write a table that has no row yet; raises UserError as `rename`, Conflict for another."""
+        _check(names)
+        with self._lock():
+            if rows_now := self.read().rows:
+                raise Conflict([row.file for row in rows_now])
+            content = Content([*names], [*rows])
+            self._write(content)
+            return content
+
     def rename(self, names: Sequence[tuple[str, str | None]], before: Sequence[str]) -> Content:
         """Set the points' names, in order, each with what it was called (None: it is new).
 
         One that is left out is gone with its points. Raises as `put`.
         """
         given = [name for name, _ in names]
-        for name in given:
-            if not _NAME.fullmatch(name) or f"{name}_x" in BOX:
-                raise UserError(
-                    f"name: got '{name}', expected up to 64 letters, digits, '_', '-', '.' or "
-                    "spaces within; take another"
-                )
-        if len(set(given)) < len(given):
-            raise UserError("names: got one twice, expected each once; take another")
+        _check(given)
         with self._lock():
             content = self.read()
             if list(before) != content.names:
@@ -200,6 +203,17 @@ class Annotations:
 
     def _write_skeleton(self, lines: Sequence[tuple[str, str]]) -> None:
         write_bytes(self.skeleton_file, "".join(f"{a},{b}\n" for a, b in lines).encode())
+
+
+def _check(names: Sequence[str]) -> None:
+    for name in names:
+        if not _NAME.fullmatch(name) or f"{name}_x" in BOX:
+            raise UserError(
+                f"name: got '{name}', expected up to 64 letters, digits, '_', '-', '.' or "
+                "spaces within; take another"
+            )
+    if len(set(names)) < len(names):
+        raise UserError("names: got one twice, expected each once; take another")
 
 
 def _point(cells: Mapping[str, str], name: str) -> list[tuple[str, Point | None]]:

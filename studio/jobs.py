@@ -37,12 +37,18 @@ class Job:
     stopping: bool = False
 
     def told(self) -> dict[str, Any]:
-        """For pages: the end of its log, too."""
+        """For pages: the end of its log, too, and what to do if it says nothing itself."""
         tail = b""
         with contextlib.suppress(OSError), open(self.log, "rb") as file:
             file.seek(max(0, self.log.stat().st_size - _TAIL))
             tail = file.read()
         lines = tail.decode("utf-8", "replace").splitlines()
+        if self.code is not None and self.code < 0 and self.state == "failed":
+            name = signal.Signals(-self.code).name
+            lines.append(
+                f"ended from outside by {name}, as where memory runs out; start it again, or, if "
+                "it learns, go on in Learn"
+            )
         return {
             "key": self.key,
             "title": self.title,
@@ -113,6 +119,10 @@ class Jobs:
         with contextlib.suppress(ProcessLookupError):
             job.process.send_signal(signal.SIGINT)
         return True
+
+    def writes(self, log: Path) -> bool:
+        """Whether one that runs writes this log."""
+        return any(job.log == log and job.state == "running" for job in [*self._jobs.values()])
 
     def told(self) -> list[dict[str, Any]]:
         """All of them, the latest first."""

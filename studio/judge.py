@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from lmk.runtime.errors import UserError
+from lmk.runtime.files import cache_folder
 from lmk.runtime.model import read_header, workspace
 from lmk.studio.gate import owner_only
 from lmk.studio.jobs import Jobs
@@ -32,6 +33,11 @@ class Judged:
     error: str | None = None
     told: dict[str, Any] = field(default_factory=dict)
     crops: NDArray[np.uint8] | None = None  # (N,S,S,3)
+    read: tuple[int, int] = (0, 0)  # pictures, of so many
+
+    def tell(self, done: int, total: int) -> None:
+        """How far it is."""
+        self.read = done, total
 
 
 class JudgeRoom:
@@ -54,7 +60,8 @@ class JudgeRoom:
     def judged(self, request: Request) -> Response:
         """Verdicts and pictures, or that they are on their way."""
         found = self._judgement(request)
-        return JSONResponse({"state": found.state, "error": found.error, **found.told})
+        told = {"state": found.state, "error": found.error, "read": found.read}
+        return JSONResponse(told | found.told)
 
     def crop(self, request: Request) -> Response:
         """A picture as the network saw it."""
@@ -97,8 +104,8 @@ class JudgeRoom:
         try:
             with self._one:
                 from lmk.train.config import EvaluateConfig
-                from lmk.train.datasets import load_decoded
-                from lmk.train.judge import Steadiness, Views, write_report
+                from lmk.train.datasets import decode, open_dataset
+                from lmk.train.judge import Steadiness, Views, spread_over, write_report
                 from lmk.train.network import load_pack
 
                 def keep(seen: Views, judged: Steadiness, names: list[str]) -> None:
@@ -107,8 +114,17 @@ class JudgeRoom:
 
                 path = self.project.pack_file(pack)
                 model, header = load_pack(path, workspace.core_of(path))
-                spec = str(self.project.source(source).path)
-                data = load_decoded(spec, None, model.config.input_size, "image")
+                dataset = open_dataset(str(self.project.source(source).path))
+                if dataset.name != header["data"] and len(dataset.samples) > IMAGES:
+                    # As the report chooses them; of ten thousand the others need no decoding.
+                    chosen = spread_over(np.arange(len(dataset.samples)), IMAGES)
+                    dataset = replace(
+                        dataset,
+                        samples=tuple(dataset.samples[number] for number in chosen),
+                        fingerprint=f"{dataset.fingerprint} {IMAGES}",
+                    )
+                size = model.config.input_size
+                data = decode(dataset, size, "image", cache_folder(), found.tell)
                 page = workspace.RUNS / f"{pack}-on-{source}.html"
                 config = EvaluateConfig(images=IMAGES)
                 write_report(page, model, header, data, config, VIEWS, keep)

@@ -29,9 +29,11 @@ from lmk.studio.jobs import Jobs
 from lmk.studio.project import NotThere, Project
 
 COMMAND = "command.json"  # in the folder of a run that was started here: to go on with it
+CONFIG = "config.json"  # there from the first step on
 _POINTS = 300  # of a curve
 _TAIL = 6000  # bytes of a log
 _LINE = re.compile(r"step (\d+)\S*  .*  ([\d.]+) images/s  (\d+) s, (\d+) s left")
+_STOPPED = re.compile("stopped after step|^lmk: interrupted", re.MULTILINE)
 
 
 class LearnRoom:
@@ -54,13 +56,14 @@ class LearnRoom:
 
     def signature(self) -> dict[str, list[int]]:
         """Of each run, what changes when it gets on: for the events."""
-        names = ("history.json", "preview.png", "log.txt")
+        names = (CONFIG, "history.json", "preview.png", "log.txt")
         told = {}
         for folder in _folders():
             files = [*(folder / name for name in names), *folder.glob("events.*")]
             told[folder.name] = [
                 *(_stat(file) for file in files),
                 _stat(beside(folder.with_suffix(".safetensors"), "lock")),
+                _owner(folder) or self.jobs.writes(folder / "log.txt"),  # killed: it writes nothing
             ]
         return told
 
@@ -103,8 +106,10 @@ class LearnRoom:
             raise UserError(
                 f"{folder.name}: was started elsewhere; go on there by its command and --resume"
             )
-        kept = [word for word in command if word not in ("--force", "--resume")]
-        self.jobs.start(f"go on with {folder.name}", [[*kept, "--resume"]], folder / "log.txt")
+        if (folder / CONFIG).exists():  # else it died before its first step
+            command = [word for word in command if word not in ("--force", "--resume")]
+            command.append("--resume")
+        self.jobs.start(f"go on with {folder.name}", [command], folder / "log.txt")
         return JSONResponse({"resumed": True})
 
     def start(self, title: str, name: str, commands: Sequence[Sequence[str]]) -> None:
@@ -127,8 +132,9 @@ class LearnRoom:
         return None
 
     def _told(self, folder: Path) -> dict[str, Any]:
-        config = _json(folder / "config.json") or {}
+        config = _json(folder / CONFIG) or {}
         history = _json(folder / "history.json") or []
+        told = {name for row in history for name in row}
         curves, first, last = self._scalars(folder)
         pack = folder.with_suffix(".safetensors")
         alive = _owner(folder) is not None
@@ -147,19 +153,27 @@ class LearnRoom:
         left = past / share * (1 - share) if share and alive else None
         command = self._command(folder)
         preview = folder / "preview.png"
-        finished = not alive and _is_finished(pack)
+        if alive:
+            state = "running"
+        elif _is_finished(pack):
+            state = "finished"
+        elif self.jobs.writes(folder / "log.txt"):
+            state = "preparing"
+        else:
+            state = "stopped" if _STOPPED.search("\n".join(lines[-3:])) else "died"
         return {
             "name": folder.name,
             "alive": alive,
-            "state": "running" if alive else "finished" if finished else "stopped",
+            "state": state,
             "step": step,
-            "share": 1.0 if finished else share,
+            "share": 1.0 if state == "finished" else share,
             "past": past,
             "left": left,
             "landmarks": config.get("landmarks"),
             "method": config.get("method"),
             "budget": f"{minutes:g} minutes" if minutes else f"{steps:,} steps" if steps else "",
-            "curves": {name: _thin(points) for name, points in curves.items()},
+            # Losses: what comes with a milestone is told by it.
+            "curves": {name: _thin(points) for name, points in curves.items() if name not in told},
             "preview": _stat(preview) if preview.exists() else None,
             "pack": pack.exists(),
             "report": pack.with_suffix(".html").exists(),
@@ -195,7 +209,9 @@ class LearnRoom:
 
 
 def _folders() -> list[Path]:
-    return sorted(file.parent for file in workspace.RUNS.glob("*/config.json"))
+    return sorted(
+        {f.parent for name in (CONFIG, COMMAND) for f in workspace.RUNS.glob(f"*/{name}")}
+    )
 
 
 def _is_finished(pack: Path) -> bool:

@@ -28,6 +28,7 @@ from lmk.runtime.model import read_header, workspace
 from lmk.runtime.regions import Target, overlap
 from lmk.runtime.sources import open_source, sample
 from lmk.studio.annotations import Annotations, Content, Points, Row
+from lmk.studio.exchange import bring_in, coco, dlc, labels
 from lmk.studio.gate import owner_only
 from lmk.studio.jobs import Jobs
 from lmk.studio.project import Opened, Project
@@ -39,6 +40,11 @@ ENOUGH = 10  # pictures before which nobody is told to stop
 _GAIN = 0.07  # of the error: where twice the pictures bring no more than that, it is enough
 _FRAME = re.compile(r"(.+)_(\d{6,})\.png")
 _Doubles = NDArray[np.float64]
+_EXPORTS: dict[str, Callable[[Annotations], bytes]] = {
+    "annotations.csv": lambda table: table.table.read_bytes() if table.table.exists() else b"",
+    "coco.json": coco,
+    "CollectedData_lmk.csv": dlc,
+}
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,9 @@ class NameRoom:
             Route("/api/name/{pack}/errors", self.errors),
             Route("/api/name/{pack}/next", self.next),
             Route("/api/name/{pack}/run", self.run, methods=["POST"]),
-            Route("/api/name/{pack}/table.csv", self.download),
+            Route("/api/name/{pack}/labels/{source}", self.labels),
+            Route("/api/name/{pack}/labels/{source}", self.bring_in, methods=["POST"]),
+            *(Route(f"/api/name/{{pack}}/{name}", self.download) for name in _EXPORTS),
             Route("/api/name/{pack}/{source}/{number:int}", self.picture),
             Route("/api/name/{pack}/{source}/{number:int}", self.put, methods=["PUT"]),
         ]
@@ -103,7 +111,9 @@ class NameRoom:
     def state(self, request: Request) -> Response:
         """Names, skeleton and what is annotated; begins to look for candidates."""
         table, pack = self._table(request), request.path_params["pack"]
-        self._scan(pack)
+        if self._scan(pack).error:  # as of a pack whose ONNX file was not there yet
+            del self._scans[pack]
+            self._scan(pack)
         content = table.read()
         return JSONResponse(
             {
@@ -137,7 +147,7 @@ class NameRoom:
         image = source.pictures.image(number)
         table = self.project.annotations(pack)
         content, objects = table.read(), []
-        targets = source.targets(number)
+        targets = self._targets(content, source, number)
         boxes = [target.box for target in targets]
         found: list[Detection | None] = [None] * len(boxes)
         error = None
@@ -182,7 +192,8 @@ class NameRoom:
         pack, source, number = self._asked(request)
         table = self.project.annotations(pack)
         content = table.read()
-        box = next((t.box for t in source.targets(number) if t.track == sent["track"]), None)
+        targets = self._targets(content, source, number)
+        box = next((target.box for target in targets if target.track == sent["track"]), None)
         if box is None:
             raise UserError(f"object: got {sent['track']}, expected one of this picture")
         row = self._row(content, source, number, box)
@@ -213,12 +224,22 @@ class NameRoom:
         lines = [(str(a), str(b)) for a, b in sent["lines"]]
         return JSONResponse({"skeleton": self._table(request).join(lines, sent["before"])})
 
+    def labels(self, request: Request) -> Response:
+        """What labels of other programs a folder has, which could be brought in."""
+        self._table(request)
+        return JSONResponse(labels(self.project.source(request.path_params["source"])))
+
+    def bring_in(self, request: Request) -> Response:
+        """Put them into the table, which has no point yet."""
+        source = self.project.source(request.path_params["source"])
+        return JSONResponse({"pictures": len(bring_in(self._table(request), source).rows)})
+
     def download(self, request: Request) -> Response:
-        """The table itself."""
-        path = self._table(request).table
-        data = path.read_bytes() if path.exists() else b""
-        named = {"content-disposition": 'attachment; filename="annotations.csv"'}
-        return Response(data, media_type="text/csv", headers=named)
+        """The table itself, or as another program reads it."""
+        name = request.url.path.rpartition("/")[2]
+        named = {"content-disposition": f'attachment; filename="{name}"'}
+        kind = "application/json" if name.endswith(".json") else "text/csv"
+        return Response(_EXPORTS[name](self._table(request)), media_type=kind, headers=named)
 
     def next(self, request: Request) -> Response:
         """The most useful picture to annotate next, of those that are not in `without`."""
@@ -286,17 +307,29 @@ class NameRoom:
 
     def _file(self, source: Opened, number: int) -> str:
         """What the table calls a picture."""
-        if source.path == self.project.annotated_folder:
-            return source.pictures.title(number)
         if source.is_film:
-            return f"{source.key}_{number:06d}.png"
-        title = re.sub(r"[^\w./-]+", "_", source.pictures.title(number))
-        return f"{source.key}/{title}.png"
+            return source.copied(f"{source.key}#{number}")
+        title = source.pictures.title(number)
+        return title if source.path == self.project.annotated_folder else source.copied(title)
 
     def _finds(self, pack: str) -> bool:
         """Whether a pack's objects are to be found: then no box does not mean the whole image."""
         finding = read_header(self.project.pack_file(pack)).get("finding")
         return finding is not None and finding["way"] != "full"
+
+    def _targets(self, content: Content, source: Opened, number: int) -> list[Target]:
+        """The objects in a picture: those found, and those annotated where none was found.
+
+        Where nothing was looked for the whole picture is an object, unless one in it is annotated.
+        """
+        targets = source.targets(number)
+        file = self._file(source, number)
+        boxes = [row.box for row in content.rows if row.file == file and row.box is not None]
+        others = [b for b in boxes if all(overlap(b, t.box) < _SAME_BOX for t in targets)]
+        if boxes and not source.boxes_file.is_file():
+            targets, others = [], boxes
+        first = max((target.track for target in targets), default=-1) + 1
+        return [*targets, *(Target(box, first + n) for n, box in enumerate(others))]
 
     def _row(self, content: Content, source: Opened, number: int, box: Box) -> Row | None:
         """The row of the object in `box`, which may have been found anew since."""
@@ -310,7 +343,7 @@ class NameRoom:
 
     def _places(self, content: Content) -> list[tuple[str, int] | None]:
         """Source and number of each row's picture; None where it is not of this project."""
-        numbers = self._numbers(self.project.annotated_folder)
+        numbers = self._numbers(self.project.annotated_folder) if content.rows else {}
         places: list[tuple[str, int] | None] = []
         for row in content.rows:
             match = _FRAME.fullmatch(row.file)
@@ -322,9 +355,9 @@ class NameRoom:
     def _numbers(self, annotated: Path | None) -> dict[str, tuple[str, int]]:
         """What tables call the pictures of folders -> source and number."""
         return {
-            self._file(source, number): (key, number)
+            title if source.path == annotated else source.copied(title): (key, number)
             for key, source in self.project.sources.items()
-            for number in source.numbers.values()
+            for title, number in source.numbers.items()
         }
 
     # What the landmarks tell
@@ -444,8 +477,11 @@ class NameRoom:
             check_informative(report, "points")
         except UserError as error:
             told["doubt"] = str(error)
-        if len(rows) >= ENOUGH:
-            halves = [list(range(start, len(rows), 2)) for start in (0, 1)]
+        halves = [list(range(start, len(rows), 2)) for start in (0, 1)]
+        present = np.isfinite(points).all(axis=2)
+        # Of three pictures with a point one is left out, and a fit needs the other two.
+        told_apart = min(present[half].sum(axis=0).min() for half in halves) >= 3
+        if len(rows) >= ENOUGH and told_apart:
             with np.errstate(all="ignore"):
                 before = float(np.nanmean([judged(half)["error_px"] for half in halves]))
             gain = (before - report["error_px"]) / max(before, 1e-9)
@@ -455,11 +491,15 @@ class NameRoom:
 
 
 def _visit(source: Opened, count: int, see: Callable[[Frame], None]) -> None:
-    """Call `see` with pictures all over a source, `count` or more: of a long film key frames."""
+    """Call `see` with pictures all over a source, `count` or more: of a film first the key frames.
+
+    They are read in no time, and whoever begins before all is seen is not held at its start.
+    """
     if source.is_film:
         with open_source(source.path) as film:
-            if (film.num_frames or 0) > 20 * count:
-                film.skim(count)
+            if film.skim(1) and len(sample(film, count, see)) >= count:
+                return
+        with open_source(source.path) as film:
             sample(film, count, see)
         return
     pictures = source.pictures

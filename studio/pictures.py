@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 import av
@@ -24,6 +25,7 @@ from lmk.runtime.sources import Source, open_source
 Pixels = NDArray[np.uint8]  # HWC RGB
 THUMB_PX = 240  # longer side
 _READ_ON = 48  # frames: one that is so far ahead is reached by reading on
+_READ_ON_SMALL = 200  # where nobody waits for the one, but for all of them
 _BACK = 48  # frames to keep before one that was jumped back to: more are likely to be wanted
 _JPEGS_BYTES = 96 << 20
 _RAW_FRAMES = 3
@@ -127,7 +129,9 @@ class Images(Pictures):
     def title(self, number: int) -> str:
         """See `Pictures`."""
         file = self.file(number)
-        return printable(file.relative_to(self.path).as_posix() if file != self.path else file.name)
+        if file == self.path:
+            return printable(file.name)
+        return printable(file.as_posix().removeprefix(f"{self.path.as_posix().rstrip('/')}/"))
 
     def image(self, number: int) -> Pixels:
         """See `Pictures`."""
@@ -150,11 +154,55 @@ class Images(Pictures):
         return self.files[number]
 
 
+class _Reader:
+    """A film that is read on, or opened again to jump."""
+
+    def __init__(self, path: Path, count: int) -> None:
+        self.path, self.count = path, count
+        self._source: Source | None = None
+        self._frames: Iterator[Frame] = iter(())
+        self._next = 0  # the least number that the next frame read can have
+
+    def read(self, number: int, read_on: int, back: int = 0) -> Iterator[Frame]:
+        """The frames that are read up to frame `number`, which is the last.
+
+        read_on: how many frames ahead it may be for no jump; back: how many frames to begin before
+        it, where it is behind. Raises UserError for a frame that is not there or cannot be read.
+        """
+        if not 0 <= number < self.count:
+            raise UserError(f"{self.path}: got frame {number}, expected 0 to {self.count - 1}")
+        if self._source is None or not self._next <= number <= self._next + read_on:
+            back = min(number, back) if number < self._next else 0
+            self.close()
+            self._source = open_source(self.path)
+            if number > back:
+                self._source.resume_after(number - back - 1)
+            self._frames, self._next = iter(self._source), number - back
+        for frame in self._frames:
+            self._next = frame.index + 1
+            if frame.index <= number:
+                yield frame
+            if frame.index == number:
+                return
+            if frame.index > number:
+                break
+        else:
+            self.close()  # at its end: whatever is wanted is behind
+        raise UserError(f"{self.path}: frame {number} cannot be read; take another")
+
+    def close(self) -> None:
+        """Let the film go until more of it is wanted."""
+        if self._source is not None:
+            self._source.close()
+        self._source = None
+
+
 class Film(Pictures):
     """Frames of a film: read on where that is near, else from the key frame before.
 
     JPEGs are kept up to _JPEGS_BYTES, whole frames only the last few. For whoever goes backwards
-    the frames before are read in a thread of its own.
+    the frames before are read in a thread of its own; and so are all thumbnails that are wanted, in
+    the order of the film and beside its frames, for which a jump there and back would be too slow.
     """
 
     has_time = True
@@ -162,9 +210,6 @@ class Film(Pictures):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._reading = threading.Lock()  # of the source: held for as long as a jump takes
-        self._source: Source | None = None
-        self._frames: Iterator[Frame] = iter(())
-        self._next = 0  # the least number that the next frame read can have
         self._raw: OrderedDict[int, Frame] = OrderedDict()
         self._scaler = VideoReformatter()
         self._lock = threading.Lock()  # of what follows
@@ -172,10 +217,12 @@ class Film(Pictures):
         self._bytes = 0
         self._asked = 0  # the number that was asked for last
         self._goes_back = False  # a thread reads what is before
+        self._wanted: dict[int, Future[bytes]] = {}  # thumbnails, by number
         with open_source(path) as source:
             count, self.size, rate = source.num_frames, source.size, source.frame_rate
             self.rate = float(rate or 25)
             self.count = count if count else sum(1 for _ in source)
+        self._reader = _Reader(path, self.count)
 
     def __len__(self) -> int:
         return self.count
@@ -214,6 +261,33 @@ class Film(Pictures):
                 threading.Thread(target=self._read_back, args=(before, width), daemon=True).start()
         return data
 
+    def small(self, number: int) -> bytes:
+        """See `Pictures`."""
+        with self._lock:
+            is_first = not self._wanted
+            future = self._wanted.setdefault(number, Future())
+            if is_first:
+                threading.Thread(target=self._make_small, daemon=True).start()
+        return future.result()
+
+    def _make_small(self) -> None:
+        """Make what is wanted, and what comes to be meanwhile, from the first frame to the last."""
+        reader, scaler, after = _Reader(self.path, self.count), VideoReformatter(), -1
+        while True:
+            with self._lock:
+                after = min((n for n in self._wanted if n > after), default=min(self._wanted))
+                future = self._wanted[after]
+            try:
+                frame = deque(reader.read(after, _READ_ON_SMALL), 1)[0]
+                picture = frame.image if frame.native is None else frame.native
+                future.set_result(jpeg(picture, THUMB_PX, scaler=scaler))
+            except Exception as error:  # told to whoever asked
+                future.set_exception(error)
+            with self._lock:
+                del self._wanted[after]
+                if not self._wanted:
+                    return reader.close()
+
     def _read_back(self, number: int, width: int) -> None:
         try:
             with self._reading:
@@ -226,30 +300,12 @@ class Film(Pictures):
 
     def _read(self, number: int, width: int | None) -> None:
         """Read frame `number`; with a width, keep it and what is read on the way as JPEGs."""
-        if not 0 <= number < self.count:
-            raise UserError(f"{self.path}: got frame {number}, expected 0 to {self.count - 1}")
-        if self._source is None or not self._next <= number <= self._next + _READ_ON:
-            back = min(number, _BACK) if width and number < self._next else 0
-            if self._source is not None:
-                self._source.close()
-            self._source = open_source(self.path)
-            if number > back:
-                self._source.resume_after(number - back - 1)
-            self._frames, self._next = iter(self._source), number - back
-        for frame in self._frames:
-            self._next = frame.index + 1
+        for frame in self._reader.read(number, _READ_ON, _BACK if width else 0):
             if width is not None and number - frame.index <= _BACK:
                 self._keep(frame, width)
-            if frame.index == number:
-                self._raw[number] = frame
-                while len(self._raw) > _RAW_FRAMES:
-                    self._raw.popitem(last=False)
-                return
-            if frame.index > number:
-                break
-        else:
-            self._next = self.count + _READ_ON  # at its end: whatever is wanted is behind
-        raise UserError(f"{self.path}: frame {number} cannot be read; take another")
+        self._raw[number] = frame
+        while len(self._raw) > _RAW_FRAMES:
+            self._raw.popitem(last=False)
 
     def _kept(self, number: int, width: int) -> bytes | None:
         with self._lock:

@@ -59,8 +59,17 @@ class Opened:
     @cached_property
     def numbers(self) -> dict[str, int]:
         """Of a folder: each picture's title -> its number."""
-        titles = () if self.is_film else map(self.pictures.title, range(len(self.pictures)))
-        return {title: number for number, title in enumerate(titles)}
+        if self.is_film:
+            return {}
+        return {self.pictures.title(number): number for number in range(len(self.pictures))}
+
+    def copied(self, title: str) -> str:
+        """What the copy of a picture beside a table is called; of a film's frame too: FILM#12."""
+        film, _, frame = title.rpartition("#")
+        if self.is_film or (film and frame.isdigit()):
+            stem = self.key if self.is_film else re.sub(r"[^\w.-]+", "_", Path(film).stem)
+            return f"{stem}_{int(frame):06d}.png"
+        return f"{self.key}/" + re.sub(r"[^\w./-]+", "_", title) + ".png"
 
     @property
     def boxes_file(self) -> Path:

@@ -115,7 +115,10 @@ def _told(path: Path, pack: Path) -> dict[str, Any]:
     told: dict[str, Any] = {"name": path.name, "bytes": path.stat().st_size, "runs": False}
     try:
         if path.suffix == ".safetensors":
-            return told | {"what": f"pack, {len(read_header(path)['landmark_names'])} landmarks"}
+            header = read_header(path)
+            count = len(header["landmark_names"]) - header.get("following", 0)
+            kind = "named points" if "naming" in header else "landmarks"
+            return told | {"what": f"pack, {count} {kind}"}
         if path.suffix == ".engine":
             recipe = read_info(path).recipe
             library = ENGINE_NAMES.get(recipe.library, recipe.library)

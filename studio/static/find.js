@@ -87,7 +87,7 @@ function keep() {
       if (at === number) saved = now;
       tell("Saved", "good");
       told.found = true;
-      sides();
+      emphasise();
     } catch (error) {
       if (error.status !== 409) return failed(error);
       tell("Not saved: changed by somebody else", "bad");
@@ -158,13 +158,19 @@ function sides() {
   fill(side, mayNot,
     told.film && h("div.stack.close", h("h2", "1. Where the objects are"),
       h("label.field", "Objects in a frame", objects),
-      h("div.row", h("button", { className: told.found ? "" : "main", onclick: () => find(), id: "find", disabled: !isOwner }, "Find what moves"), h("button", { onclick: follow, id: "follow", disabled: !isOwner }, "Follow my box")),
-      h("p.small.soft", "What moves before a still camera is found by itself. Where the camera moves, draw the object's box in the first frame and let it be followed. Then look through the frames below and correct. Of boxes drawn by hand, draw the first and the last frame at least: between two of them a box moves evenly; ", told.found ? h("span", "the boxes are in ", h("code", told.file), ".") : "without boxes they are found before anything is learnt.")),
+      h("button", { onclick: () => find(), id: "find", disabled: !isOwner }, "Find what moves"),
+      h("button", { onclick: follow, id: "follow", disabled: !isOwner }, "Follow my box"),
+      h("p.small.soft", "What moves before a still camera is found by itself. Where the camera moves, draw the object's box in the first frame and let it be followed. Then look through the frames below and correct. Of boxes drawn by hand, draw the first and the last frame at least: between two of them a box moves evenly. They are in ", h("code", told.file), "; without any, they are found before anything is learnt.")),
     h("div.stack.close", h("h2", told.film ? "2. Landmarks" : "Landmarks"),
       h("div.row.tight", h("label.field.grow", "How many", landmarks), h("label.field.grow", "Minutes", minutes)),
       h("button.main", { onclick: () => learn(), id: "learn", disabled: !isOwner }, "Learn landmarks"),
       h("p.small.soft", "Without labels, from frames spread over the film. Twenty minutes on two cores are enough for a first look; the room Learn shows how it goes.")),
     told.film && h("div.row", h("button", { onclick: remove, title: "Remove the box (Delete)" }, "Remove box ", cap("Delete"))));
+  emphasise();
+}
+/** What is to be done first. */
+function emphasise() {
+  side.querySelector("#find")?.classList.toggle("main", !told.found);
 }
 async function open(key_) {
   source = key_;
@@ -200,7 +206,7 @@ async function start() {
 let done = 0;
 onEvents(({ jobs }) => {
   const now = jobs.filter((job) => job.state === "done").length;
-  if (now > done && html.dataset.ready) open(source).catch(failed);
+  if (now > done && html.dataset.ready && !drag) open(source).catch(failed);
   done = now;
 });
 start().catch(failed);

@@ -1,6 +1,6 @@
 // Judge: which landmarks to trust, each with its worst pictures; switch off what tells nothing.
 
-import { about, api, asked, failed, fill, h, here, html, isOwner, onEvents, path, tell } from "./studio.js";
+import { about, api, asked, failed, fill, h, here, html, isOwner, onEvents, path, renew, tell } from "./studio.js";
 
 const room = document.getElementById("room");
 const packs = h("select", { "aria-label": "Pack" });
@@ -79,7 +79,8 @@ async function load() {
     if (mine !== latest) return;
     if (now.state === "failed") { html.dataset.ready = "yes"; return fill(body, h("p.note.bad", now.error)); }
     if (now.state === "done") { told = now; show(); html.dataset.ready = "yes"; return; }
-    fill(body, h("p.note", "Looking at up to 100 pictures, each turned, scaled and shifted: some seconds …"));
+    const [read, all] = now.read;
+    renew(body, h("p.note", read < all ? `Reading pictures: ${read.toLocaleString("en")} of ${all.toLocaleString("en")} …` : "Looking at up to 100 pictures, each turned, scaled and shifted: some seconds …"));
     await new Promise((done) => setTimeout(done, 700));
   }
 }

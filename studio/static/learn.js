@@ -1,6 +1,6 @@
 // Learn: every run in runs/, whoever started it: how far, how good, what it looks like.
 
-import { api, failed, fill, h, html, isOwner, onEvents, path, tell } from "./studio.js";
+import { api, failed, fill, h, html, isOwner, onEvents, path, renew, tell } from "./studio.js";
 
 const room = document.getElementById("room");
 const list = h("div.cards.runs");
@@ -21,7 +21,7 @@ function svg(tag, values, ...children) {
 
 /** A curve of each loss, and a legend: the largest value of the middle half of the run is at the top. */
 function curves(all) {
-  const names = Object.keys(all).filter((name) => all[name].length > 1 && name !== "spread");
+  const names = Object.keys(all).filter((name) => all[name].length > 1);
   if (!names.length) return h("p.small.soft", "The first losses come after twenty steps.");
   const total = new Map();
   for (const name of names) for (const [step, value] of all[name]) total.set(step, (total.get(step) ?? 0) + value);
@@ -40,34 +40,35 @@ function curves(all) {
 
 const post = (name, what) => api(path("api", "learn", name, what), "POST").then(() => { tell(what === "stop" ? "It saves and stops" : "Going on", "good"); }, failed);
 function card(run) {
-  const kind = { running: "good", finished: "", stopped: "warn" }[run.state];
+  const kind = { running: "good", preparing: "", finished: "", stopped: "warn", died: "bad" }[run.state];
+  const ended = run.state === "stopped" || run.state === "died";
   return h("section.card", { "data-run": run.name, "data-state": run.state },
     h("div.row.tight", h("h1.grow.clip", run.name), h(`span.tag${kind ? "." + kind : ""}`, run.state)),
     h("div.bar-of", { role: "progressbar", "aria-valuenow": Math.round(run.share * 100), "aria-valuemin": 0, "aria-valuemax": 100 }, h("i", { style: { width: `${run.share * 100}%` } })),
     h("div.row.small.soft.num", h("span", `step ${run.step.toLocaleString("en")}`), run.budget && h("span", `of ${run.budget}`), run.left !== null && h("b", `${clock(run.left)} left`)),
-    curves(run.curves),
-    run.preview ? h("a", { href: `${path("api", "learn", run.name, "preview")}?${run.preview}` }, h("img", { src: `${path("api", "learn", run.name, "preview")}?${run.preview}`, alt: `What ${run.name} finds now: pictures with landmarks, deformed, painted again`, style: { width: "100%", borderRadius: "8px", display: "block" } })) : h("p.small.soft", "The first preview comes with the first look at held-out pictures."),
-    run.lines.length ? h("pre", run.lines.join("\n")) : null,
-    h("div.row",
+    h("div.row", // above what grows
       run.alive && isOwner && h("button", { onclick: () => post(run.name, "stop") }, "Stop and save"),
-      !run.alive && run.state === "stopped" && isOwner && (run.command ? h("button.main", { onclick: () => post(run.name, "resume") }, "Go on") : h("span.small.soft", "Go on where it was started, with --resume.")),
+      ended && isOwner && (run.command ? h("button.main", { onclick: () => post(run.name, "resume") }, "Go on") : h("span.small.soft", "Go on where it was started, with --resume.")),
       run.pack && h("a.button", { href: `/judge?pack=${encodeURIComponent(run.name)}` }, "Judge"),
       run.pack && h("a.button", { href: `/name?pack=${encodeURIComponent(run.name)}` }, "Name points"),
-      run.report && h("a.button", { href: path("api", "learn", run.name, "report") }, "Report")));
+      run.report && h("a.button", { href: path("api", "learn", run.name, "report") }, "Report")),
+    run.state === "died" && h("p.note.bad", "It ended before its time. The last lines below say why if it could; where they say nothing it was killed, as when memory runs out. What it saved last, a minute earlier at most, is there: go on."),
+    run.state === "preparing" ? h("p.small.soft", "It gets its pictures ready; then the minutes count.") : curves(run.curves),
+    run.preview ? h("a", { href: `${path("api", "learn", run.name, "preview")}?${run.preview}` }, h("img", { src: `${path("api", "learn", run.name, "preview")}?${run.preview}`, alt: `What ${run.name} finds now: pictures with landmarks, deformed, painted again`, style: { width: "100%", borderRadius: "8px", display: "block" } })) : run.alive && h("p.small.soft", "The first preview comes with the first look at held-out pictures."),
+    run.lines.length ? h("pre", run.lines.join("\n")) : null);
 }
 async function show() {
   const runs = await api("/api/learn");
-  fill(list, runs.length ? runs.map(card) : h("p.note", "Nothing has been learnt here yet. Begin in ", h("a", { href: "/find" }, "Find"), "."));
+  renew(list, runs.length ? runs.map(card) : h("p.note", "Nothing has been learnt here yet. Begin in ", h("a", { href: "/find" }, "Find"), "."));
   html.dataset.ready = "yes";
 }
 let last = "";
-let waits = false;
+let waits = 0;
 onEvents(({ runs }) => {
   const now = JSON.stringify(runs);
-  if (now === last || waits) return;
+  if (now === last) return;
   last = now;
-  waits = true; // once a second is often enough
-  show().catch(failed).finally(() => setTimeout(() => { waits = false; if (JSON.stringify(runs) !== last) last = ""; }, 1000));
+  waits ||= setTimeout(() => { waits = 0; show().catch(failed); }, 500); // twice a second is often enough
 });
 setInterval(() => { if (document.visibilityState === "visible" && document.querySelector('[data-state="running"]')) show().catch(failed); }, 3000);
 show().catch(failed);

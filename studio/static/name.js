@@ -1,6 +1,6 @@
 // Name: click points of one's own; the table on the disk follows every click.
 
-import { about, api, ask, asked, cap, failed, fill, h, here, html, isOwner, key, onEvents, path, tell, Trouble } from "./studio.js";
+import { about, api, ask, asked, cap, failed, fill, h, here, html, isOwner, key, onEvents, path, renew, tell, Trouble } from "./studio.js";
 import { gallery } from "./gallery.js";
 import { picture, Stage } from "./stage.js";
 
@@ -18,6 +18,7 @@ let contrast = 0;
 const skipped = new Set();
 const undone = [];
 let queue = Promise.resolve();
+let labelled = null; // points of another program's that the folder has
 let waiting = 0;
 
 const what = h("div.what", h("b.clip", ""), h("span.clip", ""));
@@ -53,7 +54,7 @@ stage.paint = paint;
 
 function showList() {
   const points = object()?.points;
-  fill(list, names.map((name, index) => {
+  renew(list, names.map((name, index) => {
     const point = points?.[name];
     const error = errors?.points?.[name];
     const off = error?.error_box_percent !== undefined && error.error_box_percent !== null;
@@ -73,25 +74,26 @@ function showVerdict() {
   const count = state?.rows.filter((row) => row.points).length ?? 0;
   const job = isOwner && errors?.ready && h("button.main", { onclick: run, id: "run" }, "Name the points");
   let words;
-  if (!names.length) words = h("p.note", "Points are named in a few pictures; then the landmarks, which were found without labels, tell where they are in all others.");
+  if (!names.length && labelled) words = h("div.note.stack.close", h("span", `This folder has points already (${labelled.layout}): ${labelled.names.join(", ")}.`), h("button.main", { onclick: bringIn, id: "bring" }, "Bring them in"));
+  else if (!names.length) words = h("p.note", "Points are named in a few pictures; then the landmarks, which were found without labels, tell where they are in all others.");
   else if (errors?.enough) words = h("p.note", h("b.good", "Enough now. "), `Twice the pictures (${errors.half} to ${errors.pictures}) took ${Math.max(0, errors.gain * 100).toFixed(0)} % off the error; more hardly help.`);
   else if (errors?.doubt) words = h("p.note.warn", "The landmarks do not tell these points yet: ", `${errors.error_px.toFixed(1)} px off, the mean shape ${errors.mean_shape_px.toFixed(1)}. Name more pictures.`);
   else if (errors?.ready) words = h("p.note", errors.gain !== undefined ? `Twice the pictures took ${(errors.gain * 100).toFixed(0)} % off the error: a few more help.` : `Good for a first try; from ${10} pictures on this says whether more help.`);
   else if (!errors && count >= (state?.fewest ?? 5)) words = h("p.soft.small", "Working out how far the points are off …");
   else words = h("p.soft.small", `Each point is needed in ${state?.fewest ?? 5} pictures or more; 10 are better.`);
-  fill(verdict, h("div.stack.close", h("div.row", h("b", { id: "count" }, `${count} picture${count === 1 ? "" : "s"}`),
+  renew(verdict, h("div.stack.close", h("div.row", h("b", { id: "count" }, `${count} picture${count === 1 ? "" : "s"}`),
     errors?.error_box_percent !== undefined && h("span.soft.small.num", `off by ${errors.error_box_percent.toFixed(1)} % of the box when left out`)), words, job || null));
 }
 
 function showStrip() {
   const rows = (state?.rows ?? []).filter((row) => row.place && row.points);
-  fill(strip, rows.map(({ place: [source, number] }) =>
+  renew(strip, rows.map(({ place: [source, number] }) =>
     h("button", { onclick: () => go(source, number), title: `${source} ${number}`, "aria-current": source === at.source && number === at.number ? "true" : null, "aria-pressed": source === at.source && number === at.number ? "true" : "false" },
       h("img", { src: path("thumbnail", source, String(number)), alt: `${source} ${number}`, loading: "lazy" }))));
 }
 
 function show() {
-  fill(what, h("b.clip", shown?.title ?? ""), h("span.clip", shown ? `${shown.name}${shown.objects.length > 1 ? `, object ${object().track}` : ""} of ${shown.count}` : ""));
+  renew(what, h("b.clip", shown?.title ?? ""), h("span.clip", shown ? `${shown.name}${shown.objects.length > 1 ? `, object ${object().track}` : ""} of ${shown.count}` : ""));
   document.title = `Name · ${title()} · lmk studio`;
   html.dataset.number = loading ? "" : (shown?.number ?? "");
   if (shown) { slider.max = shown.count - 1; slider.value = shown.number; }
@@ -365,6 +367,16 @@ stage.up = (point) => {
   }
 };
 
+async function bringIn() {
+  tell("Bringing them in…");
+  try {
+    const { pictures } = await api(path("api", "name", at.pack, "labels", at.source), "POST");
+    tell(`${pictures} objects brought in`, "good");
+    await refresh();
+    const first_ = state.rows.find((row) => row.place)?.place;
+    if (first_) await go(...first_);
+  } catch (error) { failed(error); }
+}
 async function run() {
   try {
     await queue;
@@ -406,13 +418,13 @@ async function start() {
       h("div.below", slider, strip)),
     h("aside.side",
       h("div.row", h("button.main", { onclick: () => next().catch(failed), id: "next" }, "Next picture ", cap("Enter")), h("button", { onclick: () => skip().catch(failed) }, "Skip ", cap("s"))),
-      why,
       h("div.stack.close", h("div.row.tight", h("h2.grow", "Points"), h("button.quiet", { onclick: edit, title: "Rename or remove points" }, "Edit")), list,
         h("div.row.tight", h("div.grow", { style: { display: "grid" } }, adding), h("button", { onclick: add }, "Add"))),
       h("div.row", h("button", { onclick: notVisible, title: "The point is not to be seen (X)" }, "Not visible ", cap("x")), h("button", { onclick: () => undo().catch(failed) }, "Undo ", cap("u"))),
       h("div.row", marks, lines, h("button", { onclick: brighten, title: "Contrast (C)" }, "Contrast"), h("button", { onclick: all, id: "all", title: "All pictures (G)" }, "All pictures")),
-      verdict,
-      h("div.row.small", h("a", { href: path("api", "name", at.pack, "table.csv"), download: "annotations.csv" }, "The table"), h("span.soft.clip", { id: "table" })))));
+      verdict, // it and what follows change their heights: all else stays where it is
+      why,
+      h("div.row.small", "The table:", [["annotations.csv", "CSV"], ["coco.json", "COCO"], ["CollectedData_lmk.csv", "DeepLabCut"]].map(([name, words]) => h("a", { href: path("api", "name", at.pack, name), download: name }, words)), h("span.soft.clip", { id: "table" })))));
   stage.element.append(h("div.over", hint));
 
   key(["Enter"], "the next picture that is worth most", () => next().catch(failed));
@@ -441,6 +453,7 @@ async function start() {
   document.getElementById("table").textContent = state.table;
   const query = asked();
   const source = query.get("source") ?? told.sources[0]?.key;
+  if (source && !names.length) labelled = await api(path("api", "name", at.pack, "labels", source));
   if (!source) return fill(room, h("div.page", h("p.note", "No picture was opened: ", h("code", "lmk studio film.mp4"))));
   if (query.has("number")) await go(source, Number(query.get("number")), { push: false });
   else {
@@ -461,7 +474,10 @@ onEvents(({ jobs, scans }) => {
   html.dataset.candidates = scans[at.pack]?.found ?? 0;
   html.dataset.scanned = scans[at.pack]?.done ? "yes" : "no";
   const done = jobs.filter((job) => job.state === "done").length;
-  if (done > renamed) about(true);
+  if (done > renamed) {
+    about(true);
+    if (shown?.error) go(at.source, at.number, { track: at.track, push: false }).then(refresh).catch(failed); // what was missing may be there now
+  }
   renamed = done;
 });
 start().catch(failed);

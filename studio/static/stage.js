@@ -31,10 +31,15 @@ export class Stage {
 
   resized() {
     const ratio = devicePixelRatio || 1;
-    this.canvas.width = Math.round(this.element.clientWidth * ratio);
-    this.canvas.height = Math.round(this.element.clientHeight * ratio);
-    if (this.fitted) this.fit();
-    else this.draw();
+    const { clientWidth: w, clientHeight: hgt } = this.element;
+    const [before, above] = this.size ?? [w, hgt];
+    this.size = [w, hgt];
+    this.canvas.width = Math.round(w * ratio);
+    this.canvas.height = Math.round(hgt * ratio);
+    if (this.fitted || !w || !before) return this.fit();
+    this.left += (w - before) / 2; // what was in the middle stays there, and as much of it is seen
+    this.top += (hgt - above) / 2;
+    this.zoom(Math.min(w / before, hgt / above));
   }
 
   fit() {

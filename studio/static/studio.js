@@ -14,8 +14,7 @@ export function h(kind, props, ...children) {
   }
   for (const [name, value] of Object.entries(props)) {
     if (value === null || value === undefined || value === false) continue;
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (name === "style") Object.assign(element.style, value);
+    if (name === "style") Object.assign(element.style, value);
     else if (name in element && name !== "list" && !name.startsWith("aria")) element[name] = value;
     else element.setAttribute(name, value === true ? "" : value);
   }
@@ -26,6 +25,28 @@ export function h(kind, props, ...children) {
 /** Replace what is in an element. */
 export function fill(element, ...children) {
   element.replaceChildren(...children.flat(3).filter((child) => child !== null && child !== undefined && child !== false));
+}
+
+/** As `fill`, with new elements alone, but what is alike stays: a button under the hand, a picture. */
+export function renew(element, ...children) {
+  patch(element, h("div", {}, ...children));
+}
+function patch(element, next) {
+  const [old, fresh] = [[...element.childNodes], [...next.childNodes]];
+  fresh.forEach((node, index) => {
+    const was = old[index];
+    if (!was) element.append(node);
+    else if (was.nodeType !== node.nodeType || was.nodeName !== node.nodeName || was.namespaceURI !== node.namespaceURI) was.replaceWith(node);
+    else if (node.nodeType === Node.TEXT_NODE) { if (was.data !== node.data) was.data = node.data; } else {
+      for (const { name } of [...was.attributes]) if (name !== "style" && !node.hasAttribute(name)) was.removeAttribute(name);
+      for (const { name, value } of node.attributes) if (name !== "style" && was.getAttribute(name) !== value) was.setAttribute(name, value);
+      was.style.cssText = node.style.cssText;
+      for (const name of ["onclick", "onchange"]) was[name] = node[name];
+      patch(was, node);
+      if (node.nodeName === "SELECT") was.value = node.value;
+    }
+  });
+  for (const node of old.slice(fresh.length)) node.remove();
 }
 
 export class Trouble extends Error {
@@ -81,12 +102,17 @@ const state = document.getElementById("state");
 export function tell(text, kind = "") {
   state.textContent = text;
   state.dataset.kind = kind;
+  trouble.hidden = kind !== "bad" || text.length < LONG;
+  if (!trouble.hidden) fill(trouble, h("span.grow", text), h("button.quiet", { onclick: () => { trouble.hidden = true; }, "aria-label": "Put away" }, "×"));
 }
 
+const LONG = 60; // letters that the bar has room for
 export function failed(error) {
   console.error(error);
   tell(error.message, "bad");
 }
+const trouble = h("div.note.bad.row", { id: "trouble", role: "alert", hidden: true });
+document.body.append(trouble);
 
 const listeners = [];
 let latest;
@@ -156,7 +182,7 @@ const away = new Set(JSON.parse(sessionStorage.away ?? "[]"));
 const drawer = document.getElementById("jobs");
 onEvents(({ jobs }) => {
   const shown = jobs.filter((job) => !away.has(`${job.key} ${job.began}`)).slice(0, 3);
-  fill(drawer, shown.map((job) => {
+  renew(drawer, shown.map((job) => {
     const kind = { running: "", done: "good", failed: "bad", stopped: "warn" }[job.state];
     const put = () => {
       away.add(`${job.key} ${job.began}`);

@@ -1,6 +1,6 @@
 // Watch: a film with what was found in it; go to where it is worst, and correct that.
 
-import { about, api, asked, cap, failed, fill, h, here, html, isOwner, key, onEvents, path, tell } from "./studio.js";
+import { about, api, asked, cap, failed, fill, h, here, html, isOwner, key, onEvents, path, renew, tell } from "./studio.js";
 import { picture, Stage } from "./stage.js";
 
 const room = document.getElementById("room");
@@ -72,7 +72,7 @@ function now(at) {
   html.dataset.frame = at;
   here({ results: results.value, frame: at });
   const time = (at / told.rate).toFixed(2);
-  fill(what, h("b.clip", told.title), h("span.num", told.film ? `frame ${at} of ${told.count}, ${time} s` : `picture ${at} of ${told.count}`));
+  renew(what, h("b.clip", told.title), h("span.num", told.film ? `frame ${at} of ${told.count}, ${time} s` : `picture ${at} of ${told.count}`));
   stage.draw();
   drawCurve();
 }
@@ -187,7 +187,7 @@ async function again() {
 function sides() {
   const count = Object.values(corrected).reduce((sum, tracks) => sum + Object.values(tracks).reduce((all, points) => all + Object.keys(points).length, 0), 0);
   const kinds = { "low score": "low score", jump: "jump", swap: "objects swapped" };
-  fill(side,
+  renew(side,
     h("div.row", h("button.main", { onclick: () => worst(1), id: "worst" }, "Next bad moment ", cap("n")), h("button", { onclick: play }, "Play ", cap(" "))),
     told.base
       ? h("div.note.stack.close", h("span", "Drag a point to where it belongs: it joins the annotations."),

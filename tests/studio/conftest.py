@@ -82,7 +82,7 @@ class Studio:
         data = None if body is None else json.dumps(body).encode()
         headers |= {"Content-Type": "application/json"} if data else {}
         request = urllib.request.Request(self.root + path, data, headers, method=method)
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=300) as answer:
             return json.load(answer)
 
     def kill(self):
@@ -133,7 +133,7 @@ class Page:
     def js(self, script, *arguments):
         return self.driver.execute_script(script, *arguments)
 
-    def until(self, script, *arguments, seconds=120):
+    def until(self, script, *arguments, seconds=300):
         """Wait until the script returns something true, and return that."""
         end = time.monotonic() + seconds
         while True:

@@ -2,7 +2,9 @@
 
 import csv
 import json
-import time
+import os
+import signal
+import socket
 import urllib.error
 
 import pytest
@@ -77,15 +79,40 @@ def test_what_is_learnt_from_drawn_boxes_is_seen_and_ends(page, studio, film, dr
     assert (tmp_path / "runs" / "faces.onnx").exists()
 
 
-def test_a_run_that_dies_is_told_and_no_foreign_process_is_stopped(studio, film, tmp_path):
+def test_a_run_that_dies_is_told_and_gone_on_with(page, studio, film, tmp_path):
+    running = studio(film)
+    page.enter(running, "/learn")
+    boxes = [{"track": 0, "x": 10, "y": 10, "w": 170, "h": 170}]
+    running.ask("/api/find/faces/0", "PUT", {"boxes": boxes, "before": []})
+    running.ask("/api/find/faces/learn", "POST", {"landmarks": 5, "minutes": 60})
+    page.until("return !!document.querySelector('[data-run=faces][data-state=preparing]')")
+    lock = tmp_path / "runs" / ".faces.safetensors.lock"
+    running_ = "return !!document.querySelector('[data-run=faces][data-state=running]')"
+    page.until(running_, seconds=580)
+    os.kill(json.loads(lock.read_text())["pid"], signal.SIGKILL)
+    page.until("return !!document.querySelector('[data-run=faces][data-state=died]')")
+    assert "killed, as when memory runs out" in page.find("[data-run=faces]").text
+    page.until("return !!document.querySelector('[data-job=failed]')")
+    assert "SIGKILL" in page.find("[data-job=failed]").text
+
+    page.open("about:blank")
+    running.kill()
+    page.enter(studio(film), "/learn")
+    assert page.find("[data-run=faces]").get_attribute("data-state") == "died"
+    page.click("[data-run=faces] button.main")  # goes on
+    page.until("return !!document.querySelector('[data-run=faces]:not([data-state=died])')")
+    page.click("[data-job=running] button")
+    page.until("return !!document.querySelector('[data-job=stopped]')", seconds=580)
+
+
+def test_a_command_that_fails_says_why_and_no_foreign_process_is_stopped(
+    page, studio, film, tmp_path
+):
     running = studio(film)
     folder = tmp_path / "runs" / "shoes"
     folder.mkdir(parents=True)
     (folder / "config.json").write_text('{"minutes": 20, "landmarks": 10}')
     (folder / "history.json").write_text('[{"step": 40, "seconds": 9}]')
-    import os
-    import socket
-
     owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": "now"}
     (tmp_path / "runs" / ".shoes.safetensors.lock").write_text(json.dumps(owner))
     (run,) = running.ask("/api/learn")
@@ -94,24 +121,8 @@ def test_a_run_that_dies_is_told_and_no_foreign_process_is_stopped(studio, film,
         running.ask("/api/learn/shoes/stop", "POST", {})
     assert refused.value.code == 400
 
+    page.enter(running, "/find")
     running.ask("/api/find/faces/learn", "POST", {"landmarks": 0, "minutes": 1})  # lmk refuses it
-    end = time.monotonic() + 120
-    while (job := _job(running))["state"] == "running":
-        assert time.monotonic() < end
-        time.sleep(0.2)
-    assert job["state"] == "failed" and job["code"] == 2
-    assert any("landmarks" in line for line in job["lines"])
-
-
-def _job(running):
-    """The latest, by the events: a whole state each time, whoever comes when."""
-    import urllib.request
-
-    port = running.root.rsplit(":", 1)[1]
-    headers = {"Cookie": f"lmk-{port}={running.token}"}
-    request = urllib.request.Request(running.root + "/api/events", headers=headers)
-    with urllib.request.urlopen(request, timeout=30) as events:
-        for line in events:
-            if line.startswith(b"data: "):
-                return json.loads(line[6:])["jobs"][0]
-    raise AssertionError("the events ended")
+    page.until("return !!document.querySelector('[data-job=failed]')", seconds=580)
+    told = page.find("[data-job=failed]").text
+    assert "exit code 2" in told and "landmarks" in told

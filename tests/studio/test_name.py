@@ -1,6 +1,7 @@
 """Name: clicks in a browser -> the table of `lmk name`, whole, at once, nobody's work lost."""
 
 import csv
+import shutil
 import time
 import urllib.error
 
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 
 from lmk.runtime.model import workspace
+from lmk.studio.annotations import Annotations, Row
+from lmk.studio.exchange import coco, dlc
 from lmk.train.judge import name_pack
 
 WHERE = """
@@ -189,6 +192,19 @@ def test_what_was_answered_is_on_the_disk_after_a_kill(studio, folder, tmp_path)
     assert again["objects"][0]["points"] == {"nose": [3.25, 7]}
 
 
+def test_a_point_that_is_in_few_pictures_is_judged_too(studio, folder):
+    running = studio(folder[0], "faces")
+    names = [{"name": name, "was": None} for name in ("nose", "tail")]
+    running.ask("/api/name/faces/names", "PUT", {"names": names, "before": []})
+    for number, ((x, y), *_) in enumerate(folder[1][:10]):
+        points = {"nose": [x, y]} | ({"tail": [x, y + 9]} if number % 2 == 0 else {})
+        body = {"track": 0, "points": points, "before": None}
+        running.ask(f"/api/name/faces/people/{number}", "PUT", body)
+    told = running.ask("/api/name/faces/errors")  # of half the pictures it could not be
+    assert told["ready"] and "gain" not in told
+    assert [point["images"] for point in told["points"].values()] == [10, 5]
+
+
 def test_a_table_of_the_folders_own_is_edited_in_place(studio, folder, tmp_path):
     people = folder[0]
     head = "file,split,nose_x,nose_y\n"
@@ -201,6 +217,49 @@ def test_a_table_of_the_folders_own_is_edited_in_place(studio, folder, tmp_path)
         head + "03.png,test,12.3456,7\n04.png,,5,6\n"
     )
     assert not (tmp_path / "runs" / "faces-points").exists()
+
+
+@pytest.mark.parametrize("layout", ["coco.json", "CollectedData_lmk.csv"])
+def test_labels_of_other_programs_come_in_and_go_out(page, studio, folder, tmp_path, layout):
+    """Out of a studio, as another program has them, and into a new one: the same points."""
+    people, points = folder
+    before = [
+        Row("people/03.png.png", None, {"left eye": (60.5, 70.25), "mouth": None}),
+        Row("people/05.png.png", (9.0, 8, 90, 80), {"left eye": (30.0, 40), "mouth": (50, 61.5)}),
+        Row("people/05.png.png", (100.0, 8, 90, 80), {"mouth": (150.0, 60)}),
+    ]
+    table = Annotations(tmp_path / "runs" / "faces-points" / "annotations.csv")
+    table.begin(["left eye", "mouth"], before)
+    table.join([("left eye", "mouth")], [])
+    for name in ("03", "05"):
+        copied = table.table.parent / "people" / f"{name}.png.png"
+        copied.parent.mkdir(exist_ok=True)
+        copied.write_bytes((people / f"{name}.png").read_bytes())
+    data = {"coco.json": coco, "CollectedData_lmk.csv": dlc}[layout](table)
+
+    other = tmp_path / "theirs"
+    shutil.copytree(table.table.parent / "people", other / "people")
+    (other / layout).write_bytes(data)
+    shutil.rmtree(tmp_path / "runs")
+    running = studio(other, "faces")
+    page.enter(running, "/name")
+    assert "left eye, mouth" in page.find(".note").text
+    page.click("#bring")
+    page.until("return document.getElementById('state').textContent.startsWith('3 objects')")
+    page.until("return document.querySelectorAll('.strip img').length === 3")
+    now = table.read()
+    assert now.names == ["left eye", "mouth"]
+    seen = [{n: p for n, p in row.points.items() if p} for row in now.rows]
+    assert seen == [{n: p for n, p in row.points.items() if p} for row in before]
+    found = running.ask("/api/name/faces/theirs/1")["objects"]
+    assert [each["points"] for each in found] == [
+        {name: list(point) for name, point in each.items()} for each in seen[1:]
+    ]
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        running.ask("/api/name/faces/labels/theirs", "POST", {})
+    assert refused.value.code == 400
+    links = page.js("return [...document.querySelectorAll('a[download]')].map(a => a.href)")
+    assert len(links) == 3 and any(link.endswith(layout) for link in links)
 
 
 @pytest.mark.parametrize("name", ["=cmd()", "", "a" * 65, "a,b", "<b>", "box"])

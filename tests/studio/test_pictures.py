@@ -1,6 +1,9 @@
 """Any picture of a film or folder by its number, small ones made once; a gallery of them all."""
 
 import io
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import av
 import numpy as np
@@ -43,6 +46,34 @@ def test_frames_come_by_their_numbers_in_any_order(film, started):
     assert pixels(shown.jpeg(3, 4000)).shape == (64, 128, 3)  # never larger than it is
     with pytest.raises(UserError, match="got frame 54, expected 0 to 53"):
         shown.jpeg(COUNT, 64)
+
+
+def test_all_thumbnails_are_read_in_the_order_of_the_film(film, monkeypatch):
+    shown, passed, gate = Film(film), [], threading.Event()
+    read = pictures._Reader.read
+
+    def slowly(reader, number, *limits):
+        passed.append(number)
+        gate.wait(60)
+        return read(reader, number, *limits)
+
+    monkeypatch.setattr(pictures._Reader, "read", slowly)
+    wanted = (20, 50, 3, 40, 51, 9)
+    with ThreadPoolExecutor(len(wanted)) as threads:
+        first = threads.submit(shown.small, wanted[0])
+        while not passed:
+            time.sleep(0.01)
+        others = [threads.submit(shown.small, number) for number in wanted[1:]]
+        while len(shown._wanted) < len(wanted):
+            time.sleep(0.01)
+        gate.set()
+        made = [future.result() for future in (first, *others)]
+    assert passed == [20, 40, 50, 51, 3, 9]
+    for number, data in zip(wanted, made, strict=True):
+        assert abs(pixels(data).mean() - (30 + 4 * number)) < 2.5
+    with pytest.raises(UserError, match="expected 0 to 53"):
+        shown.small(COUNT)
+    assert len(pixels(shown.small(7)))  # one that cannot be had is in nobody's way
 
 
 def test_pictures_are_kept_up_to_a_limit(film, monkeypatch):
