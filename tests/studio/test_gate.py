@@ -117,7 +117,6 @@ def test_another_origin_can_neither_send_nor_read(client):
         "/api/name/{}/people/0",
         "/api/name/faces/{}/0",
         "/api/name/{}/labels/people",
-        "/api/name/faces/labels/{}",
         "/api/name/{}/coco.json",
         "/api/watch/{}/data",
         "/api/learn/{}/preview",
