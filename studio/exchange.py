@@ -57,7 +57,7 @@ def bring_in(table: Annotations, source: Opened) -> Content:
             with atomic_path(table.table.parent / file) as temporary:
                 image.save(temporary, compress_level=3)
         pairs = zip(dataset.landmark_names, sample.points.tolist(), strict=True)
-        seen = np.isfinite(sample.points).all(axis=1)
+        seen = np.asarray(np.isfinite(sample.points).all(axis=1))
         points = {
             name: (round(x, 2), round(y, 2))
             for (name, (x, y)), is_seen in zip(pairs, seen, strict=True)
@@ -79,7 +79,7 @@ def coco(table: Annotations) -> bytes:
     content = table.read()
     places = {name: place for place, name in enumerate(content.names, 1)}
     images: dict[str, dict[str, Any]] = {}
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for row in _annotated(content):
         if row.file not in images:
             with open_image(table.table.parent / row.file) as image:

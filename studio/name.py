@@ -478,7 +478,7 @@ class NameRoom:
         except UserError as error:
             told["doubt"] = str(error)
         halves = [list(range(start, len(rows), 2)) for start in (0, 1)]
-        present = np.isfinite(points).all(axis=2)
+        present = np.asarray(np.isfinite(points).all(axis=2))
         # Of three pictures with a point one is left out, and a fit needs the other two.
         told_apart = min(present[half].sum(axis=0).min() for half in halves) >= 3
         if len(rows) >= ENOUGH and told_apart:
