@@ -15,7 +15,7 @@ from lmk.runtime.images import Box
 from lmk.runtime.regions.background import Background
 from lmk.runtime.regions.region import Region, Target
 
-MARGIN = 1.25  # side of a box, in lengths of the object as its second moments have it
+MARGIN = 1.5  # side of a box, in lengths of the object as its second moments have it
 _THIN = 0.25  # of the usual width: such parts are left out
 SMALLEST = 0.3  # of the usual area: less is no object by itself
 _JOINED = 1.5  # usual areas from which a blob is more than one object
