@@ -274,7 +274,7 @@ def test_a_film_is_looked_at_as_those_that_were_learnt_from(
     for row, other in zip(found, expected, strict=True):  # boxes.csv has two digits
         for name in ("box_x", "box_y", "box_w", "box_h", "red_x", "blue_y"):
             assert float(row[name]) == pytest.approx(float(other[name]), abs=0.02)
-    wider = make_model(finding=Finding("motion", margin=2.5).to_json())
+    wider = make_model(finding=Finding("motion", margin=2 * Finding().margin).to_json())
     widths = [float(row["box_w"]) for row in _detected(film, tmp_path / "wide", wider, CSV)]
     assert widths == pytest.approx([2 * float(row["box_w"]) for row in found], abs=0.02)
     whole = _detected(film, tmp_path / "whole", motion, replace(CSV, where=Where("full")))
