@@ -144,6 +144,7 @@ class Page:
             time.sleep(0.05)
 
     def find(self, selector):
+        self.until("return !!document.querySelector(arguments[0])", selector)
         return self.driver.find_element("css selector", selector)
 
     def click(self, selector):
