@@ -31,7 +31,7 @@ class BestRunner:
             "trt": "TensorRT (`lmk export --engine trt`)",
             "rtx": "TensorRT for RTX (`lmk export --engine rtx`)",
             "cuda": "ONNX Runtime on the GPU (`lmk detect --device cuda`)",
-            "cpu": "ONNX Runtime on the CPU (`lmk detect`)",
+            "cpu": "the processor (`lmk detect` takes auto)",
         }[self.name]
 
 

@@ -1,5 +1,6 @@
 """Crops -> landmarks and scores, on the engine and device asked for."""
 
+from lmk.runtime.runners.auto import for_shipped
 from lmk.runtime.runners.gpu import Gpu, capability_text, parse_capability
 from lmk.runtime.runners.gpu_open import open_device
 from lmk.runtime.runners.open import AUTO, open_runner, settle, swap

@@ -32,6 +32,7 @@ from lmk.runtime.model import (
     Contract,
     Precision,
     compare,
+    compose_file,
     composed,
     pack_of,
     probe_crops,
@@ -39,6 +40,7 @@ from lmk.runtime.model import (
     read_model,
     record,
     stamp,
+    workspace,
 )
 from lmk.runtime.runners.ort import OrtRunner, SideBySide
 from lmk.runtime.runners.ov import cpu_flags
@@ -99,6 +101,18 @@ def choose(model: Path, threads: int | None = None, side_by_side: bool = False) 
             fields = {name: str(value) for name, value in asdict(choice).items()}
             write_bytes(kept, json.dumps({"for": key} | fields, indent=1).encode())
     return choice
+
+
+def for_shipped() -> str:
+    """What `choose` takes here for a category that ships, in words; decided as for any other model.
+
+    Raises UserError where its model cannot be made.
+    """
+    pack = workspace.ZOO / "cats.safetensors"
+    model = cache_folder() / "models" / f"{pack.stem}.onnx"
+    compose_file(pack, model)
+    choice = choose(model)
+    return f"{choice.device} for {pack.stem} ({choice.words})"
 
 
 def _folder() -> Path | None:

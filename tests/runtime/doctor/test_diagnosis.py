@@ -45,7 +45,7 @@ def test_examine_here(only_light):
     checks = {check.name: check for check in found.checks}
     assert list(checks)[:3] == ["python", "lmk-toolkit", "numpy"]
     assert {"onnxruntime", "av", "pillow", "tensorrt", "nvidia gpu", "cpu"} <= set(checks)
-    for name in ("python", "lmk-toolkit", "numpy", "pillow", "av", "cpu"):
+    for name in ("python", "lmk-toolkit", "numpy", "pillow", "av", "cpu", "auto"):
         assert checks[name].state == "ok" and not checks[name].cure, checks[name]
     assert checks["numpy"].detail == version("numpy")
     assert checks["av"].detail == f"{version('av')}, with libx264"
@@ -190,11 +190,25 @@ def test_openvino_is_named_for_what_the_processor_computes_in(monkeypatch):
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     best, gpu = (diagnosis.BestRunner(name, "so") for name in ("cpu", "trt"))
     both, plain = frozenset({"avx2", "avx_vnni", "amx_bf16"}), frozenset({"avx2"})
-    named = "; openvino loads: files in int8 or bf16 run fastest by `lmk detect --device openvino`"
-    assert diagnosis._with_openvino(best, True, both).why == f"so{named}"
-    assert diagnosis._with_openvino(best, True, plain) == best
-    assert diagnosis._with_openvino(best, False, both) == best
+    gain = "so; openvino is about twice as fast in int8 or bf16 on this processor"
+    assert diagnosis._with_openvino(best, True, both).why == gain
+    missing = diagnosis._with_openvino(best, False, both).why
+    assert missing.startswith(f"{gain}: pip install") and "openvino" in missing.split("pip", 1)[1]
+    assert diagnosis._with_openvino(best, False, plain) == best
     assert diagnosis._with_openvino(gpu, True, both) == gpu
+
+
+@pytest.mark.parametrize(
+    ("trial", "check"),
+    [
+        (Trial(None, "cpu for cats (so)"), Check("auto", "ok", "cpu for cats (so)")),
+        (Trial(None, None, "x: got y; do z"), Check("auto", "broken", "x: got y", "do z")),
+        (Trial("SIGILL"), Check("auto", "broken", "SIGILL", "name another --device")),
+    ],
+)
+def test_what_auto_takes_is_told_or_why_it_takes_nothing(monkeypatch, trial, check):
+    monkeypatch.setattr(diagnosis, "try_import", lambda module, fact: trial)
+    assert diagnosis._check_auto() == check
 
 
 def test_doctor_imports_nothing_heavy():
