@@ -13,6 +13,7 @@ import numpy as np
 from av.error import BlockingIOError as NeedsMore
 from av.error import EOFError as NoMore
 from av.filter import Graph
+from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 from PIL import Image
@@ -127,8 +128,9 @@ _TURNS: tuple[Orientation, ...] = (
 def orientation(frame: av.VideoFrame) -> Orientation:
     """How to bring a frame upright, from its display matrix: to the nearest quarter turn."""
     try:
-        extras: Any = frame.side_data  # typed as if it held motion vectors only
-        matrix = extras["DISPLAYMATRIX"]
+        # A frame's own `side_data` and the frame hold each other: with its decoder's buffers it
+        # would stay until Python's collector comes by.
+        matrix: Any = SideDataContainer(frame)["DISPLAYMATRIX"]
     except KeyError:
         return _TURNS[0]
     except ValueError:  # PyAV gives none when there is also a kind that it does not know

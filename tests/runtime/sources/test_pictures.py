@@ -1,5 +1,7 @@
 """Colours, orientation and interlacing of decoded frames, down to known pixels."""
 
+import gc
+
 import av
 import numpy as np
 import pytest
@@ -139,3 +141,22 @@ def test_size_may_change_half_way(tmp_path, write_video):
         frames = list(source)
     assert [frame.image.shape[:2] for frame in frames] == [(48, 64)] * 6 + [(32, 80)] * 6
     assert [frame.index for frame in frames] == list(range(12))
+
+
+def test_frames_go_when_they_are_no_longer_held(tmp_path, write_video):
+    """Each holds pictures of its decoder: in a circle they would wait for Python's collector."""
+    path = write_video(tmp_path / "v.mp4", [np.zeros((32, 32, 3), np.uint8)] * 9)
+
+    def frames():
+        return {id(o) for o in gc.get_objects() if isinstance(o, av.VideoFrame)}
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = frames()
+        with open_source(path) as source:
+            assert sum(frame.image.sum() == 0 for frame in source) == 9
+        del source
+        assert frames() <= before
+    finally:
+        gc.enable()
