@@ -120,6 +120,7 @@ class DistillConfig(RunConfig):
     """A student of a pack, from unlabelled images."""
 
     output: Path = option(NAMED, "the student to write  [default: runs/PACK-fast.safetensors]")
+    lr: float = option(2e-3, "peak learning rate")
     maps: float = option(0.2, "weight of the heat-maps' divergence beside the points' distance")
     rotation: float = option(35.0, "random rotation: ± degrees")
     scale: float = option(0.25, "random scale: up to this much larger or smaller")
@@ -218,7 +219,7 @@ BY_DEVICE: dict[type, dict[str, dict[str, Any]]] = {
         "cuda": {"width": "full", "batch": 32, "epochs": 110},
     },
     DistillConfig: {
-        "cpu": {"width": "tiny", "batch": 32, "minutes": 12.0},
+        "cpu": {"width": "tiny", "batch": 16, "minutes": 12.0},
         "cuda": {"width": "tiny", "batch": 64, "steps": 20_000},
     },
     AdaptConfig: {
