@@ -194,7 +194,11 @@ def cluster():
 
 @pytest.fixture(scope="session", autouse=True)
 def nobodys_settings(tmp_path_factory):
-    """Nothing that the user has set or cached: no cluster, no torchrun, an empty cache."""
+    """Nothing that the user has set or cached: no cluster, no torchrun, and a cache that is empty
+    at first. Processes that test side by side share it: what takes seconds is made once.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
     with pytest.MonkeyPatch.context() as patched:
         for name in set(os.environ) - {"LMK_DATA"}:
             if name.startswith("LMK_") or name in (
@@ -204,7 +208,7 @@ def nobodys_settings(tmp_path_factory):
                 "WORLD_SIZE",
             ):
                 patched.delenv(name)
-        patched.setenv("LMK_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patched.setenv("LMK_CACHE", str(folder / "cache"))
         patched.setenv("LMK_DEVICE", "cpu")  # no test but those of `auto` measures what is quick
         yield
 

@@ -13,22 +13,24 @@ from lmk.export import discovery
 from lmk.export.commands import discover_command, export_command
 from lmk.runtime.model import read_header, read_model
 from lmk.train.commands import AdaptOptions, adapt_command
+from lmk.train.network import hourglass
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch, lmk):
     """A folder of one's own with a core in runs/."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(hourglass.WIDTHS, "tiny", 16)
     options = ("--input-size", 64, "--width", "tiny", "--batch", 2, "--steps", 1, "--threads", 1)
     assert lmk("train-core", "--data", "builtin:puppet", *options) == 0
     return tmp_path
 
 
 def test_from_images_to_a_file_in_three_lines(here, capsys):
-    pack = lmk.adapt("builtin:butterfly", landmarks=4, steps=1, batch=2, threads=1, report=False)
+    pack = lmk.adapt("builtin:butterfly", landmarks=5, steps=1, batch=2, threads=1, report=False)
     onnx = lmk.export(pack)
     assert (pack, onnx) == (Path("runs/butterfly.safetensors"), Path("runs/butterfly.onnx"))
-    assert len(read_header(pack)["landmark_names"]) == 4
+    assert len(read_header(pack)["landmark_names"]) == 5
     with pytest.raises(lmk.UserError, match="runs/butterfly.onnx: got an output that exists"):
         lmk.export("runs/butterfly.safetensors")
     half = lmk.export(pack, precision="fp16", output="half.onnx")

@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 
 from lmk.export.graph.quantise import QUANTISED
-from lmk.export.graph.template import fill, make_template
+from lmk.export.graph.template import fill, template_of
 from lmk.export.graph.trace import fold, write_onnx
 from lmk.export.graph.typed import typed_graph
 from lmk.export.graph.verify import probe_crops, verify_randomised
@@ -52,7 +52,7 @@ def export_pack(
         crops = probe_crops(network.input_size, _PROBES, seed=0)
     names = tuple(header["landmark_names"])
     folded = fold(model)
-    template = make_template(network)
+    template = template_of(network)
 
     def filled(adapted: LandmarkNetwork) -> bytes:
         return fill(template, adapted, header)
@@ -61,9 +61,8 @@ def export_pack(
     onnx_model, drift = typed_graph(model, folded, single, crops, names, precision)
     drift["synthetic"] = synthetic
     drift["randomised"] = verify_randomised(model, filled)
-    versions = checkpoint.versions(
-        "lmk-toolkit", "torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu"
-    )
-    contract = replace(contract_of(header, precision, versions), drift=drift)
+    verified_by = checkpoint.versions("onnxruntime", "onnxruntime-gpu")
+    contract = contract_of(header, precision, template.versions | verified_by)
+    contract = replace(contract, drift=drift)
     write_onnx(onnx_model, contract, output)
     return contract

@@ -8,6 +8,7 @@ makes the template that ships for a width; see `runtime/model/template.py` for w
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,11 +17,13 @@ from typing import Any
 import click
 import onnx
 import torch
+from filelock import FileLock
 from torch import nn
 
 from lmk.export.graph.half import halve
 from lmk.export.graph.trace import to_onnx, trace
 from lmk.runtime.errors import UserError
+from lmk.runtime.files import cache_folder
 from lmk.runtime.model import (
     Precision,
     Template,
@@ -30,6 +33,7 @@ from lmk.runtime.model import (
     read_template,
     template_name,
     wire,
+    workspace,
 )
 from lmk.train.network import HourglassConfig, LandmarkNetwork, checkpoint
 
@@ -37,6 +41,32 @@ _FOLDED_NORMS = {"conv_first": "bn_first", "conv_last": "bn_last"}  # nothing st
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
 _PREFIX = "network."  # of the network's tensors in the graph
 _DTYPES = {number: name for name, number in wire.DTYPES.items()}
+_LIBRARIES = ("lmk-toolkit", "torch", "onnx", "onnxscript")
+
+
+def template_of(network: HourglassConfig) -> Template:
+    """The fp32 template of the architecture: one that ships, or that was made here before, or new.
+
+    A new one is kept in the cache folder, for these versions of the libraries and of the sources
+    that it is made by. Raises UserError where that cannot be written.
+    """
+    shipped = workspace.ZOO / template_name(asdict(network), "fp32")
+    if shipped.is_file():
+        return read_template(shipped)
+    made_by = hashlib.sha256(repr(checkpoint.versions(*_LIBRARIES)).encode())
+    for file in (__file__, checkpoint.__file__):
+        for path in sorted(Path(file).parent.glob("*.py")):
+            made_by.update(path.read_bytes())
+    folder = cache_folder() / "templates" / made_by.hexdigest()[:20]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = folder / shipped.name
+        with FileLock(kept.with_suffix(".lock")):  # of two exports at once one traces
+            if not kept.is_file():
+                write_template(make_template(network), folder)
+            return read_template(kept)
+    except (OSError, UserError) as error:
+        raise UserError(f"template: {error}; LMK_CACHE names another folder") from error
 
 
 def make_template(network: HourglassConfig, precision: Precision = "fp32") -> Template:
@@ -71,7 +101,7 @@ def make_template(network: HourglassConfig, precision: Precision = "fp32") -> Te
         model=(model.SerializeToString(), model_end.SerializeToString()),
         graph=(graph.SerializeToString(), graph_end.SerializeToString()),
         weights=weights,
-        versions=checkpoint.versions("lmk-toolkit", "torch", "onnx", "onnxscript"),
+        versions=checkpoint.versions(*_LIBRARIES),
     )
 
 

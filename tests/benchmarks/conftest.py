@@ -9,7 +9,7 @@ import torch
 
 from lmk.benchmarks.paper.plan import ReproduceOptions
 from lmk.benchmarks.paper.reproduction import reproduce
-from lmk.export.graph.template import make_template, write_template
+from lmk.export.graph.template import template_of, write_template
 from lmk.export.graph.verify import randomised
 from lmk.runtime.model.composition import compose_file
 from lmk.runtime.model.contract import default_names
@@ -97,7 +97,7 @@ def detector(tmp_path_factory):
     header |= {"train_plain_convs": False, "core_sha256": load_core(core_path)[1]["sha256"]}
     header |= {"crop_scale": 1.25, "landmark_names": default_names(5)}
     save_pack(pack_path, model, header)
-    write_template(make_template(model.config), folder)
+    write_template(template_of(model.config), folder)
     return pack_path
 
 

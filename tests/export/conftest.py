@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
+import onnx
 import pytest
 import torch
 
 from lmk.export.graph.half import halve
 from lmk.export.graph.pack import export_pack
 from lmk.export.graph.quantise import calibrate, quantise
-from lmk.export.graph.template import make_template, without_folded_norms
-from lmk.export.graph.trace import fold, to_onnx, trace
+from lmk.export.graph.template import fill, template_of
 from lmk.export.graph.verify import probe_crops, randomised
 from lmk.runtime.model.contract import default_names
 from lmk.train.augment import to_pixels
@@ -45,35 +44,15 @@ def adapted(core, crops):
 
 
 @pytest.fixture(scope="session")
-def program(adapted):
-    """Seconds to make, and the same for every network of this size."""
-    return trace(fold(adapted))
-
-
-@pytest.fixture(scope="session")
-def plain_program():
-    """The trace that templates of this size are made of."""
-    network = LandmarkNetwork(HourglassConfig(LANDMARKS, width=16, input_size=SIZE)).eval()
-    return trace(without_folded_norms(network))
-
-
-@pytest.fixture
-def same_program(plain_program, monkeypatch):
-    """Let `make_template` take the shared trace instead of seconds for its own."""
-    monkeypatch.setattr("lmk.export.graph.template.trace", lambda network: plain_program)
-
-
-@pytest.fixture(scope="session")
-def template(plain_program):
+def template():
     """The template of this size."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("lmk.export.graph.template.trace", lambda network: plain_program)
-        return make_template(HourglassConfig(LANDMARKS, width=16, input_size=SIZE))
+    return template_of(HourglassConfig(LANDMARKS, width=16, input_size=SIZE))
 
 
 @pytest.fixture(scope="session")
-def onnx_model(program, adapted):
-    return to_onnx(program, fold(adapted))
+def onnx_model(template, adapted):
+    """The graph of `adapted`: that of a trace of its own, as test_trace.py holds."""
+    return onnx.load_from_string(fill(template, adapted, {"method": "projection", "scope": "all"}))
 
 
 @pytest.fixture(scope="session")
@@ -85,12 +64,6 @@ def typed_models(onnx_model, crops):
     for name in ("int8", "fp8"):
         models[name] = halve(quantise(onnx_model, ranges, name, ()), name)
     return models
-
-
-@pytest.fixture(scope="session")
-def session(onnx_model):
-    data = onnx_model.SerializeToString()
-    return onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
 
 
 @pytest.fixture(scope="session")
@@ -135,14 +108,14 @@ def exported(pack_path, core_path, crops, template, tmp_path_factory):
     """The file and the contract of a whole export of `pack_path`, but for the trace."""
     path = tmp_path_factory.mktemp("exported") / "teapots.onnx"
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("lmk.export.graph.pack.make_template", lambda network: template)
+        patched.setattr("lmk.export.graph.pack.template_of", lambda network: template)
         return path, export_pack(pack_path, core_path, path, crops)
 
 
 @pytest.fixture
 def same_trace(template, monkeypatch):
-    """Let `export_pack` take the shared template instead of seconds for its own."""
-    monkeypatch.setattr("lmk.export.graph.pack.make_template", lambda network: template)
+    """Let `export_pack` take the shared template, also where the cache is another."""
+    monkeypatch.setattr("lmk.export.graph.pack.template_of", lambda network: template)
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def film(tmp_path_factory):
 
 
 @pytest.fixture
-def run(film, tmp_path, core_path, same_program, monkeypatch):
+def run(film, tmp_path, core_path, same_trace, monkeypatch):
     """Return a function that runs it in a folder of its own; options are added."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LMK_CACHE", str(tmp_path / "cache"))

@@ -29,7 +29,7 @@ def quick_parts(tmp_path_factory):
         patched.chdir(tmp_path_factory.mktemp("here"))
         patched.setenv("TORCHINDUCTOR_CACHE_DIR", "restored afterwards")
         patched.setattr(roofline, "_quickest", lambda call, device: 0.001)
-        patched.setattr("lmk.export.graph.pack.make_template", _template_beside)
+        patched.setattr("lmk.export.graph.pack.template_of", _template_beside)
         patched.setattr(making, "_LONG_S", 0.0)  # everything is made once
         yield
     torch.set_num_threads(threads)

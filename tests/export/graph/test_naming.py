@@ -71,7 +71,7 @@ def named_pack(pack_path, core_path, table, tmp_path_factory):
 def named_onnx(named_pack, core_path, template, points, tmp_path_factory):
     path = tmp_path_factory.mktemp("named-onnx") / "teapots-named.onnx"
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("lmk.export.graph.pack.make_template", lambda network: template)
+        patched.setattr("lmk.export.graph.pack.template_of", lambda network: template)
         return path, export_pack(named_pack, core_path, path, points[1])
 
 

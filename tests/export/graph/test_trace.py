@@ -1,15 +1,19 @@
 """graph: what stands in the ONNX file, and that its batch is free."""
 
 import collections
+import contextlib
+import os
 import warnings
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
-from onnx import helper
+from onnx import helper, numpy_helper
 from torch import nn
 
+from lmk.export.graph.template import fill
 from lmk.export.graph.trace import BATCH, OPSET, DetectorGraph, fold, to_onnx, trace, write_onnx
 from lmk.export.graph.verify import randomised, run_eager, run_onnx
 from lmk.runtime.model.contract import INPUT, LANDMARKS, SCORES, Contract
@@ -20,8 +24,48 @@ LAYERS = {"Conv", "BatchNormalization", "AveragePool", "Resize", "Concat", "Redu
 LAYOUT = {"Transpose", "Reshape", "Slice", "Unsqueeze"}
 
 
+@pytest.fixture(scope="module")
+def traced(adapted, tmp_path_factory):
+    """The trace of `adapted`, seconds to make; what it printed; its warnings."""
+    said = tmp_path_factory.mktemp("trace") / "said"
+    kept = os.dup(1), os.dup(2)
+    with said.open("w") as file, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            for number in (1, 2):
+                os.dup2(file.fileno(), number)
+            with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+                program = trace(fold(adapted))
+        finally:
+            for number, before in enumerate(kept, 1):
+                os.dup2(before, number)
+                os.close(before)
+    return program, said.read_text(), caught
+
+
+@pytest.fixture(scope="module")
+def program(traced):
+    return traced[0]
+
+
+@pytest.fixture(scope="module")
+def onnx_model(program, adapted):
+    return to_onnx(program, fold(adapted))
+
+
+@pytest.fixture(scope="module")
+def session(onnx_model):
+    data = onnx_model.SerializeToString()
+    return onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+
+
 def nodes(model, op_type):
     return [node for node in model.graph.node if node.op_type == op_type]
+
+
+def initializers(model):
+    found = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
+    return {name: value for name, value in found.items() if name.startswith("network.")}
 
 
 def attribute(node, name, default):
@@ -105,12 +149,27 @@ def test_trace_takes_the_weights_of_another_network(program, adapted, crops):
     assert np.abs(landmarks - run_eager(adapted, crops)[0]).max() > 1
 
 
-def test_trace_is_quiet(adapted, capfd):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        trace(fold(adapted))
-    assert capfd.readouterr() == ("", "")
-    assert [str(w.message) for w in caught] == []
+def test_trace_is_quiet(traced):
+    _, said, caught = traced
+    assert said == ""
+    assert [str(warning.message) for warning in caught] == []
+
+
+def test_filled_it_is_the_exported_graph(template, onnx_model, adapted):
+    """The optimiser folds the two batch-norms in float32, the recipe in float64."""
+    filled = onnx.load_from_string(
+        fill(template, adapted, {"method": "projection", "scope": "all"})
+    )
+    onnx.checker.check_model(filled, full_check=True)
+    shape = [(node.op_type, len(node.input)) for node in onnx_model.graph.node]
+    assert [(node.op_type, len(node.input)) for node in filled.graph.node] == shape
+    ours, theirs = initializers(filled), initializers(onnx_model)
+    assert ours.keys() == theirs.keys()
+    folded = ("network.conv_first.", "network.conv_last.")
+    for name, value in theirs.items():
+        limit = 8 if name.startswith(folded) else 1
+        error = np.abs(ours[name] - value).max() / np.abs(value).max()
+        assert error <= limit * np.finfo(np.float32).eps, name
 
 
 def test_landmarks_are_crop_pixels_and_scores_are_mass():

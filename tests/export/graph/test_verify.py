@@ -1,5 +1,6 @@
 """verify: agreement is measured on random weights too, and disagreement stops the export."""
 
+import copy
 import json
 
 import numpy as np
@@ -8,7 +9,8 @@ import torch
 
 from lmk.export.graph import verify as verification
 from lmk.export.graph.half import halve
-from lmk.export.graph.trace import fold, to_onnx
+from lmk.export.graph.template import fill
+from lmk.export.graph.trace import fold
 from lmk.export.graph.verify import (
     FLAT_SCORE,
     LIMITS_PX,
@@ -37,10 +39,10 @@ def onnx_bytes(onnx_model):
     ("method", "scope"),
     [("projection", "all"), ("projection", "blocks"), ("finetune", "all"), ("scratch", "all")],
 )
-def test_eager_folded_and_onnxruntime_agree(core, program, crops, method, scope, seed):
+def test_eager_folded_and_onnxruntime_agree(core, template, crops, method, scope, seed):
     model = randomised(new_category(method, core, 5, scope), crops, seed)
-    folded = fold(model)
-    report = verify(model, folded, to_onnx(program, folded).SerializeToString(), crops)
+    filled = fill(template, model, {"method": method, "scope": scope, "train_plain_convs": False})
+    report = verify(model, fold(model), filled, crops)
     assert report["max_px"] < LIMITS_PX["fp32"]["max"] / 5, report  # rounding is far from it
 
 
@@ -65,8 +67,8 @@ def test_wrong_weight_in_the_folded_model_is_found(adapted, onnx_bytes, crops):
         verify(adapted, folded, onnx_bytes, crops)
 
 
-def test_wrong_weight_in_the_file_is_found(adapted, program, crops):
-    folded, wrong = fold(adapted), fold(adapted)
+def test_wrong_weight_in_the_file_is_found(adapted, template, crops):
+    folded, wrong = fold(adapted), copy.deepcopy(adapted)
     wrong.head.weight[1] *= 1.01
     with pytest.raises(
         UserError, match=r"'left eye'.*onnxruntime, expected at most 0\.01 px in fp32; "
@@ -74,7 +76,7 @@ def test_wrong_weight_in_the_file_is_found(adapted, program, crops):
         verify(
             adapted,
             folded,
-            to_onnx(program, wrong).SerializeToString(),
+            fill(template, wrong, {"method": "projection", "scope": "all"}),
             crops,
             ["nose", "left eye", "a", "b", "c"],
         )
@@ -168,7 +170,7 @@ def test_wrong_crops_are_refused(adapted, onnx_bytes, bad):
         verify(adapted, fold(adapted), onnx_bytes, bad)
 
 
-def test_random_weights_find_what_the_identity_hides(core, program, crops, monkeypatch):
+def test_random_weights_find_what_the_identity_hides(core, template, crops, monkeypatch):
     """A fold that forgets W is right on a pack that has hardly been trained."""
 
     def forgetful(model):
@@ -179,11 +181,11 @@ def test_random_weights_find_what_the_identity_hides(core, program, crops, monke
         return folded
 
     def filled(model):
-        return to_onnx(program, fold(model)).SerializeToString()
+        return fill(template, fold(model), {"method": "finetune", "scope": "all"})
 
     model = project(core, 5).eval()
     folded = forgetful(model)
-    verify(model, folded, to_onnx(program, folded).SerializeToString(), crops)
+    verify(model, folded, fill(template, folded, {"method": "finetune", "scope": "all"}), crops)
     verify_randomised(model, filled)
     monkeypatch.setattr(verification, "fold", forgetful)
     with pytest.raises(DriftError, match="self-check with random weights: landmark"):
