@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,15 @@ def distill(config: DistillConfig, pack: Path, core: Path | None, data: DecodedS
     """Teach a network of `config.width` channels what `pack` finds; write it as a pack of its own.
 
     It needs no core, and carries the pack's names, crop scale and way of finding; its header says
-    how far it is from its teacher (`teacher`: sha256, mean_px, p99_px over held-out images). Raises
-    UserError for a student that is not narrower than its teacher.
+    how far it is from its teacher (`teacher`: sha256, mean_px, p99_px over held-out images). Its
+    input is as large as the pack's, whatever `config` says. Raises UserError for a student that is
+    not narrower than its teacher.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
     device = pick_device(config.device)
-    config = for_device(config, device.type)
     teacher, header = load_pack(pack, core)
+    config = replace(for_device(config, device.type), input_size=teacher.config.input_size)
     if WIDTHS[config.width] >= teacher.config.width:
         narrower = [name for name, width in WIDTHS.items() if width < teacher.config.width]
         cure = f"take {' or '.join(narrower)}" if narrower else "it is as quick as they come"

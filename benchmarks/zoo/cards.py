@@ -119,7 +119,15 @@ def _card(name: str, entry: Mapping[str, Any]) -> str:
 
 def _facts(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     network = entry["network"]
-    if entry["core"]:
+    teacher = entry.get("teacher")
+    if teacher:
+        name, away, most = teacher["name"], teacher["mean_px"], teacher["p99_px"]
+        yield (
+            "what",
+            f"pack of {entry['landmarks']} landmarks, a student of [{name}](#{name}): {away:.2f} px "
+            f"of 128 from it on average, more than {most:.1f} in a hundredth of the places",
+        )
+    elif entry["core"]:
         yield (
             "what",
             f"pack of {entry['landmarks']} landmarks, for [{entry['core']}](#{entry['core']})",

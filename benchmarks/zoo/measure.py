@@ -14,7 +14,7 @@ from PIL import Image
 from lmk.benchmarks.paper.figures import MAP_IMAGES, cloud
 from lmk.runtime.files import atomic_path
 from lmk.runtime.model import read_header
-from lmk.train.config import AdaptConfig, CoreConfig, EvaluateConfig
+from lmk.train.config import AdaptConfig, CoreConfig, DistillConfig, EvaluateConfig
 from lmk.train.core import find_points
 from lmk.train.datasets import CropMode, DecodedSet
 from lmk.train.device import pick_device
@@ -32,13 +32,14 @@ _OF_THE_CORE = {"width", "input_size"}
 
 @dataclass(frozen=True)
 class Stage:
-    """One file of the zoo: a core, or a pack of the core that is named."""
+    """One file of the zoo: a core, a pack of the core that is named, or a student of that pack."""
 
     data: tuple[str, ...]  # several are joined
     crop: CropMode
     core: str | None = None
     judged_on: tuple[str, ...] = ()  # besides the held-out images of `data`
     options: Mapping[str, Any] = field(default_factory=dict)  # over those of the plan
+    teacher: str | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class ZooPlan:
     stages: Mapping[str, Stage]
     core: Mapping[str, Any]
     adapt: Mapping[str, Any]
+    distill: Mapping[str, Any]
 
     @property
     def input_size(self) -> int:
@@ -66,12 +68,16 @@ _STAGES = {
     "cats": Stage(("cat_heads",), "image", "core", options=_TIGHT),
     "shoes": Stage(("shoes_zappos",), "image", "core", options=_TIGHT),
     "bodies": Stage(("pose_lspet",), "image", "face-core"),
+    "faces-fast": Stage(("face_celeba_small", *_FACES), "image", teacher="faces"),
+    "cats-fast": Stage(("cat_heads",), "image", teacher="cats"),
+    "shoes-fast": Stage(("shoes_zappos",), "image", teacher="shoes"),
 }
 _DRY_STAGES = {
     "core": Stage(("builtin:puppet",), "annotation"),
     "face-core": Stage(("builtin:puppet", "builtin:butterfly"), "image"),
     "butterflies": Stage(("builtin:butterfly",), "image", "core", ("builtin:puppet",)),
     "bodies": Stage(("builtin:puppet",), "image", "face-core"),
+    "butterflies-fast": Stage(("builtin:butterfly",), "image", teacher="butterflies"),
 }
 PLANS = {
     plan.name: plan
@@ -81,18 +87,21 @@ PLANS = {
             _STAGES,
             core={"width": "full", "epochs": 110, "batch": 64},
             adapt={"steps": 12_000, "batch": 48, "generator_width": 64, "preview_every": 1000},
+            distill={"steps": 20_000, "batch": 64},
         ),
         ZooPlan(
             "cpu",
             _STAGES,
             core={"width": "medium", "steps": 4000, "batch": 32},
             adapt={"steps": 1500, "batch": 16, "generator_width": 16},
+            distill={"steps": 4000, "batch": 16},
         ),
         ZooPlan(
             "dry",
             _DRY_STAGES,
             core={"width": "small", "input_size": 64, "steps": 3, "batch": 4},
             adapt={"steps": 3, "batch": 4, "generator_width": 8, "report": False},
+            distill={"steps": 3, "batch": 4},
         ),
     )
 }
@@ -113,6 +122,7 @@ def measure(path: Path, stage: Stage, data: Mapping[str, DecodedSet]) -> dict[st
         "data": list(stage.data),
         "core": stage.core,
         "core_sha256": header.get("core_sha256"),
+        "teacher": stage.teacher and {"name": stage.teacher, **header["teacher"]},
         "command": command(header, stage),
         "images": header.get("images", len(train)),
         "landmarks": len(header["landmark_names"]),
@@ -157,13 +167,17 @@ def write_map(path: Path, weights: Path, stage: Stage, data: DecodedSet) -> int:
 def command(header: Mapping[str, Any], stage: Stage) -> str:
     """The line that makes the file of `header` again, every option that is not a default named."""
     is_core = header["kind"] == "core"
-    config = CoreConfig if is_core else AdaptConfig
-    words = ["lmk", "train-core" if is_core else "adapt", *(f"--data {d}" for d in stage.data)]
+    words = ["lmk", "train-core" if is_core else "adapt"]
+    config: type[CoreConfig | AdaptConfig | DistillConfig] = CoreConfig if is_core else AdaptConfig
+    free = _FREE if is_core else _FREE | _OF_THE_CORE
+    if stage.teacher:
+        words, config = ["lmk", "distill", stage.teacher], DistillConfig
+        free = _FREE | {"input_size"}
+    words += [f"--data {data}" for data in stage.data]
     if stage.core:
         words.append(f"--core {stage.core}.safetensors")
     if stage.crop != ("annotation" if is_core else "image"):
         words.append(f"--crop {stage.crop}")
-    free = _FREE if is_core else _FREE | _OF_THE_CORE
     for item in fields(config):
         value, flag = header["config"].get(item.name), item.name.replace("_", "-")
         if item.name not in free and value not in (None, item.default):
@@ -184,6 +198,8 @@ def _accuracy(
 
 
 def _load(path: Path, stage: Stage) -> LandmarkNetwork:
-    """The network of a core, or of a pack with its core beside it."""
-    core = stage.core and path.with_name(f"{stage.core}.safetensors")
-    return (load_pack(path, core) if core else load_core(path))[0]
+    """The network of a core, of a pack with its core beside it, or of a student."""
+    if stage.core is None and stage.teacher is None:
+        return load_core(path)[0]
+    core = path.with_name(f"{stage.core}.safetensors") if stage.core else None
+    return load_pack(path, core)[0]

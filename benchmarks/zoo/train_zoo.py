@@ -25,11 +25,13 @@ from lmk.benchmarks.paper.reproduction import Budget
 from lmk.benchmarks.zoo.measure import PLANS, Stage, ZooPlan, measure, write_map
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import write_bytes
+from lmk.runtime.model import workspace
 from lmk.runtime.terminal import FILE_PATH, console
 from lmk.train.adapting import adapt, has_begun, is_finished
-from lmk.train.config import AdaptConfig, CoreConfig
+from lmk.train.config import AdaptConfig, CoreConfig, DistillConfig
 from lmk.train.core import train_core
 from lmk.train.datasets import CropMode, DecodedSet, decode, join, open_dataset
+from lmk.train.distill import distill
 from lmk.train.network import checkpoint, halve_pack
 from lmk.train.options import Duration
 
@@ -91,18 +93,25 @@ def _make(plan: ZooPlan, name: str, stage: Stage, data: DecodedSet, work: Path, 
     full = work / f"{name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     common: dict[str, Any] = {"output": full, "resume": has_begun(full), **stage.options}
-    if stage.core is None:
+    # Packs belong to the core as it ships, and students learn from the pack as it ships.
+    core = path.with_name(f"{stage.core}.safetensors") if stage.core else None
+    if stage.teacher:
+        pack = path.with_name(f"{stage.teacher}.safetensors")
+        if not is_finished(full):
+            config = DistillConfig(**{**plan.distill, **common})
+            distill(config, pack, workspace.core_of(pack), data)
+        halve_pack(full, None, path)
+    elif core is None:
         if not is_finished(full):
             train_core(CoreConfig(**{**plan.core, **common}), data)
         checkpoint.halve(full, path)
-        return
-    core = path.with_name(f"{stage.core}.safetensors")  # as it ships: packs belong to that
-    if not is_finished(full):
-        adapt(AdaptConfig(**{**plan.adapt, "core": core, **common}), data)
-    previews = path.parent / "previews"
-    previews.mkdir(exist_ok=True)
-    shutil.copy(full.with_suffix("") / "preview.png", previews / f"{name}.png")
-    halve_pack(full, core, path)
+    else:
+        if not is_finished(full):
+            adapt(AdaptConfig(**{**plan.adapt, "core": core, **common}), data)
+        previews = path.parent / "previews"
+        previews.mkdir(exist_ok=True)
+        shutil.copy(full.with_suffix("") / "preview.png", previews / f"{name}.png")
+        halve_pack(full, core, path)
 
 
 def _judge(

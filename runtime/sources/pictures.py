@@ -130,7 +130,8 @@ def orientation(frame: av.VideoFrame) -> Orientation:
     try:
         # A frame's own `side_data` and the frame hold each other: with its decoder's buffers it
         # would stay until Python's collector comes by.
-        matrix: Any = SideDataContainer(frame)["DISPLAYMATRIX"]
+        extras: Any = SideDataContainer  # whose stub does not know that it takes a frame
+        matrix = extras(frame)["DISPLAYMATRIX"]
     except KeyError:
         return _TURNS[0]
     except ValueError:  # PyAV gives none when there is also a kind that it does not know

@@ -134,6 +134,18 @@ def test_what_a_card_says(folder):
     assert "collapsed" not in cats
 
 
+def test_a_student_names_its_teacher(folder):
+    zoo = json.loads((folder / "zoo.json").read_text())
+    taught = {"name": "tigers", "mean_px": 0.824, "p99_px": 4.57}
+    zoo["entries"]["cats"] |= {"core": None, "core_sha256": None, "teacher": taught}
+    (folder / "zoo.json").write_text(json.dumps(zoo))
+    page = page_of(folder)
+    assert (
+        "a student of [tigers](#tigers): 0.82 px of 128 from it on average, more than 4.6" in page
+    )
+    assert "1,700,000 parameters" in page
+
+
 def test_a_collapsed_pack_and_an_unknown_machine_are_told(folder):
     zoo = json.loads((folder / "zoo.json").read_text())
     entry = zoo["entries"]["cats"]
