@@ -124,8 +124,8 @@ def _facts(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         name, away, most = teacher["name"], teacher["mean_px"], teacher["p99_px"]
         yield (
             "what",
-            f"pack of {entry['landmarks']} landmarks, a student of [{name}](#{name}): {away:.2f} px "
-            f"of 128 from it on average, more than {most:.1f} in a hundredth of the places",
+            f"pack of {entry['landmarks']} landmarks, a student of [{name}](#{name}): {away:.2f} "
+            f"px of 128 from it on average, more than {most:.1f} in a hundredth of the places",
         )
     elif entry["core"]:
         yield (
