@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,9 @@ def template_of(network: HourglassConfig) -> Template:
         folder.mkdir(parents=True, exist_ok=True)
         kept = folder / shipped.name
         with FileLock(kept.with_suffix(".lock")):  # of two exports at once one traces
-            if not kept.is_file():
-                write_template(make_template(network), folder)
-            return read_template(kept)
+            with suppress(UserError):  # a cache is disposable: damaged it is made again
+                return read_template(kept)
+            return read_template(write_template(make_template(network), folder))
     except (OSError, UserError) as error:
         raise UserError(f"template: {error}; LMK_CACHE names another folder") from error
 

@@ -166,14 +166,16 @@ def test_one_that_ships_or_was_made_before_is_taken(template, tmp_path, monkeypa
     monkeypatch.setenv("LMK_CACHE", str(tmp_path / "cache"))
     assert template_of(network) == template_of(network) == template and traced == [(network,)]
     (kept,) = (tmp_path / "cache").rglob("*.safetensors")
+    kept.write_bytes(kept.read_bytes()[:-9])  # damaged
+    assert template_of(network) == template and traced == 2 * [(network,)]
     monkeypatch.setattr(module, "_LIBRARIES", ("torch",))
-    assert template_of(network) == template and len(traced) == 2  # by others
+    assert template_of(network) == template and len(traced) == 3  # by others
 
     monkeypatch.setenv("LMK_CACHE", str(kept))
     with pytest.raises(UserError, match="template: .*LMK_CACHE names another folder"):
         template_of(network)
     monkeypatch.setattr(workspace, "ZOO", kept.parent)
-    assert template_of(network) == template and len(traced) == 2
+    assert template_of(network) == template and len(traced) == 3
 
 
 def test_integers_have_no_template():
