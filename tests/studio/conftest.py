@@ -147,8 +147,19 @@ class Page:
         self.until("return !!document.querySelector(arguments[0])", selector)
         return self.driver.find_element("css selector", selector)
 
+    def text(self, selector):
+        """What is to be read there."""
+        return self.until("return document.querySelector(arguments[0])?.innerText", selector)
+
     def click(self, selector):
-        self.find(selector).click()
+        """Click what is there, also if it was drawn anew between being found and clicked."""
+        from selenium.common.exceptions import StaleElementReferenceException
+
+        while True:
+            try:
+                return self.find(selector).click()
+            except StaleElementReferenceException:
+                continue
 
     def press(self, *keys):
         from selenium.webdriver.common.action_chains import ActionChains

@@ -91,9 +91,9 @@ def test_a_run_that_dies_is_told_and_gone_on_with(page, studio, film, tmp_path):
     page.until(running_, seconds=580)
     os.kill(json.loads(lock.read_text())["pid"], signal.SIGKILL)
     page.until("return !!document.querySelector('[data-run=faces][data-state=died]')")
-    assert "killed, as when memory runs out" in page.find("[data-run=faces]").text
+    assert "killed, as when memory runs out" in page.text("[data-run=faces]")
     page.until("return !!document.querySelector('[data-job=failed]')")
-    assert "SIGKILL" in page.find("[data-job=failed]").text
+    assert "SIGKILL" in page.text("[data-job=failed]")
 
     page.open("about:blank")
     running.kill()
@@ -124,5 +124,5 @@ def test_a_command_that_fails_says_why_and_no_foreign_process_is_stopped(
     page.enter(running, "/find")
     running.ask("/api/find/faces/learn", "POST", {"landmarks": 0, "minutes": 1})  # lmk refuses it
     page.until("return !!document.querySelector('[data-job=failed]')", seconds=580)
-    told = page.find("[data-job=failed]").text
+    told = page.text("[data-job=failed]")
     assert "exit code 2" in told and "landmarks" in told

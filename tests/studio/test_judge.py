@@ -7,7 +7,7 @@ def test_a_landmark_is_switched_off_and_two_are_merged(page, studio, folder, tmp
     from selenium.webdriver.support.ui import Select
 
     page.enter(studio(folder[0], "faces"), "/judge")
-    assert "landmarks are" in page.find("#summary").text
+    assert "landmarks are" in page.text("#summary")
     assert len(page.driver.find_elements("css selector", "[data-landmark]")) == 10
     page.until("return [...document.querySelectorAll('.crop img')].slice(0, 6)"
                ".every(image => image.complete && image.naturalWidth > 0)")  # fmt: skip

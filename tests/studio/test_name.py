@@ -243,7 +243,7 @@ def test_labels_of_other_programs_come_in_and_go_out(page, studio, folder, tmp_p
     shutil.rmtree(tmp_path / "runs")
     running = studio(other, "faces")
     page.enter(running, "/name")
-    assert "left eye, mouth" in page.find(".note").text
+    assert "left eye, mouth" in page.text(".note")
     page.click("#bring")
     page.until("return document.getElementById('state').textContent.startsWith('3 objects')")
     page.until("return document.querySelectorAll('.strip img').length === 3")

@@ -47,7 +47,7 @@ def test_the_worst_moment_is_a_key_away_and_is_corrected(page, studio, film, dra
     assert page.js("return document.documentElement.dataset.rows") == str(COUNT)
     page.press("n")
     page.until("return document.documentElement.dataset.frame === arguments[0]", str(BAD))
-    assert "low score" in page.find(f".points li[data-frame='{BAD}']").text
+    assert "low score" in page.text(f".points li[data-frame='{BAD}']")
     wrong, right = points[2] + (40, 0), points[2]
     side = drawn.SIDE
     page.drag(page.at(*wrong, side, side), page.at(*right, side, side))
