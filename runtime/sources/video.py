@@ -86,6 +86,10 @@ class VideoSource(Source):
         if self._num_corrupt or self._num_lost:
             lost = max(self._num_corrupt, self._num_lost)
             notes.insert(0, f"{self._num_corrupt} corrupt packets, {lost} frames lost")
+        if self._num_patched:
+            what = "1 frame is" if self._num_patched == 1 else f"{self._num_patched} frames are"
+            patched = "damaged, patched up by the decoder; it shows up to the next key frame"
+            notes.append(f"{what} {patched}")
         return [f"{self._medium.title}: {note}" for note in notes]
 
     def resume_after(self, index: int) -> None:
@@ -201,7 +205,7 @@ class VideoSource(Source):
         self.frame_rate: Fraction = _fraction(rate)
         self.time_base: Fraction = _fraction(stream.time_base or 1 / self.frame_rate)
         self._num_passed, self._num_packets = num_passed, 0
-        self._num_lost = self._num_corrupt = 0
+        self._num_lost = self._num_corrupt = self._num_patched = 0
         self._last = self._after  # number of the last frame that came or is not wanted
         self._notes: list[str] = []
         self._numbering = Numbering(self._container.format.name in _JOINED_HALF_WAY)
@@ -229,6 +233,7 @@ class VideoSource(Source):
         index = self._numbering.number(frame.pts)
         self._num_lost += max(0, index - self._last - 1)
         self._last = max(self._last, index)
+        self._num_patched += frame.is_corrupt and index > self._after
         if not self._has_started:
             known = [pts for pts in (self._numbering.start, frame.pts) if pts is not None]
             self._start, self._has_started = min(known, default=None), True

@@ -4,6 +4,7 @@ import itertools
 import re
 from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given
@@ -62,6 +63,7 @@ def test_resumed_video_goes_on_as_if_it_had_not_stopped(tmp_path, write_video, n
     path = write_video(tmp_path / name, _pictures(), **CLIPS[name])
     with open_source(path) as source:
         whole = list(source)
+        assert source.skipped == []
     assert [frame.index for frame in whole] == list(range(COUNT))
     seconds = np.array(TICKS) / 1000 if "vfr" in name else np.arange(COUNT) / 25
     np.testing.assert_allclose([frame.time_s for frame in whole], seconds, atol=1e-4)
@@ -69,6 +71,7 @@ def test_resumed_video_goes_on_as_if_it_had_not_stopped(tmp_path, write_video, n
         with open_source(path) as source:
             source.resume_after(index)
             _assert_equal(list(source), whole[index + 1 :])
+            assert source.skipped == []
 
 
 def test_what_the_first_frame_says_of_its_encoder_holds_for_a_resumed_video(
@@ -118,6 +121,7 @@ def test_recording_that_starts_between_key_frames(tmp_path, write_video):
     path.write_bytes(path.read_bytes()[188 * 8 :])  # the first key frame is gone
     with open_source(path) as source:
         frames = list(source)
+        assert source.skipped == []
     assert 8 < len(frames) < COUNT
     assert [frame.index for frame in frames] == list(range(len(frames)))
     assert frames[0].time_s == 0
@@ -136,6 +140,31 @@ def test_corrupt_packets_leave_gaps_also_when_resumed(tmp_path, write_video):
     with open_source(path) as source:
         source.resume_after(4)
         _assert_equal(list(source), whole[4:])
+
+
+def test_frames_that_the_decoder_patched_up_are_counted(tmp_path, write_video):
+    noise = np.random.default_rng(0).integers(0, 256, (96, 96 + COUNT, 3), np.uint8)
+    pictures = [np.ascontiguousarray(noise[:, n : n + 96]) for n in range(COUNT)]
+    path = write_video(tmp_path / "a.mp4", pictures, coding={"g": "12", "bf": "0"})
+    with open_source(path) as source:
+        assert len(list(source)) == COUNT and source.skipped == []
+    with av.open(str(path)) as container:
+        packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+    data = bytearray(path.read_bytes())
+    for number in (5, 15):
+        start, size = packets[number]
+        damage = slice(start + size // 3, start + size // 2)
+        data[damage] = b"\xff" * (damage.stop - damage.start)
+    path.write_bytes(data)
+    with open_source(path) as source:
+        assert len(list(source)) == COUNT
+        (note,) = source.skipped
+    assert "2 frames are damaged" in note and "up to the next key frame" in note
+    with open_source(path) as source:
+        source.resume_after(12)
+        assert len(list(source)) == COUNT - 13
+        (note,) = source.skipped
+    assert "1 frame is damaged" in note
 
 
 def test_packets_far_before_the_target_are_passed_over():
