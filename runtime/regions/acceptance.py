@@ -74,25 +74,41 @@ class Seen:
     radius: float  # of the landmarks in the first view, in sides of the crop
 
 
-def see(finder: Finder, image: NDArray[np.uint8], box: Box) -> Seen:
-    """What is in the square `box` of an HWC uint8 RGB image, in every view."""
-    first = finder.batch([image], [box])[0].by_landmarks
-    errors = wobble(finder, image, first, VIEWS).mean(axis=0)
-    weights = first.scores.astype(np.float64)[:, None] + 1e-6
-    centre = (weights * first.points).sum(axis=0) / weights.sum()
-    squares = (weights * (first.points - centre) ** 2).sum() / weights.sum()
-    return Seen(first, errors, float(np.sqrt(squares)) / (box[2] * finder.contract.crop_scale))
+def see(finder: Finder, images: Sequence[NDArray[np.uint8]], boxes: Sequence[Box]) -> list[Seen]:
+    """What is in the squares `boxes[i]` of `images[i]` (HWC uint8 RGB), each in every view.
+
+    All in one run of the model.
+    """
+    looks = [look for box in boxes for look in (box, *_views_of(box, VIEWS))]
+    found = finder.batch([image for image in images for _ in range(1 + len(VIEWS))], looks)
+    seen = []
+    for start, box in zip(range(0, len(found), 1 + len(VIEWS)), boxes, strict=True):
+        first, *others = (one.by_landmarks for one in found[start : start + 1 + len(VIEWS)])
+        weights = first.scores.astype(np.float64)[:, None] + 1e-6
+        centre = (weights * first.points).sum(axis=0) / weights.sum()
+        squares = (weights * (first.points - centre) ** 2).sum() / weights.sum()
+        radius = float(np.sqrt(squares)) / (box[2] * finder.contract.crop_scale)
+        seen.append(Seen(first, _apart(first, others).mean(axis=0), radius))
+    return seen
 
 
 def wobble(
     finder: Finder, image: NDArray[np.uint8], first: Detection, views: Sequence[View]
 ) -> NDArray[np.float64]:
     """(V,K): how far the landmarks are from `first` in other views of its box, in sides of it."""
-    x, y, side = first.box[0] + first.box[2] / 2, first.box[1] + first.box[3] / 2, first.box[2]
-    boxes = [view_of(x, y, side, *view) for view in views]
+    boxes = _views_of(first.box, views)
     found = finder.batch([image] * len(boxes), boxes)
-    points = np.stack([one.by_landmarks.points for one in found]).astype(np.float64)
-    return np.linalg.norm(points - first.points, axis=2) / side
+    return _apart(first, [one.by_landmarks for one in found])
+
+
+def _views_of(box: Box, views: Sequence[View]) -> list[Box]:
+    x, y, side = box[0] + box[2] / 2, box[1] + box[3] / 2, box[2]
+    return [view_of(x, y, side, *view) for view in views]
+
+
+def _apart(first: Detection, others: Sequence[Detection]) -> NDArray[np.float64]:
+    points = np.stack([one.points for one in others]).astype(np.float64)
+    return np.linalg.norm(points - first.points, axis=2) / first.box[2]
 
 
 def view_of(x: float, y: float, side: float, right: float, down: float, zoom: float) -> Box:

@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from lmk.runtime.finder import Finder
+from lmk.runtime.images import Box
 from lmk.runtime.model import Contract, Reading, default_names
-from lmk.runtime.regions import Acceptance, accept, see
+from lmk.runtime.regions import Acceptance, Seen, accept, see
 from lmk.runtime.runners import Runner
 from lmk.train.config import EvaluateConfig
 from lmk.train.datasets import DecodedSet
@@ -21,6 +22,7 @@ from lmk.train.network import LandmarkNetwork, find
 from lmk.train.split import Indices
 
 _IMAGES = 32
+_PLACES = 8  # in a run of the network
 _PART = 0.45  # of a cached image, on a side: a corner, which misses the object or holds some of it
 
 
@@ -38,16 +40,21 @@ def measure_acceptance(
     size, side = data.images.shape[1], model.config.input_size
     part, object_side = _PART * size / data.crop_scale, side / data.crop_scale
     middle, corners = (size - object_side) / 2, ((0.0, 0.0), (1.0, 1.0), (1.0, 0.0), (0.0, 1.0))
-    objects, others = [], []
+    objects, others = [], []  # images, and the squares in them
     for number, index in enumerate(spread_over(chosen, _IMAGES)):
         image = np.asarray(data.images[index])
-        objects.append(see(finder, image, (middle, middle, object_side, object_side)))
+        objects.append((image, (middle, middle, object_side, object_side)))
         for right, down in corners[2 * (number % 2) :][:2]:
             x, y = (
                 (size - _PART * size) * each + (_PART * size - part) / 2 for each in (right, down)
             )
-            others.append(see(finder, image, (x, y, part, part)))
-    return accept(objects, others)
+            others.append((image, (x, y, part, part)))
+
+    def seen(places: list[tuple[NDArray[np.uint8], Box]]) -> list[Seen]:
+        parts = (places[start : start + _PLACES] for start in range(0, len(places), _PLACES))
+        return [one for part in parts for one in see(finder, *zip(*part, strict=True))]
+
+    return accept(seen(objects), seen(others))
 
 
 class _Eager(Runner):

@@ -72,8 +72,8 @@ def test_a_measured_model_finds_its_objects_at_their_size(spots):
     things = [(150.0, 100.0, 120), (90.5, 160.25, 70), (60.0, 110.0, 90)] * 4
     pictures = [spots.picture(240, 400, thing, seed=n) for n, thing in enumerate(things)]
     boxes = [(x - side / 2, y - side / 2, side, side) for x, y, side in things]
-    objects = [see(landmarker, *each) for each in zip(pictures, boxes, strict=True)]
-    others = [see(landmarker, picture, (250.0, 60.0, 90.0, 90.0)) for picture in pictures]
+    objects = see(landmarker, pictures, boxes)
+    others = see(landmarker, pictures, [(250.0, 60.0, 90.0, 90.0)] * len(pictures))
     measured = accept(objects, others)
     landmarker.runner.measured(measured)
     for picture, (x, y, side) in zip(pictures[:3], things, strict=False):
