@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -17,8 +18,9 @@ from lmk.train.adapting.adaptation import adapt
 from lmk.train.core import train_core
 from lmk.train.network.checkpoint import load
 
+# Takes a run after the other from its standard input: to start costs more than all of them.
 PROCESS = """
-import json, sys, os, signal
+import contextlib, io, json, os, signal, sys
 import torch
 torch.set_num_threads(1)
 from pathlib import Path
@@ -26,63 +28,78 @@ from lmk.train.loop import run
 from lmk.train.network import hourglass
 hourglass.WIDTHS["small"] = 16
 run.LOG_EVERY = 1
-options = json.loads(sys.argv[1])
 from lmk.train import distributed
 from lmk.train.config import AdaptConfig, CoreConfig
 from lmk.train.adapting import adapt
 from lmk.train.core import train_core
 from lmk.train.datasets import decode
 from lmk.train.datasets.drawn import builtin
-kind, category, crop, stop = (options.pop(n) for n in ("kind", "category", "crop", "stop"))
-options = {n: Path(v) if n in ("output", "core") and v else v for n, v in options.items()}
-if stop and int(os.environ["RANK"]) == 1:
-    log = run.TrainingRun.log
-    def interrupting(self, images, values):
-        log(self, images, values)
-        if self.step == stop:
-            signal.raise_signal(signal.SIGINT)
-    run.TrainingRun.log = interrupting
+log, stop = run.TrainingRun.log, None
+def interrupting(self, images, values):
+    log(self, images, values)
+    if self.step == stop and os.environ["RANK"] == "1":
+        signal.raise_signal(signal.SIGINT)
+run.TrainingRun.log = interrupting
 with distributed.joined(torch.device("cpu")):
-    with distributed.leader_first():
-        data = decode(builtin(category, 40), 64, crop, Path(sys.argv[2]))
-    try:
-        if kind == "core":
-            train_core(CoreConfig(**options), data)
-        else:
-            adapt(AdaptConfig(**options), data)
-    except KeyboardInterrupt:
-        print("interrupted")
+    for line in sys.stdin:
+        options = json.loads(line)
+        kind, category, crop, stop = (options.pop(n) for n in ("kind", "category", "crop", "stop"))
+        options = {n: Path(v) if n in ("output", "core") and v else v for n, v in options.items()}
+        said = io.StringIO()
+        with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.redirect_stderr(said):
+            with distributed.leader_first():
+                data = decode(builtin(category, 40), 64, crop, Path(sys.argv[1]))
+            try:
+                if kind == "core":
+                    train_core(CoreConfig(**options), data)
+                else:
+                    adapt(AdaptConfig(**options), data)
+            except KeyboardInterrupt:
+                print("interrupted")
+        print(json.dumps([printed.getvalue(), said.getvalue()]), flush=True)
 """
 
 
-@pytest.fixture
-def in_two(tmp_path):
-    """Return a function that runs a configuration in two processes, as torchrun would."""
+@pytest.fixture(scope="module")
+def in_two(tmp_path_factory):
+    """Return a function that runs a configuration in two processes, as torchrun would.
+
+    It gives what each has printed, on standard output and standard error.
+    """
+    folder = tmp_path_factory.mktemp("two")
+    listening = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port()), "WORLD_SIZE": "2"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, folder / "cache"],
+            env={**os.environ, **listening, "RANK": rank, "LOCAL_RANK": rank},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=(folder / rank).open("w"),
+            text=True,
+        )
+        for rank in "01"
+    ]
 
     def run(config, kind, category, crop, stop=None):
         options = {**asdict(config), "kind": kind, "category": category, "crop": crop, "stop": stop}
-        listening = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port()), "WORLD_SIZE": "2"}
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-c", PROCESS, json.dumps(options, default=str), tmp_path / "c"],
-                env={
-                    **os.environ,
-                    **listening,
-                    "RANK": rank,
-                    "LOCAL_RANK": rank,
-                },
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for rank in "01"
-        ]
-        told = [process.communicate(timeout=400) for process in processes]
-        for process, (_, error) in zip(processes, told, strict=True):
-            assert process.returncode == 0, error
+        for process in processes:
+            process.stdin.write(json.dumps(options, default=str) + "\n")
+            process.stdin.flush()
+        told = []
+        for rank, process in enumerate(processes):
+            assert select.select([process.stdout], [], [], 400)[0], "no answer"
+            line = process.stdout.readline()
+            assert line, (folder / str(rank)).read_text()
+            told.append(json.loads(line))
         return told
 
-    return run
+    yield run
+    for process in processes:
+        process.stdin.close()
+    ended = [process.wait(60) for process in processes]
+    for process in processes:
+        process.stdout.close()
+    assert ended == [0, 0], [(folder / rank).read_text() for rank in "01"]
 
 
 def port():
