@@ -65,7 +65,7 @@ class Studio:
 
     def __init__(self, place, arguments):
         self.place = place
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "LMK_CACHE": str(place / "cache")}
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "lmk.cli", "studio", "--no-browser", *arguments]
         self.process = subprocess.Popen(
             command, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -8,8 +8,21 @@ import socket
 import urllib.error
 
 import pytest
+import torch
+
+from lmk.train.network.checkpoint import save_core
+from lmk.train.network.hourglass import HourglassConfig, LandmarkNetwork
 
 SAVED = "return document.getElementById('state').textContent === 'Saved'"
+
+
+@pytest.fixture
+def small(tmp_path):
+    """The newest core, of which a step takes a moment: 16 channels, 64-pixel crops."""
+    torch.manual_seed(0)
+    core = LandmarkNetwork(HourglassConfig(14, width=16, input_size=64)).eval()
+    (tmp_path / "runs").mkdir()
+    save_core(tmp_path / "runs" / "core.safetensors", core, {})
 
 
 @pytest.fixture
@@ -60,7 +73,7 @@ def test_boxes_are_drawn_moved_and_removed(page, studio, film, drawn, tmp_path):
     assert refused.value.code == 409 and json.load(refused.value)["now"] == now
 
 
-def test_what_is_learnt_from_drawn_boxes_is_seen_and_ends(page, studio, film, drawn, tmp_path):
+def test_what_is_learnt_from_drawn_boxes_is_seen_and_ends(page, studio, film, small, tmp_path):
     running = studio(film)
     boxes = [{"track": 0, "x": 10, "y": 10, "w": 170, "h": 170}]
     for number in (0, 23):
@@ -79,7 +92,7 @@ def test_what_is_learnt_from_drawn_boxes_is_seen_and_ends(page, studio, film, dr
     assert (tmp_path / "runs" / "faces.onnx").exists()
 
 
-def test_a_run_that_dies_is_told_and_gone_on_with(page, studio, film, tmp_path):
+def test_a_run_that_dies_is_told_and_gone_on_with(page, studio, film, small, tmp_path):
     running = studio(film)
     page.enter(running, "/learn")
     boxes = [{"track": 0, "x": 10, "y": 10, "w": 170, "h": 170}]
