@@ -23,6 +23,10 @@ from lmk.cli import main
 from lmk.runtime.cluster import SETTINGS, sigterm_kept
 from lmk.runtime.errors import UserError
 
+# Sums are taken in one order, here and in the processes that tests start, and two that test side by
+# side do not wait for each other's threads. PyTorch, which reads it, is imported later.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # `make test` gives the same answer every time; `make explore` looks for new examples, and what it
 # finds is kept as an @example of the test.
 settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -65,10 +64,9 @@ class Studio:
 
     def __init__(self, place, arguments):
         self.place = place
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "lmk.cli", "studio", "--no-browser", *arguments]
         self.process = subprocess.Popen(
-            command, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         line = self.process.stdout.readline().decode().strip()
         assert "?token=" in line, self.process.stderr.read().decode()
