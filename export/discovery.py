@@ -145,8 +145,8 @@ def _find(film: Path, folder: Path, search: Search) -> float:
 
         asked = search.find, search.start, search.objects
         boxed = find_in_film(film, boxes, picture, *asked, tell, report)
-    for track, seen in boxed.seen.items():
-        console().print(f"object {track}: in {seen / boxed.frames:.1%} of {boxed.frames} frames")
+    for line in boxed.lines:
+        console().print(line)
     return time.monotonic() - started
 
 

@@ -66,6 +66,4 @@ def find_command(
             boxed = find_in_film(
                 spec, boxes, picture, way, start, objects, click.echo, report, found_by
             )
-        for track, seen in boxed.seen.items():
-            click.echo(f"object {track}: in {seen / boxed.frames:.1%} of {boxed.frames} frames")
-        click.echo(f"{boxes}\n{picture}")
+        click.echo("\n".join([*boxed.lines, str(boxes), str(picture)]))

@@ -39,6 +39,14 @@ class Boxed:
 
     frames: int
     seen: dict[int, int]  # frames in which each object was, by its number
+    skipped: list[str]  # see Source.skipped
+
+    @property
+    def lines(self) -> list[str]:
+        """What it comes to, in words."""
+        shares = {track: f"{count / self.frames:.1%}" for track, count in self.seen.items()}
+        found = [f"object {n}: in {share} of {self.frames} frames" for n, share in shares.items()]
+        return found + [f"skipped: {line}" for line in self.skipped]
 
 
 def find_in_film(
@@ -125,7 +133,7 @@ def write_boxes(
                 report(frames, source.num_frames)
         if not seen:
             raise UserError(f"{spec}: got no object in {frames} frames; give boxes of your own")
-    return Boxed(frames, dict(sorted(seen.items()))), shown
+    return Boxed(frames, dict(sorted(seen.items())), source.skipped), shown
 
 
 def write_picture(shown: Sequence[Shown], path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 
+import av
 import pytest
 from click.testing import CliRunner
 from PIL import Image
@@ -39,6 +40,17 @@ def test_boxes_can_be_given_back(film, tmp_path):
         assert picture.size[0] > 480
     again = CliRunner().invoke(cli, ["find", str(path), "--output", str(tmp_path / "out")])
     assert again.exit_code != 0 and "exists already" in str(again.exception)
+
+
+def test_what_is_damaged_is_told(film, tmp_path, write_video):
+    path = write_video(tmp_path / "cut.mp4", film[1], coding={"g": "12", "bf": "0"})
+    with av.open(str(path)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0)]
+    data, (start, size) = bytearray(path.read_bytes()), places[30]
+    data[start + size // 2 : start + size] = b"\xff" * (size - size // 2)
+    path.write_bytes(data)
+    done = CliRunner().invoke(cli, ["find", str(path), "--output", str(tmp_path / "out")])
+    assert done.exit_code == 0 and f"skipped: {path}: 1 frame is damaged" in done.output
 
 
 def test_boxes_have_one_owner_and_films_their_own(film, tmp_path):
