@@ -10,7 +10,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models import vgg
 
 from lmk.runtime.errors import UserError
 from lmk.train import distributed
@@ -20,7 +19,6 @@ Features = Callable[[Tensor], list[Tensor]]
 
 # torchvision's layer plan, and the positions of relu1_2, relu2_2, relu3_3, relu4_3 in it.
 _PLANS = {"vgg19": ("E", (3, 8, 15, 24)), "vgg16": ("D", (3, 8, 15, 22))}
-_TORCHVISION = {"vgg19": vgg.VGG19_Weights, "vgg16": vgg.VGG16_Weights}
 # What the weights expect: (image - mean) / std of RGB in [0, 1].
 _TORCHVISION_INPUT = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _CAFFE_INPUT = ((123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255,) * 3)
@@ -38,6 +36,8 @@ class Vgg(nn.Module):
     std: Tensor
 
     def __init__(self, kind: str, weights: Path | None, normalise: bool = True) -> None:
+        from torchvision.models import vgg  # two seconds, which only this network needs
+
         super().__init__()
         plan, self.taps = _PLANS[kind]
         self.layers = vgg.make_layers(vgg.cfgs[plan], batch_norm=False)[: self.taps[-1] + 1]
@@ -66,8 +66,11 @@ class Vgg(nn.Module):
 
 
 def _download(kind: str) -> dict[str, Tensor]:
+    from torchvision.models import get_model_weights
+
     try:
-        state = _TORCHVISION[kind].IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
+        weights = get_model_weights(kind).IMAGENET1K_V1
+        state = weights.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"--perceptual {kind}: torchvision's weights cannot be downloaded ({error}); give "
