@@ -68,7 +68,9 @@ _STAGES = {
     "cats": Stage(("cat_heads",), "image", "core", options=_TIGHT),
     "shoes": Stage(("shoes_zappos",), "image", "core", options=_TIGHT),
     "bodies": Stage(("pose_lspet",), "image", "face-core"),
-    "faces-fast": Stage(("face_celeba_small", *_FACES), "image", teacher="faces"),
+    "faces-fast": Stage(
+        ("face_celeba_small", "face_mtfl80", "face_ytf68"), "image", teacher="faces"
+    ),
     "cats-fast": Stage(("cat_heads",), "image", teacher="cats"),
     "shoes-fast": Stage(("shoes_zappos",), "image", teacher="shoes"),
 }
