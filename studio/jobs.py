@@ -19,6 +19,7 @@ from lmk.runtime.model import workspace
 from lmk.studio.project import LMK
 
 _TAIL = 4000  # bytes of the log that are shown
+_INTERRUPTED = 130  # the exit code of `lmk` when it was stopped in order, as Learn does
 
 
 @dataclass
@@ -102,7 +103,7 @@ class Jobs:
                 job.code = job.process.wait()
                 if job.code not in (0, 3):  # 3: all but what could not be read
                     break
-        if job.stopping:
+        if job.stopping or job.code == _INTERRUPTED:
             job.state = "stopped"
         else:
             job.state = "done" if job.code in (0, 3) else "failed"

@@ -132,18 +132,22 @@ class LearnRoom:
         return None
 
     def _told(self, folder: Path) -> dict[str, Any]:
-        config = _json(folder / CONFIG) or {}
-        history = _json(folder / "history.json") or []
-        told = {name for row in history for name in row}
-        curves, first, last = self._scalars(folder)
         pack = folder.with_suffix(".safetensors")
         alive = _owner(folder) is not None
+        # Until a run has got its pictures ready, what stands there is of the one before.
+        has_begun = not alive or _time(folder / CONFIG) >= _time(beside(pack, "lock"))
+        config = (_json(folder / CONFIG) if has_begun else None) or {}
+        history = (_json(folder / "history.json") if has_begun else None) or []
+        told = {name for row in history for name in row}
+        curves, first, last = self._scalars(folder) if has_begun else ({}, 0.0, 0.0)
         lines = _tail(folder / "log.txt")
-        spoken = [match for line in lines if (match := _LINE.search(line))]
+        starts = [number for number, line in enumerate(lines) if line.startswith("$ ")]
+        lines = lines[max(starts, default=0) :]  # of the last command
+        spoken = [match for line in lines if (match := _LINE.search(line))][-1:]
         step = max(
             [row.get("step", 0) for row in history[-1:]]
             + [points[-1][0] for points in curves.values() if points]
-            + [int(match[1]) for match in spoken[-1:]],
+            + [int(match[1]) for match in spoken],
             default=0,
         )
         past = (time.time() if alive else last) - first if first else 0.0
@@ -151,10 +155,14 @@ class LearnRoom:
         shares = [step / steps if steps else 0.0, past / (minutes * 60) if minutes else 0.0]
         share = min(1.0, max(shares))
         left = past / share * (1 - share) if share and alive else None
+        if alive and spoken:  # the run itself knows better
+            since = max(0.0, time.time() - _time(folder / "log.txt"))
+            past, left = int(spoken[0][3]) + since, max(0.0, int(spoken[0][4]) - since)
+            share = past / (past + left) if past else 0.0
         command = self._command(folder)
         preview = folder / "preview.png"
         if alive:
-            state = "running"
+            state = "running" if has_begun else "preparing"
         elif _is_finished(pack):
             state = "finished"
         elif self.jobs.writes(folder / "log.txt"):
@@ -186,12 +194,13 @@ class LearnRoom:
         self, folder: Path
     ) -> tuple[dict[str, list[tuple[int, float, float]]], float, float]:
         """Curves (step, time, value) by name, from the events; the first and last time."""
+        files = sorted(folder.glob("events.*"))
         with contextlib.suppress(ImportError):  # without it there are the log and the history
             from tensorboard.backend.event_processing.event_file_loader import (
                 LegacyEventFileLoader,
             )
 
-            for file in sorted(folder.glob("events.*")):
+            for file in files:
                 if file not in self._curves:
                     self._curves[file] = (LegacyEventFileLoader(str(file)), {})
                 loader, found = self._curves[file]
@@ -200,10 +209,9 @@ class LearnRoom:
                         point = (event.step, event.wall_time, value.simple_value)
                         found.setdefault(value.tag, []).append(point)
         joined: dict[str, list[tuple[int, float, float]]] = {}
-        for file, (_, found) in sorted(self._curves.items()):
-            if file.parent == folder:
-                for name, points in found.items():
-                    joined.setdefault(name, []).extend(points)
+        for _, found in (self._curves[file] for file in files if file in self._curves):
+            for name, points in found.items():
+                joined.setdefault(name, []).extend(points)
         times = [point[1] for points in joined.values() for point in (points[0], points[-1])]
         return joined, min(times, default=0.0), max(times, default=0.0)
 
@@ -260,6 +268,12 @@ def _tail(file: Path) -> list[str]:
 def _thin(points: list[tuple[int, float, float]]) -> list[tuple[int, float]]:
     every = -(-len(points) // _POINTS) or 1
     return [(step, value) for step, _, value in points[::every]]
+
+
+def _time(file: Path) -> float:
+    with contextlib.suppress(OSError):
+        return file.stat().st_mtime
+    return 0.0
 
 
 def _stat(file: Path) -> int:

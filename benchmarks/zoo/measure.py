@@ -37,7 +37,7 @@ class Stage:
     data: tuple[str, ...]  # several are joined
     crop: CropMode
     core: str | None = None
-    judged_on: tuple[str, ...] = ()  # besides the held-out images of `data`
+    judged_on: tuple[str, ...] = ()  # besides the held-out images of `data`, if that is one set
     options: Mapping[str, Any] = field(default_factory=dict)  # over those of the plan
     teacher: str | None = None
 
@@ -69,7 +69,10 @@ _STAGES = {
     "shoes": Stage(("shoes_zappos",), "image", "core", options=_TIGHT),
     "bodies": Stage(("pose_lspet",), "image", "face-core"),
     "faces-fast": Stage(
-        ("face_celeba_small", "face_mtfl80", "face_ytf68"), "image", teacher="faces"
+        ("face_celeba_small", "face_mtfl80", "face_ytf68"),
+        "image",
+        judged_on=("face_mtfl80", "face_ytf68"),
+        teacher="faces",
     ),
     "cats-fast": Stage(("cat_heads",), "image", teacher="cats"),
     "shoes-fast": Stage(("shoes_zappos",), "image", teacher="shoes"),
@@ -143,6 +146,7 @@ def measure(path: Path, stage: Stage, data: Mapping[str, DecodedSet]) -> dict[st
         reports = [
             evaluate(model, each, config, seed, crop=crops.get(name, "image"))
             for name, each in data.items()
+            if name or len(stage.data) == 1  # sets that are joined are annotated differently
         ]
         entry["measures"] = [
             {n: v for n, v in report.items() if n != "options" and not n.endswith(_LONG)}

@@ -31,7 +31,10 @@ def print_summary(summary: Summary) -> None:
     if summary.found_little:
         screen.print(_found_little(summary))
     if summary.objects and summary.mean_score < LOW_SCORE:
-        screen.print("low scores: the object should fill the box; say where it is by --roi")
+        screen.print(
+            "low scores: the object does not fill its box (say where it is by --roi), or the "
+            "landmarks are not steady (learn for longer; the pack's page tells)"
+        )
     for reason in summary.skipped:
         screen.print(f"skipped: {reason}")
 

@@ -45,7 +45,7 @@ function card(run) {
   return h("section.card", { "data-run": run.name, "data-state": run.state },
     h("div.row.tight", h("h1.grow.clip", run.name), h(`span.tag${kind ? "." + kind : ""}`, run.state)),
     h("div.bar-of", { role: "progressbar", "aria-valuenow": Math.round(run.share * 100), "aria-valuemin": 0, "aria-valuemax": 100 }, h("i", { style: { width: `${run.share * 100}%` } })),
-    h("div.row.small.soft.num", h("span", `step ${run.step.toLocaleString("en")}`), run.budget && h("span", `of ${run.budget}`), run.left !== null && h("b", `${clock(run.left)} left`)),
+    h("div.row.small.soft.num", h("span", `step ${run.step.toLocaleString("en")}`), run.budget && h("span", `of ${run.budget}`), run.left !== null && h("b", run.left > 0 ? `${clock(run.left)} left` : "measures, draws and writes")),
     h("div.row", // above what grows
       run.alive && isOwner && h("button", { onclick: () => post(run.name, "stop") }, "Stop and save"),
       ended && isOwner && (run.command ? h("button.main", { onclick: () => post(run.name, "resume") }, "Go on") : h("span.small.soft", "Go on where it was started, with --resume.")),

@@ -124,12 +124,22 @@ def test_a_command_that_fails_says_why_and_no_foreign_process_is_stopped(
     running = studio(film)
     folder = tmp_path / "runs" / "shoes"
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text('{"minutes": 20, "landmarks": 10}')
-    (folder / "history.json").write_text('[{"step": 40, "seconds": 9}]')
     owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": "now"}
     (tmp_path / "runs" / ".shoes.safetensors.lock").write_text(json.dumps(owner))
+    (folder / "config.json").write_text('{"minutes": 20, "landmarks": 10}')
+    (folder / "history.json").write_text('[{"step": 40, "seconds": 9}]')
     (run,) = running.ask("/api/learn")
     assert (run["name"], run["step"], run["alive"]) == ("shoes", 40, True)
+    log = folder / "log.txt"
+    says = "step {}/9000  pixel 0.1  2.5 images/s  {} s, {} s left\n"
+    log.write_text(f"$ lmk adapt\n{says.format(80, 900, 0)}$ lmk adapt\n{says.format(60, 100, 50)}")
+    (run,) = running.ask("/api/learn")
+    assert (run["state"], run["step"]) == ("running", 60)
+    assert 0 <= run["left"] <= 50 and 0.66 < run["share"] <= 1  # as the run says, less since then
+    log.unlink()
+    os.utime(folder / "config.json", (0, 0))  # of the run before
+    (run,) = running.ask("/api/learn")
+    assert (run["state"], run["step"], run["budget"]) == ("preparing", 0, "")
     with pytest.raises(urllib.error.HTTPError) as refused:  # the lock is nobody's: it is left over
         running.ask("/api/learn/shoes/stop", "POST", {})
     assert refused.value.code == 400

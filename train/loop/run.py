@@ -147,7 +147,9 @@ class TrainingRun:
             plain = json.dumps(self.config.recorded(), indent=2, default=str)
             write_bytes(self.folder / "config.json", plain.encode())
             if not self.step:  # not resumed: what an earlier run left is not this one's state
-                (self.folder / STATE_NAME).unlink(missing_ok=True)
+                for stale in (STATE_NAME, "history.json", "events.*"):
+                    for file in self.folder.glob(stale):
+                        file.unlink()
                 write_bytes(self.folder / DATA_NAME, self.data.encode())
         self.monitor.start()
         self._handler = contextlib.ExitStack()

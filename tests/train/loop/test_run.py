@@ -257,13 +257,17 @@ def test_a_loss_that_is_not_finite_ends_the_run(start, bad, saved):
     assert not saved or state(run).read_bytes() == kept
 
 
-def test_a_new_run_forgets_the_state_of_the_one_it_replaces(start):
+def test_a_new_run_forgets_what_the_one_that_it_replaces_has_left(start):
     with start() as run:
         for _ in run:
+            run.record({"x": 1.0}, "told")
             run.save({}, {})
             break
+    (events,) = run.folder.glob("events.*")
+    assert (run.folder / "history.json").exists()
     with start() as run:
-        assert not state(run).exists()
+        assert not state(run).exists() and not (run.folder / "history.json").exists()
+        assert not events.exists()
 
 
 def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(start):
