@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,6 @@ _SAME_BOX = 0.5  # overlap from which a box in the table is that of an object fo
 FEWEST = 5  # pictures of each point, as `lmk name` has it
 ENOUGH = 10  # pictures before which nobody is told to stop
 _GAIN = 0.07  # of the error: where twice the pictures bring no more than that, it is enough
-_FRAME = re.compile(r"(.+)_(\d{6,})\.png")
 _Doubles = NDArray[np.float64]
 _EXPORTS: dict[str, Callable[[Annotations], bytes]] = {
     "annotations.csv": lambda table: table.table.read_bytes() if table.table.exists() else b"",
@@ -126,7 +124,7 @@ class NameRoom:
                         "file": row.file,
                         "points": sum(map(bool, row.points.values())),
                     }
-                    for row, place in zip(content.rows, self._places(content), strict=True)
+                    for row, place in zip(content.rows, self.project.places(content), strict=True)
                 ],
                 "sources": {
                     key: {
@@ -245,7 +243,7 @@ class NameRoom:
         """The most useful picture to annotate next, of those that are not in `without`."""
         table, pack = self._table(request), request.path_params["pack"]
         scan, content = self._scan(pack), table.read()
-        done = {tuple(place[:2]) for place in self._places(content) if place}
+        done = {tuple(place[:2]) for place in self.project.places(content) if place}
         skipped = {tuple(each.rsplit(":", 1)) for each in request.query_params.getlist("without")}
         left = [
             candidate
@@ -341,25 +339,6 @@ class NameRoom:
             return row
         return next((row for row in rows if row.box is None), None)
 
-    def _places(self, content: Content) -> list[tuple[str, int] | None]:
-        """Source and number of each row's picture; None where it is not of this project."""
-        numbers = self._numbers(self.project.annotated_folder) if content.rows else {}
-        places: list[tuple[str, int] | None] = []
-        for row in content.rows:
-            match = _FRAME.fullmatch(row.file)
-            film = match and match[1] in self.project.sources
-            places.append((match[1], int(match[2])) if match and film else numbers.get(row.file))
-        return places
-
-    @lru_cache(maxsize=2)  # noqa: B019 - as long as the room, and that as the process
-    def _numbers(self, annotated: Path | None) -> dict[str, tuple[str, int]]:
-        """What tables call the pictures of folders -> source and number."""
-        return {
-            title if source.path == annotated else source.copied(title): (key, number)
-            for key, source in self.project.sources.items()
-            for title, number in source.numbers.items()
-        }
-
     # What the landmarks tell
 
     def _scan(self, pack: str) -> Scan:
@@ -408,7 +387,7 @@ class NameRoom:
         """Rows of pictures that are not candidates, as an earlier session's, as such."""
         model, folder, found = self.project.model(pack), self._folder(pack), []
         pictures = {place[:2] for place in known}
-        for row, place in zip(content.rows, self._places(content), strict=True):
+        for row, place in zip(content.rows, self.project.places(content), strict=True):
             if place is None or place not in pictures:
                 shape = self._in_crop(pack, folder, row, model).ravel().astype(np.float64)
                 shape /= model.contract.input_size

@@ -9,7 +9,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from lmk.runtime.model import compose_file, model_file, read_header, workspace
 from lmk.runtime.outputs import colour
 from lmk.runtime.regions import Target, parse_roi
 from lmk.runtime.sources import expand, look_into
-from lmk.studio.annotations import Annotations
+from lmk.studio.annotations import Annotations, Content
 from lmk.studio.pictures import Film, Images, Pictures
 
 LMK = (sys.executable, "-m", "lmk.cli")
@@ -30,6 +30,9 @@ LMK = (sys.executable, "-m", "lmk.cli")
 
 class NotThere(UserError):
     """A page asks for something that this project does not have."""
+
+
+_FRAME = re.compile(r"(.+)_(\d{6,})\.png")  # see `Opened.copied`
 
 
 class Opened:
@@ -196,6 +199,25 @@ class Project:
         """A folder that was opened and has a table of its own, if there is one."""
         folders = (s.path for s in self.sources.values() if s.path.is_dir())
         return next((path for path in folders if (path / "annotations.csv").is_file()), None)
+
+    def places(self, content: Content) -> list[tuple[str, int] | None]:
+        """Source and number of each annotated row's picture; None for one of nothing opened."""
+        numbers = self._numbers(self.annotated_folder) if content.rows else {}
+        places: list[tuple[str, int] | None] = []
+        for row in content.rows:
+            match = _FRAME.fullmatch(row.file)
+            film = match and match[1] in self.sources
+            places.append((match[1], int(match[2])) if match and film else numbers.get(row.file))
+        return places
+
+    @lru_cache(maxsize=2)  # noqa: B019 - as long as the project, and that as the process
+    def _numbers(self, annotated: Path | None) -> dict[str, tuple[str, int]]:
+        """What tables call the pictures of folders -> source and number."""
+        return {
+            title if source.path == annotated else source.copied(title): (key, number)
+            for key, source in self.sources.items()
+            for title, number in source.numbers.items()
+        }
 
     def told(self) -> dict[str, Any]:
         """All of it, for pages."""

@@ -18,6 +18,8 @@ from starlette.routing import BaseRoute, Route
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import of_cell, printable
 from lmk.runtime.model import workspace
+from lmk.runtime.regions import overlap
+from lmk.studio.annotations import Point
 from lmk.studio.project import NotThere, Opened, Project
 
 TABLE = "landmarks.csv"
@@ -67,7 +69,7 @@ class WatchRoom:
         return JSONResponse(sorted(found, key=lambda each: -each["changed"]))
 
     def about(self, request: Request) -> Response:
-        """Names, size, the pack whose table corrections go to, and the worst moments."""
+        """Names, size, the pack whose table corrections go to, what is in it, the worst moments."""
         results, source = self._results(request.path_params["key"])
         pictures = source.pictures
         base = self._base(results.names)
@@ -82,6 +84,7 @@ class WatchRoom:
                 "rows": len(results.frames),
                 "base": base,
                 "skeleton": self.project.annotations(base).skeleton() if base else [],
+                "corrected": self._corrected(base, results, source) if base else {},
                 "moments": list(moments(results)),
             }
         )
@@ -119,6 +122,23 @@ class WatchRoom:
                         self._read = {key: (changed, read_results(table, source))}
                     return self._read[key][1], source
         raise NotThere(f"results: got '{key}', expected a folder in {workspace.RUNS}/ of this film")
+
+    def _corrected(
+        self, base: str, results: Results, source: Opened
+    ) -> dict[int, dict[int, dict[str, Point]]]:
+        """Frame -> track -> the points that people have set there, whatever was found."""
+        content = self.project.annotations(base).read()
+        corrected: dict[int, dict[int, dict[str, Point]]] = {}
+        for row, place in zip(content.rows, self.project.places(content), strict=True):
+            points = {n: p for n, p in row.points.items() if p and n in results.names}
+            if not place or place[0] != source.key or not points:
+                continue
+            there: list[int] = np.flatnonzero(results.frames == place[1]).tolist()
+            if given := row.box:
+                there.sort(key=lambda n: -overlap(given, tuple(results.boxes[n])))
+            if there:
+                corrected.setdefault(place[1], {})[int(results.tracks[there[0]])] = points
+        return corrected
 
     def _base(self, names: tuple[str, ...]) -> str | None:
         """The pack whose points are called so: what is corrected goes to its table."""

@@ -243,7 +243,7 @@ async function load(key_) {
     (rows.tracks[track] ??= []).push([at, score]);
     mean[at] = Math.min(mean[at] ?? 1, score);
   }
-  corrected = {};
+  corrected = told.corrected;
   visited = -1;
   kept.clear();
   slider.max = told.count - 1;

@@ -43,7 +43,8 @@ def film(tmp_path, drawn, named):
 
 def test_the_worst_moment_is_a_key_away_and_is_corrected(page, studio, film, drawn, tmp_path):
     path, points = film
-    page.enter(studio(path), "/watch")
+    running = studio(path)
+    page.enter(running, "/watch")
     assert page.js("return document.documentElement.dataset.rows") == str(COUNT)
     page.press("n")
     page.until("return document.documentElement.dataset.frame === arguments[0]", str(BAD))
@@ -64,6 +65,10 @@ def test_the_worst_moment_is_a_key_away_and_is_corrected(page, studio, film, dra
     page.driver.refresh()  # the address says where we were
     page.until("return document.documentElement.dataset.ready === 'yes'")
     assert page.js("return document.documentElement.dataset.frame") == str(BAD + 1)
+    assert page.text("#corrected") == "1 corrected"  # and what was corrected is shown as it was set
+    now = running.ask("/api/watch/face-faces-named")["corrected"]
+    assert list(now) == [str(BAD)] and list(now[str(BAD)]["0"]) == ["mouth"]
+    assert np.hypot(*(now[str(BAD)]["0"]["mouth"] - right)) < 1.5
 
 
 def results(points, scores=0.9, tracks=None):
