@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lmk.runtime.errors import UserError
+from lmk.train import draws
 from lmk.train.adapting.adaptation import Adaptation
 from lmk.train.adapting.pairs import Pairs
 from lmk.train.core import Batches, Supervision, train_core
@@ -288,6 +289,9 @@ def test_batches_are_made_without_waiting(
 ):
     """On a GPU that is not there: what is drawn is sent, and nothing is asked back."""
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    monkeypatch.setattr(
+        draws, "_order", draws._order.__wrapped__
+    )  # keep no tensor that is not real
     config = adapt_config(bend=0.05, jitter=0.1)
     train, _ = split_indices(puppets.splits, 0)
     with FakeTensorMode(allow_non_fake_inputs=True):
