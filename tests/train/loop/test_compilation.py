@@ -291,7 +291,7 @@ def test_batches_are_made_without_waiting(
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
     monkeypatch.setattr(
         draws, "_order", draws._order.__wrapped__
-    )  # keep no tensor that is not real
+    )  # keeps none
     config = adapt_config(bend=0.05, jitter=0.1)
     train, _ = split_indices(puppets.splits, 0)
     with FakeTensorMode(allow_non_fake_inputs=True):
