@@ -289,9 +289,7 @@ def test_batches_are_made_without_waiting(
 ):
     """On a GPU that is not there: what is drawn is sent, and nothing is asked back."""
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
-    monkeypatch.setattr(
-        draws, "_order", draws._order.__wrapped__
-    )  # keeps none
+    monkeypatch.setattr(draws, "_order", draws._order.__wrapped__)  # keeps none
     config = adapt_config(bend=0.05, jitter=0.1)
     train, _ = split_indices(puppets.splits, 0)
     with FakeTensorMode(allow_non_fake_inputs=True):
