@@ -25,7 +25,7 @@ const what = h("div.what", h("b.clip", ""), h("span.clip", ""));
 const list = h("ul.points", { "aria-label": "Points" });
 const adding = h("input", { placeholder: "nose, left eye, …", "aria-label": "Names of new points", id: "add" });
 const verdict = h("div");
-const hint = h("span.bubble", { "aria-live": "polite" });
+const hint = h("span.bubble", { "aria-live": "polite" }, "Opening…");
 const strip = h("div.strip", { "aria-label": "Annotated pictures" });
 const slider = h("input", { type: "range", min: 0, value: 0, "aria-label": "Frame" });
 const packs = h("select", { "aria-label": "Pack" });
@@ -108,6 +108,7 @@ let loading = false; // meanwhile clicks are not for the picture that is still s
 async function go(source, number, { track = null, push = true } = {}) {
   const mine = ++latest;
   loading = true;
+  fill(hint, "Opening…");
   try {
     await queue; // what was clicked is on the disk before the picture goes
     const [told, image] = await Promise.all([
@@ -127,7 +128,10 @@ async function go(source, number, { track = null, push = true } = {}) {
     if (only && !only.whole && only.box[2] < shown.width / 3) stage.lookAt(only.box, 2.2);
     if (shown.error) tell(shown.error, "bad");
   } finally {
-    if (mine === latest) loading = false;
+    if (mine === latest) {
+      loading = false;
+      showList();
+    }
   }
   show();
 }
@@ -226,10 +230,11 @@ async function undo() {
 async function next() {
   await queue;
   const query = [...skipped].map((each) => `without=${encodeURIComponent(each)}`).join("&");
-  const told = await api(`${path("api", "name", at.pack, "next")}?without=${encodeURIComponent(`${at.source}:${at.number}`)}&${query}`);
+  fill(hint, "Looking for the next picture…");
+  const told = await api(`${path("api", "name", at.pack, "next")}?without=${encodeURIComponent(`${at.source}:${at.number}`)}&${query}`).finally(showList);
   if (told.next) {
-    fill(why, "Proposed: ", told.why, ".");
     await go(told.next[0], told.next[1], { track: told.next[2] });
+    if (shown.source === told.next[0] && shown.number === told.next[1]) fill(why, "Proposed: ", told.why, ".");
   } else tell(told.error ?? (told.done ? "All pictures that were looked at have points" : "Still looking for pictures…"), told.error ? "bad" : "");
 }
 function skip() {

@@ -17,6 +17,7 @@ let rows = null; // of each frame: [{track, box, points: [[x, y, score], …]}]
 let mean = null; // of each frame: the least mean score of its objects
 let frame = 0;
 let drag = null;
+const made = []; // what was corrected here, to be undone
 let corrected = {}; // frame -> track -> points that people have set
 let playing = 0;
 let names = true;
@@ -167,16 +168,33 @@ stage.up = (point) => {
 /** A corrected point joins the annotations: the same table that Name writes. */
 async function correct({ track, index }, point) {
   const number = Number(html.dataset.frame);
-  const name = told.names[index];
-  ((corrected[number] ??= {})[track] ??= {})[name] = point;
+  const was = await set(number, track, told.names[index], point);
+  made.push([number, track, told.names[index], was]);
+  sides();
+  tell("Saved: it joins the annotations", "good");
+}
+async function undo() {
+  const last = made.pop();
+  if (!last) return tell("Nothing to undo");
+  await show(last[0]);
+  await set(...last);
+  sides();
+  tell("Saved: as it was before", "good");
+}
+/** Set a point of an object in a frame, or take it away; gives what it was. */
+async function set(number, track, name, point) {
+  const own = ((corrected[number] ??= {})[track] ??= {});
+  if (point) own[name] = point;
+  else delete own[name];
   stage.draw();
   tell("Saving…");
   const where = path("api", "name", told.base, told.source, String(number));
   const object = (await api(where)).objects.find((each) => each.track === track);
   if (!object) throw new Error(`object ${track} has no box in this frame`);
-  await api(where, "PUT", { track, points: { ...(object.points ?? {}), [name]: point }, before: object.points });
-  tell("Saved: it joins the annotations", "good");
-  sides();
+  const points = { ...(object.points ?? {}), [name]: point };
+  if (!point) delete points[name];
+  await api(where, "PUT", { track, points: Object.keys(points).length ? points : null, before: object.points });
+  return object.points?.[name];
 }
 async function again() {
   try {
@@ -192,6 +210,7 @@ function sides() {
     told.base
       ? h("div.note.stack.close", h("span", "Drag a point to where it belongs: it joins the annotations."),
           h("b", { id: "corrected" }, `${count} corrected`),
+          h("button", { onclick: () => undo().catch(failed), id: "undo", disabled: !made.length }, "Undo ", cap("u")),
           isOwner && h("button", { onclick: again, id: "again", disabled: !count }, "Name and detect again"))
       : h("p.note", "These are landmarks without names. ", h("a", { href: "/name" }, "Name points"), " to correct them here."),
     h("div.stack.close", h("h2", `Worst moments`), told.moments.length
@@ -244,6 +263,7 @@ async function load(key_) {
     mean[at] = Math.min(mean[at] ?? 1, score);
   }
   corrected = told.corrected;
+  made.length = 0;
   visited = -1;
   kept.clear();
   slider.max = told.count - 1;
@@ -282,6 +302,7 @@ async function start() {
   key(["Shift+ArrowLeft"], "ten frames back", () => show(frame - 10).catch(failed));
   key(["n"], "the next bad moment", () => worst(1));
   key(["p"], "the bad moment before", () => worst(-1));
+  key(["u", "Ctrl+z"], "undo the last correction", () => undo().catch(failed));
   key(["l"], "names, on and off", () => view.click());
   key(["+", "="], "nearer", () => stage.zoom(1.4));
   key(["-"], "further away", () => stage.zoom(1 / 1.4));

@@ -59,6 +59,15 @@ def test_the_worst_moment_is_a_key_away_and_is_corrected(page, studio, film, dra
     assert row["file"] == f"face_{BAD:06}.png" and row["left eye_x"] == ""
     assert np.hypot(float(row["mouth_x"]) - right[0], float(row["mouth_y"]) - right[1]) < 1.5
     assert (table.parent / row["file"]).exists()
+    page.press("u")
+    page.until("return document.getElementById('corrected')?.textContent === '0 corrected'")
+    with table.open(newline="") as file:
+        assert all(
+            row["file"] != f"face_{BAD:06}.png" or row["mouth_x"] == ""
+            for row in csv.DictReader(file)
+        )
+    page.drag(page.at(*wrong, side, side), page.at(*right, side, side))
+    page.until("return document.getElementById('corrected')?.textContent === '1 corrected'")
     assert page.find("#again").is_enabled()
     page.press("\ue014", "\ue014", "\ue012")  # right, right, left
     page.until("return document.documentElement.dataset.frame === arguments[0]", str(BAD + 1))
