@@ -76,7 +76,8 @@ def _discover(
     pack, folder = config.output, config.output.parent
     if len({film.stem for film in films}) < len(films):
         raise UserError("discover: got films of one name, expected different ones; rename some")
-    seconds = _found_before(pack, films, search) if config.resume else {}
+    seconds, learnt = _made_before(pack, films, search) if config.resume else ({}, 0.0)
+    asked = config.minutes or 0.0
     boxes = [folder / f"{film.stem}-boxes.csv" for film in films]
     if not config.resume:
         for path in (pack, *(boxes if search.find != "given" else ())):
@@ -91,7 +92,7 @@ def _discover(
             _say("finding", f"{path} is taken as it is")
         elif film.stem not in seconds:
             seconds[film.stem] = _find(film, folder, search)
-            _keep(pack, films, search, seconds)
+            _keep(pack, films, search, seconds, learnt)
         else:
             _say("finding", f"{film.name} before")
 
@@ -103,11 +104,12 @@ def _discover(
         rest = (2 * sum(seconds.values()) + cut + _LAST_PARTS_S) / 60
         share = max(config.minutes - rest, _LEAST_SHARE * config.minutes)
         config = replace(config, minutes=share)
-    is_new = not (config.resume and adapting.is_finished(pack))
+    is_new = asked > learnt or not (config.resume and adapting.is_finished(pack))
     if is_new:
         goes_on = config.resume and adapting.has_begun(pack)
         _say("adaptation", f"{len(data.names)} crops of {data.name}")
         adapting.adapt(replace(config, resume=goes_on, report=False), data)
+        _keep(pack, films, search, seconds, asked)
     else:
         _say("adaptation", f"{pack} before")
 
@@ -155,26 +157,32 @@ def _made_of(films: Sequence[Path], search: Search) -> dict[str, object]:
     return {"films": listing(film.resolve() for film in films), **asked}
 
 
-def _keep(pack: Path, films: Sequence[Path], search: Search, seconds: dict[str, float]) -> None:
-    kept = {"made_of": _made_of(films, search), "seconds": seconds}
+def _keep(
+    pack: Path, films: Sequence[Path], search: Search, seconds: dict[str, float], learnt: float
+) -> None:
+    kept = {"made_of": _made_of(films, search), "seconds": seconds, "minutes": learnt}
     write_bytes(beside(pack, "found.json"), json.dumps(kept).encode())
 
 
-def _found_before(pack: Path, films: Sequence[Path], search: Search) -> dict[str, float]:
-    """Seconds that finding took, by film, of those whose boxes are there.
+def _made_before(
+    pack: Path, films: Sequence[Path], search: Search
+) -> tuple[dict[str, float], float]:
+    """Seconds that finding took, by film, of those whose boxes are there; minutes of a whole run.
 
     Raises UserError that names what differs from the run before.
     """
     record = beside(pack, "found.json")
     if not record.exists():
-        return {}
+        return {}, 0.0
     try:
         kept = json.loads(read_text(record, "what was found before"))
+        learnt = float(kept["minutes"])
         was, seconds = dict(kept["made_of"]), {str(k): float(v) for k, v in kept["seconds"].items()}
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise UserError(f"{record}: damaged ({error}); start anew with --force") from None
     check_same(pack, was, json.loads(json.dumps(_made_of(films, search))))
-    return {k: v for k, v in seconds.items() if (pack.parent / f"{k}-boxes.csv").exists()}
+    there = {k: v for k, v in seconds.items() if (pack.parent / f"{k}-boxes.csv").exists()}
+    return there, learnt
 
 
 def _detect(film: Path, folder: Path, onnx: Path, threads: int | None, is_new: bool) -> Path:

@@ -34,6 +34,7 @@ class Job:
     code: int | None = None
     began: float = field(default_factory=time.time)
     ended: float | None = None
+    at: int = 0  # which of the commands
     process: subprocess.Popen[bytes] | None = None
     stopping: bool = False
 
@@ -43,7 +44,7 @@ class Job:
         with contextlib.suppress(OSError), open(self.log, "rb") as file:
             file.seek(max(0, self.log.stat().st_size - _TAIL))
             tail = file.read()
-        lines = tail.decode("utf-8", "replace").splitlines()
+        lines = of_last_command(tail.decode("utf-8", "replace").splitlines())
         if self.code is not None and self.code < 0 and self.state == "failed":
             name = signal.Signals(-self.code).name
             lines.append(
@@ -54,12 +55,19 @@ class Job:
             "key": self.key,
             "title": self.title,
             "commands": [shlex.join(["lmk", *command]) for command in self.commands],
+            "at": self.at,
             "state": self.state,
             "code": self.code,
             "began": self.began,
             "ended": self.ended,
             "lines": lines[-12:],
         }
+
+
+def of_last_command(lines: list[str]) -> list[str]:
+    """The end of a log, from where its last command begins, if that is in it."""
+    starts = [number for number, line in enumerate(lines) if line.startswith("$ ")]
+    return lines[max(starts, default=0) :]
 
 
 class Jobs:
@@ -87,9 +95,10 @@ class Jobs:
 
     def _run(self, job: Job, then: Callable[[], None]) -> None:
         with open(job.log, "ab") as log:
-            for command in job.commands:
+            for number, command in enumerate(job.commands):
                 if job.stopping:
                     break
+                job.at = number
                 log.write(f"$ {printable(shlex.join(['lmk', *command]))}\n".encode())
                 log.flush()
                 # Of its own session, so that Ctrl-C in the studio's terminal is not for it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +23,8 @@ from lmk.studio.pictures import jpeg
 from lmk.studio.project import NotThere, Project
 
 IMAGES, VIEWS = 100, 2  # as at the end of `lmk adapt`
+_PATIENCE = 10.0  # seconds without a question, after which what takes all cores ends
+_LOOKS = 1 + VIEWS + 3 + 1  # as it is and moved, at three quarters, and for the scores
 _GALLERY = 60  # pictures of a landmark, the worst first
 
 
@@ -34,10 +37,23 @@ class Judged:
     told: dict[str, Any] = field(default_factory=dict)
     crops: NDArray[np.uint8] | None = None  # (N,S,S,3)
     read: tuple[int, int] = (0, 0)  # pictures, of so many
+    seen: tuple[int, int] = (0, 0)  # views by the network, of so many
+    asked: float = field(default_factory=time.monotonic)  # when a page last wanted to know
 
     def tell(self, done: int, total: int) -> None:
-        """How far it is."""
+        """How many pictures are read; raises _Unwanted when no page waits any more."""
         self.read = done, total
+        if time.monotonic() - self.asked > _PATIENCE:
+            raise _Unwanted
+
+    def look(self, views: int) -> None:
+        """The network is about to see some; raises _Unwanted as `tell` does."""
+        self.seen = self.seen[0] + views, self.seen[1]
+        self.tell(*self.read)
+
+
+class _Unwanted(Exception):
+    """Whoever asked has gone elsewhere."""
 
 
 class JudgeRoom:
@@ -60,7 +76,7 @@ class JudgeRoom:
     def judged(self, request: Request) -> Response:
         """Verdicts and pictures, or that they are on their way."""
         found = self._judgement(request)
-        told = {"state": found.state, "error": found.error, "read": found.read}
+        told = {name: getattr(found, name) for name in ("state", "error", "read", "seen")}
         return JSONResponse(told | found.told)
 
     def crop(self, request: Request) -> Response:
@@ -96,16 +112,24 @@ class JudgeRoom:
             key = pack, source, sha256
             if key not in self._known:
                 found = self._known[key] = Judged()
-                threading.Thread(target=self._judge, args=(found, *key[:2]), daemon=True).start()
+                threading.Thread(target=self._judge, args=(found, key), daemon=True).start()
+            self._known[key].asked = time.monotonic()
             return self._known[key]
 
-    def _judge(self, found: Judged, pack: str, source: str) -> None:
+    def _judge(self, found: Judged, key: tuple[str, str, str]) -> None:
         # PyTorch is loaded when somebody wants to know.
+        pack, source, _ = key
         try:
             with self._one:
                 from lmk.train.config import EvaluateConfig
                 from lmk.train.datasets import decode, open_dataset
-                from lmk.train.judge import Steadiness, Views, spread_over, write_report
+                from lmk.train.judge import (
+                    Steadiness,
+                    Views,
+                    choose_images,
+                    spread_over,
+                    write_report,
+                )
                 from lmk.train.network import load_pack
 
                 def keep(seen: Views, judged: Steadiness, names: list[str]) -> None:
@@ -127,8 +151,14 @@ class JudgeRoom:
                 data = decode(dataset, size, "image", cache_folder(), found.tell)
                 page = workspace.RUNS / f"{pack}-on-{source}.html"
                 config = EvaluateConfig(images=IMAGES)
+                found.seen = 0, _LOOKS * len(choose_images(data, header, IMAGES)[0])
+                # A function, which copies of the model share; a method would be copied, too.
+                model.register_forward_pre_hook(lambda _, given: found.look(len(given[0])))
                 write_report(page, model, header, data, config, VIEWS, keep)
             found.state = "done"
+        except _Unwanted:
+            with self._lock:
+                del self._known[key]
         except Exception as error:  # of a thread: told where somebody looks
             found.state, found.error = "failed", str(error)
 

@@ -25,11 +25,12 @@ from lmk.runtime.files import write_bytes
 from lmk.runtime.model import read_header, workspace
 from lmk.runtime.owner import beside
 from lmk.studio.gate import owner_only
-from lmk.studio.jobs import Jobs
+from lmk.studio.jobs import Jobs, of_last_command
 from lmk.studio.project import NotThere, Project
 
 COMMAND = "command.json"  # in the folder of a run that was started here: to go on with it
 CONFIG = "config.json"  # there from the first step on
+_KINDS = (["adapt", "export", "detect"], ["discover"])  # of commands that Find starts
 _POINTS = 300  # of a curve
 _TAIL = 6000  # bytes of a log
 _LINE = re.compile(r"step (\d+)\S*  .*  ([\d.]+) images/s  (\d+) s, (\d+) s left")
@@ -96,26 +97,40 @@ class LearnRoom:
         return JSONResponse({"stopped": True})
 
     async def resume(self, request: Request) -> Response:
-        """Go on with a run that was started here, with the options that it had."""
+        """Go on with a run that was started here, with the options that it had.
+
+        If `minutes` are sent, for so many more than it had.
+        """
         owner_only(request)
+        more = (await request.json()).get("minutes")
         folder = self._folder(request)
         if _owner(folder) is not None:
             raise UserError(f"{folder.name}: is running; look again")
-        command = self._command(folder)
-        if command is None:
+        commands = self._commands(folder)
+        if commands is None:
             raise UserError(
                 f"{folder.name}: was started elsewhere; go on there by its command and --resume"
             )
+        command, *others = commands
+        if more is not None:
+            if "--time-budget" not in command or not 0 < float(more) < 1e6:
+                raise UserError(
+                    f"{folder.name}: got {more} minutes more, expected a number above 0"
+                )
+            place = command.index("--time-budget") + 1
+            command[place] = f"{float(command[place].removesuffix('m')) + float(more):g}m"
+            self._keep(folder, commands)
         if (folder / CONFIG).exists():  # else it died before its first step
             command = [word for word in command if word not in ("--force", "--resume")]
             command.append("--resume")
-        self.jobs.start(f"go on with {folder.name}", [command], folder / "log.txt")
+        title = f"go on with {folder.name}"
+        self.jobs.start(title, [command, *others], folder / "log.txt")
         return JSONResponse({"resumed": True})
 
     def start(self, title: str, name: str, commands: Sequence[Sequence[str]]) -> None:
         """Start the run `name`, of which the first command learns."""
         folder = workspace.RUNS / name
-        write_bytes(folder / COMMAND, json.dumps(list(commands[0])).encode())
+        self._keep(folder, commands)
         self.jobs.start(title, commands, folder / "log.txt")
 
     def _folder(self, request: Request) -> Path:
@@ -124,12 +139,17 @@ class LearnRoom:
                 return folder
         raise NotThere(f"run: got '{request.path_params['run']}', expected one in runs/")
 
-    def _command(self, folder: Path) -> list[str] | None:
-        with contextlib.suppress(OSError, ValueError):
-            words = json.loads((folder / COMMAND).read_text(encoding="utf-8"))
-            if isinstance(words, list) and words[:1] in (["adapt"], ["discover"], ["train-core"]):
-                return [str(word) for word in words]
-        return None
+    def _keep(self, folder: Path, commands: Sequence[Sequence[str]]) -> None:
+        write_bytes(folder / COMMAND, json.dumps([*map(list, commands)]).encode())
+
+    def _commands(self, folder: Path) -> list[list[str]] | None:
+        """What it was started with: the command that learns and those that follow it."""
+        kept = _json(folder / COMMAND)
+        try:
+            commands = [[str(word) for word in command] for command in kept]
+            return commands if [command[0] for command in commands] in _KINDS else None
+        except (TypeError, IndexError):
+            return None
 
     def _told(self, folder: Path) -> dict[str, Any]:
         pack = folder.with_suffix(".safetensors")
@@ -140,9 +160,7 @@ class LearnRoom:
         history = (_json(folder / "history.json") if has_begun else None) or []
         told = {name for row in history for name in row}
         curves, first, last = self._scalars(folder) if has_begun else ({}, 0.0, 0.0)
-        lines = _tail(folder / "log.txt")
-        starts = [number for number, line in enumerate(lines) if line.startswith("$ ")]
-        lines = lines[max(starts, default=0) :]  # of the last command
+        lines = of_last_command(_tail(folder / "log.txt"))
         spoken = [match for line in lines if (match := _LINE.search(line))][-1:]
         step = max(
             [row.get("step", 0) for row in history[-1:]]
@@ -154,12 +172,12 @@ class LearnRoom:
         minutes, steps = config.get("minutes"), config.get("steps")
         shares = [step / steps if steps else 0.0, past / (minutes * 60) if minutes else 0.0]
         share = min(1.0, max(shares))
-        left = past / share * (1 - share) if share and alive else None
+        left = past / share * (1 - share) if share else None
         if alive and spoken:  # the run itself knows better
             since = max(0.0, time.time() - _time(folder / "log.txt"))
             past, left = int(spoken[0][3]) + since, max(0.0, int(spoken[0][4]) - since)
             share = past / (past + left) if past else 0.0
-        command = self._command(folder)
+        commands = self._commands(folder)
         preview = folder / "preview.png"
         if alive:
             state = "running" if has_begun else "preparing"
@@ -186,7 +204,7 @@ class LearnRoom:
             "pack": pack.exists(),
             "report": pack.with_suffix(".html").exists(),
             "lines": lines[-6:],
-            "command": shlex.join(["lmk", *command]) if command else None,
+            "command": shlex.join(["lmk", *commands[0]]) if commands else None,
             "changed": max([f.stat().st_mtime for f in folder.iterdir()], default=0.0),
         }
 

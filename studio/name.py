@@ -53,12 +53,17 @@ class Proposal:
     number: int
     track: int
     shape: _Doubles  # (2K,) landmarks in the crop, in its sides
-    score: float  # mean
+    scores: NDArray[np.float32]  # (K,)
 
     @property
     def place(self) -> tuple[str, int, int]:
         """What names it."""
         return self.source, self.number, self.track
+
+    @property
+    def score(self) -> float:
+        """Mean over landmarks."""
+        return float(self.scores.mean())
 
 
 @dataclass
@@ -378,8 +383,8 @@ class NameRoom:
         known = {candidate.place for candidate in scan.candidates}
         for target, detection in zip(targets, found, strict=True):
             if (source, number, target.track) not in known:
-                shape, score = _shape(detection, model), float(detection.scores.mean())
-                scan.candidates.append(Proposal(source, number, target.track, shape, score))
+                shape, scores = _shape(detection, model), detection.scores
+                scan.candidates.append(Proposal(source, number, target.track, shape, scores))
 
     def _shapes_of_rows(
         self, pack: str, content: Content, known: set[tuple[str, int, int]]
@@ -391,7 +396,7 @@ class NameRoom:
             if place is None or place not in pictures:
                 shape = self._in_crop(pack, folder, row, model).ravel().astype(np.float64)
                 shape /= model.contract.input_size
-                found.append(Proposal("", -1, 0, shape, 1.0))
+                found.append(Proposal("", -1, 0, shape, np.ones(1, np.float32)))
         return found
 
     def _folder(self, pack: str) -> Path:
@@ -426,8 +431,11 @@ class NameRoom:
         if not names:
             return told
         from lmk.train.datasets import scheme_of
-        from lmk.train.judge import NamedCrops, check_informative, judge
+        from lmk.train.judge import STEADY_SCORE, NamedCrops, check_informative, judge
 
+        if candidates := list(self._scan(pack).candidates):
+            unsure = np.mean([each.scores for each in candidates], axis=0) < STEADY_SCORE
+            told["unsure"] = int(unsure.sum()), len(unsure)
         model = self.project.model(pack)
         size, scale = model.contract.input_size, model.contract.crop_scale
         found = np.stack([self._in_crop(pack, folder, row, model) for row in rows])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from lmk.runtime.errors import UserError
@@ -58,6 +58,7 @@ class WatchRoom:
             Route("/api/watch", self.listed),
             Route("/api/watch/{key}", self.about),
             Route("/api/watch/{key}/data", self.data),
+            Route("/api/watch/{key}/landmarks.csv", self.table),
         ]
 
     def listed(self, request: Request) -> Response:
@@ -97,6 +98,12 @@ class WatchRoom:
         values = np.concatenate([results.boxes, flat], axis=1).astype("<f4")
         data = numbers.tobytes() + values.tobytes()
         return Response(data, media_type="application/octet-stream")
+
+    def table(self, request: Request) -> Response:
+        """The table as `lmk detect` wrote it."""
+        key = request.path_params["key"]
+        self._results(key)  # which names only what is ours
+        return FileResponse(workspace.RUNS / key / TABLE, media_type="text/csv")
 
     def _folders(self) -> Iterator[tuple[Path, Opened]]:
         """Folders of results in runs/, each with the source that it is of."""

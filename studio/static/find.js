@@ -164,7 +164,7 @@ function sides() {
     h("div.stack.close", h("h2", told.film ? "2. Landmarks" : "Landmarks"),
       h("div.row.tight", h("label.field.grow", "How many", landmarks), h("label.field.grow", "Minutes", minutes)),
       h("button.main", { onclick: () => learn(), id: "learn", disabled: !isOwner }, "Learn landmarks"),
-      h("p.small.soft", "Without labels, from frames spread over the film. Twenty minutes on two cores are enough for a first look; the room Learn shows how it goes.")),
+      h("p.small.soft", told.film ? "Without labels, from frames spread over the film; then they are detected in all of it, to be seen in Watch. " : "Without labels; then they are detected in all pictures, to be seen in Watch. ", "Twenty minutes on two cores are enough for a first look; the room Learn shows how it goes.")),
     told.film && h("div.row", h("button", { onclick: remove, title: "Remove the box (Delete)" }, "Remove box ", cap("Delete"))));
   emphasise();
 }

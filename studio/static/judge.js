@@ -79,8 +79,10 @@ async function load() {
     if (mine !== latest) return;
     if (now.state === "failed") { html.dataset.ready = "yes"; return fill(body, h("p.note.bad", now.error)); }
     if (now.state === "done") { told = now; show(); html.dataset.ready = "yes"; return; }
-    const [read, all] = now.read;
-    renew(body, h("p.note", read < all ? `Reading pictures: ${read.toLocaleString("en")} of ${all.toLocaleString("en")} …` : "Looking at up to 100 pictures, each turned, scaled and shifted: some seconds …"));
+    const [words_, [done_, all]] = now.seen[1] ? ["Looking at up to 100 pictures, each turned, scaled and shifted", now.seen] : [now.read[1] ? "Reading pictures" : "Choosing pictures", now.read];
+    renew(body, h("div.note.stack.close", h("span", `${words_}${all ? `: ${done_.toLocaleString("en")} of ${all.toLocaleString("en")}` : ""} …`),
+      h("div.bar-of", { role: "progressbar", "aria-valuenow": done_, "aria-valuemin": 0, "aria-valuemax": all }, h("i", { style: { width: `${all ? (100 * done_) / all : 0}%` } })),
+      h("span.small.soft", "It ends when you leave this page.")));
     await new Promise((done) => setTimeout(done, 700));
   }
 }

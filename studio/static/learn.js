@@ -1,6 +1,6 @@
 // Learn: every run in runs/, whoever started it: how far, how good, what it looks like.
 
-import { api, failed, fill, h, html, isOwner, onEvents, path, renew, tell } from "./studio.js";
+import { api, ask, failed, fill, h, html, isOwner, onEvents, path, renew, tell } from "./studio.js";
 
 const room = document.getElementById("room");
 const list = h("div.cards.runs");
@@ -38,17 +38,24 @@ function curves(all) {
   return [picture, h("div.row.small", Object.entries(shown).slice(0, 5).map(([name, points], index) => h("span.row.tight", h("span.dot", { style: { background: hues[index % hues.length] } }), h("span.soft.num", `${name} ${points.at(-1)[1].toPrecision(3)}`))))];
 }
 
-const post = (name, what) => api(path("api", "learn", name, what), "POST").then(() => { tell(what === "stop" ? "It saves and stops" : "Going on", "good"); }, failed);
+const post = (name, what, body) => api(path("api", "learn", name, what), "POST", body).then(() => { tell(what === "stop" ? "It saves and stops" : "Going on", "good"); }, failed);
 function card(run) {
   const kind = { running: "good", preparing: "", finished: "", stopped: "warn", died: "bad" }[run.state];
   const ended = run.state === "stopped" || run.state === "died";
+  const more = Math.max(1, Math.round(run.past / 60));
+  const longer = () => {
+    const minutes = h("input", { type: "number", min: 1, max: 100000, value: more, id: "more" });
+    ask(`Let ${run.name} learn longer`, [h("p.soft", `It has learnt for ${clock(run.past)}, and goes on from there. What follows it, as its detection in the film, is made anew.`), h("label.field", "Minutes more", minutes)],
+      [["Leave", () => {}], ["Go on", () => post(run.name, "resume", { minutes: Number(minutes.value) }), "main"]]);
+  };
   return h("section.card", { "data-run": run.name, "data-state": run.state },
     h("div.row.tight", h("h1.grow.clip", run.name), h(`span.tag${kind ? "." + kind : ""}`, run.state)),
     h("div.bar-of", { role: "progressbar", "aria-valuenow": Math.round(run.share * 100), "aria-valuemin": 0, "aria-valuemax": 100 }, h("i", { style: { width: `${run.share * 100}%` } })),
-    h("div.row.small.soft.num", h("span", `step ${run.step.toLocaleString("en")}`), run.budget && h("span", `of ${run.budget}`), run.left !== null && h("b", run.left > 0 ? `${clock(run.left)} left` : "measures, draws and writes")),
+    h("div.row.small.soft.num", h("span", `step ${run.step.toLocaleString("en")}`), run.budget && h("span", `budget ${run.budget}`), run.alive && run.left !== null && h("b", run.left > 0 ? `${clock(run.left)} left` : "measures, draws and writes")),
     h("div.row", // above what grows
       run.alive && isOwner && h("button", { onclick: () => post(run.name, "stop") }, "Stop and save"),
-      ended && isOwner && (run.command ? h("button.main", { onclick: () => post(run.name, "resume") }, "Go on") : h("span.small.soft", "Go on where it was started, with --resume.")),
+      ended && isOwner && (run.command ? h("button.main", { onclick: () => post(run.name, "resume") }, run.left >= 1 ? `Go on (${clock(run.left)})` : "Go on") : h("span.small.soft", "Go on where it was started, with --resume.")),
+      run.state === "finished" && isOwner && run.command && h("button", { onclick: longer }, "Learn longer"),
       run.pack && h("a.button", { href: `/judge?pack=${encodeURIComponent(run.name)}` }, "Judge"),
       run.pack && h("a.button", { href: `/name?pack=${encodeURIComponent(run.name)}` }, "Name points"),
       run.report && h("a.button", { href: path("api", "learn", run.name, "report") }, "Report")),

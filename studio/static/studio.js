@@ -177,23 +177,35 @@ theme.addEventListener("click", () => {
   dispatchEvent(new Event("themed"));
 });
 
-// Jobs that run, in every room, and those that have ended until they are put away.
+// Jobs that run, in every room, and those that have ended until they are put away: below the page, so
+// that they cover nothing, a line each, of which a click shows more.
 const away = new Set(JSON.parse(sessionStorage.away ?? "[]"));
+const spread = new Set();
 const drawer = document.getElementById("jobs");
-onEvents(({ jobs }) => {
-  const shown = jobs.filter((job) => !away.has(`${job.key} ${job.began}`)).slice(0, 3);
+function showJobs() {
+  const shown = latest.jobs.filter((job) => !away.has(`${job.key} ${job.began}`)).slice(0, 3);
   renew(drawer, shown.map((job) => {
     const kind = { running: "", done: "good", failed: "bad", stopped: "warn" }[job.state];
     const put = () => {
       away.add(`${job.key} ${job.began}`);
       sessionStorage.away = JSON.stringify([...away]);
-      fill(drawer);
+      showJobs();
     };
-    return h("div.card", { "data-job": job.state },
-      h("div.row.tight", h("b.grow.clip", job.title), h(`span.tag${kind ? "." + kind : ""}`, job.state === "failed" ? `failed, exit code ${job.code}` : job.state),
+    const open = spread.has(job.key);
+    const more = () => {
+      open ? spread.delete(job.key) : spread.add(job.key);
+      showJobs();
+    };
+    const steps = job.commands.length > 1 && job.state === "running" ? ` (${job.at + 1} of ${job.commands.length}: ${job.commands[job.at].split(" ")[1]})` : "";
+    return h("section", { "data-job": job.state },
+      h("div.row.tight", h("button.quiet", { onclick: more, "aria-expanded": open ? "true" : "false", "aria-label": "What it says" }, open ? "▾" : "▸"),
+        h("b.clip", { title: job.title }, job.title + steps), h(`span.tag${kind ? "." + kind : ""}`, job.state === "failed" ? `failed, exit code ${job.code}` : job.state),
+        h("span.last.clip.small.soft.grow", (!open && job.lines.at(-1)) || ""),
         job.state === "running"
           ? isOwner && h("button.quiet", { onclick: () => api(path("api", "jobs", job.key, "stop"), "POST").catch(failed), "aria-label": "Stop" }, "Stop")
           : h("button.quiet", { onclick: put, "aria-label": "Put away" }, "×")),
-      h("pre", job.lines.slice(job.state === "failed" ? -6 : -3).join("\n") || "…"));
+      job.state === "failed" && !open && h("p.small.bad", job.lines.at(-1) ?? ""),
+      open && h("pre", job.lines.join("\n") || "…"));
   }));
-});
+}
+onEvents(showJobs);

@@ -17,6 +17,7 @@ let rows = null; // of each frame: [{track, box, points: [[x, y, score], …]}]
 let mean = null; // of each frame: the least mean score of its objects
 let frame = 0;
 let drag = null;
+let chosen = null; // {track, index}: of points that lie over each other the one that is meant
 const made = []; // what was corrected here, to be undone
 let corrected = {}; // frame -> track -> points that people have set
 let playing = 0;
@@ -87,7 +88,8 @@ stage.paint = () => {
     const of = Object.fromEntries(told.names.map((name, index) => [name, points[index]]));
     for (const [a, b] of told.skeleton) if (of[a] && of[b]) stage.line(of[a], of[b], "#fff", 0.6);
     points.forEach(([x, y, score], index) => {
-      if (Number.isFinite(x)) stage.dot([x, y], colours[index % colours.length], { radius: own[told.names[index]] ? 8 : 5.5, alpha: 0.35 + 0.65 * score, name: names ? told.names[index] : "" });
+      const mine = chosen?.track === each.track && chosen.index === index;
+      if (Number.isFinite(x)) stage.dot([x, y], colours[index % colours.length], { radius: own[told.names[index]] || mine ? 8 : 5.5, alpha: mine ? 1 : 0.35 + 0.65 * score, name: names || mine ? told.names[index] : "" });
     });
   }
 };
@@ -135,33 +137,48 @@ function toCurve(event) {
 curve.addEventListener("pointerdown", toCurve);
 curve.addEventListener("pointermove", toCurve);
 
+/** The points within reach, the nearest first; the chosen one before all. */
 function near(point, reach = 14) {
-  let best = null;
+  const found = [];
   for (const each of rows?.[html.dataset.frame] ?? []) {
     each.points.forEach(([x, y], index) => {
       const own = corrected[html.dataset.frame]?.[each.track]?.[told.names[index]];
       const away = Math.hypot((own?.[0] ?? x) - point[0], (own?.[1] ?? y) - point[1]);
-      if (away <= stage.reach(reach) && (!best || away < best.away)) best = { track: each.track, index, away };
+      if (away <= stage.reach(reach)) found.push({ track: each.track, index, away: same(chosen, { track: each.track, index }) ? -1 : away });
     });
   }
-  return best;
+  return found.sort((a, b) => a.away - b.away);
+}
+const same = (a, b) => a?.track === b?.track && a?.index === b?.index;
+/** The next point of the frame, this way or that. */
+function choose(by) {
+  const all = (rows?.[html.dataset.frame] ?? []).flatMap(({ track, points }) => points.map((_, index) => ({ track, index })));
+  if (!all.length) return;
+  const now_ = all.findIndex((each) => same(each, chosen));
+  chosen = all[(now_ + by + all.length + (now_ < 0 && by < 0 ? 1 : 0)) % all.length];
+  stage.draw();
 }
 stage.down = (point) => {
   const found = near(point);
-  if (!found) return false;
+  if (!found.length) { chosen = null; stage.draw(); return false; }
   if (!told.base) { tell("Name points first: only points of your own can be corrected"); return false; }
   stop();
-  drag = { ...found, to: point, start: point };
+  drag = { ...found[0], to: point, start: point, others: found };
   return true;
 };
 stage.move = (point, event, taken) => {
   if (taken && drag) { drag.to = point; stage.draw(); }
-  else stage.canvas.style.cursor = near(point) ? "grab" : "default";
+  else stage.canvas.style.cursor = near(point).length ? "grab" : "default";
 };
 stage.up = (point) => {
   const mine = drag;
   drag = null;
-  if (mine && Math.hypot(point[0] - mine.start[0], point[1] - mine.start[1]) > stage.reach(2)) correct(mine, point).catch(failed);
+  if (!mine) return;
+  if (Math.hypot(point[0] - mine.start[0], point[1] - mine.start[1]) > stage.reach(2)) correct(mine, point).catch(failed);
+  else { // clicked again: the next of those that lie there
+    const { track, index } = mine.others[same(chosen, mine) && mine.others.length > 1 ? 1 : 0];
+    chosen = { track, index };
+  }
   stage.draw();
 };
 
@@ -208,25 +225,30 @@ function sides() {
   renew(side,
     h("div.row", h("button.main", { onclick: () => worst(1), id: "worst" }, "Next bad moment ", cap("n")), h("button", { onclick: play }, "Play ", cap(" "))),
     told.base
-      ? h("div.note.stack.close", h("span", "Drag a point to where it belongs: it joins the annotations."),
+      ? h("div.note.stack.close", h("span", "Drag a point to where it belongs: it joins the annotations. Of points that lie over each other, ", cap("Tab"), " or another click takes the next."),
           h("b", { id: "corrected" }, `${count} corrected`),
           h("button", { onclick: () => undo().catch(failed), id: "undo", disabled: !made.length }, "Undo ", cap("u")),
           isOwner && h("button", { onclick: again, id: "again", disabled: !count }, "Name and detect again"))
       : h("p.note", "These are landmarks without names. ", h("a", { href: "/name" }, "Name points"), " to correct them here."),
+    h("a.button", { href: path("api", "watch", results.value, "landmarks.csv"), download: `${results.value}.csv`, id: "download" }, "Download the table (CSV)"),
     h("div.stack.close", h("h2", `Worst moments`), told.moments.length
       ? h("ul.points", { "aria-label": "Worst moments" }, told.moments.map((moment) =>
-          h("li", { onclick: () => show(moment.frame).catch(failed), "data-frame": moment.frame, tabIndex: 0 },
+          h("li", { onclick: () => look(moment), "data-frame": moment.frame, tabIndex: 0 },
             h("span.dot", { style: { background: moment.kind === "low score" ? "var(--warn)" : "var(--bad)" } }),
             h("span.clip", `${kinds[moment.kind]}${moment.name ? `: ${moment.name}` : ""}`), h("span.small.soft.num", `frame ${moment.frame}`), h("span"))))
       : h("p.soft", "None stands out.")));
 }
 
+function look({ frame: at, track, name }) {
+  if (name) chosen = { track, index: told.names.indexOf(name) };
+  show(at).catch(failed);
+}
 /** The moments in the order of the list, from the one after the frame that is shown. */
 let visited = -1;
 function worst(by) {
   if (!told.moments.length) return;
   visited = (visited + by + told.moments.length) % told.moments.length;
-  show(told.moments[visited].frame).catch(failed);
+  look(told.moments[visited]);
 }
 function stop() {
   clearInterval(playing);
@@ -263,6 +285,7 @@ async function load(key_) {
     mean[at] = Math.min(mean[at] ?? 1, score);
   }
   corrected = told.corrected;
+  chosen = null;
   made.length = 0;
   visited = -1;
   kept.clear();
@@ -302,6 +325,8 @@ async function start() {
   key(["Shift+ArrowLeft"], "ten frames back", () => show(frame - 10).catch(failed));
   key(["n"], "the next bad moment", () => worst(1));
   key(["p"], "the bad moment before", () => worst(-1));
+  key(["Tab"], "the next point, to drag it from under others", () => choose(1));
+  key(["Shift+Tab"], "the point before", () => choose(-1));
   key(["u", "Ctrl+z"], "undo the last correction", () => undo().catch(failed));
   key(["l"], "names, on and off", () => view.click());
   key(["+", "="], "nearer", () => stage.zoom(1.4));

@@ -1,6 +1,33 @@
 """Judge and Ship: which landmarks to trust, fewer of them, and the files for elsewhere."""
 
+import json
+import time
+from types import SimpleNamespace
+
 from lmk.runtime.model import read_header, read_model
+from lmk.studio import judge
+from lmk.studio.jobs import Jobs
+from lmk.studio.judge import JudgeRoom
+from lmk.studio.project import Project
+
+
+def test_what_nobody_waits_for_ends_and_is_begun_anew(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    room, begun = JudgeRoom(Project([str(folder[0])]), Jobs()), []
+
+    def decode(dataset, size, crop, cache, tell):
+        begun.append(tell)
+        (known,) = room._known.values()
+        known.asked -= 2 * judge._PATIENCE  # the page was left
+        tell(1, 14)
+
+    monkeypatch.setattr("lmk.train.datasets.decode", decode)
+    request = SimpleNamespace(path_params={"pack": "faces", "source": "people"})
+    for number in (1, 2):
+        assert json.loads(room.judged(request).body)["state"] == "running"
+        while room._known:
+            time.sleep(0.01)
+        assert len(begun) == number
 
 
 def test_a_landmark_is_switched_off_and_two_are_merged(page, studio, folder, tmp_path):

@@ -9,12 +9,12 @@ import pytest
 from lmk.studio.watch import Results, moments
 
 NAMES = ("left eye", "right eye", "mouth")
-COUNT, BAD = 40, 23
+COUNT, BAD, DOUBLE = 40, 23, 30
 
 
 @pytest.fixture
 def film(tmp_path, drawn, named):
-    """A film of one face that does not move, found well but in one frame; a named pack."""
+    """A film of one face that does not move, found well but in two frames; a named pack."""
     import av
 
     image, points = drawn.face(3)
@@ -33,6 +33,8 @@ def film(tmp_path, drawn, named):
         writer.writerow(["source", "frame", "time_s", "track", *boxes, *columns])
         for number in range(COUNT):
             found = points + (40 if number == BAD else 0) * np.array([[0, 0], [0, 0], [1, 0]])
+            if number == DOUBLE:  # one eye is found where the other is
+                found[1] = found[0]
             score = 0.2 if number == BAD else 0.9
             cells = [value for point in found for value in (*point, score)]
             writer.writerow(["face.mp4", number, number / 10, 0, 0, 0, 192, 192, *cells])
@@ -78,6 +80,18 @@ def test_the_worst_moment_is_a_key_away_and_is_corrected(page, studio, film, dra
     now = running.ask("/api/watch/face-faces-named")["corrected"]
     assert list(now) == [str(BAD)] and list(now[str(BAD)]["0"]) == ["mouth"]
     assert np.hypot(*(now[str(BAD)]["0"]["mouth"] - right)) < 1.5
+
+    page.open(f"{running.root}/watch?frame={DOUBLE}")
+    page.until("return document.documentElement.dataset.ready === 'yes'")
+    page.press("\ue004", "\ue004")  # Tab: the second of two that lie over each other
+    page.drag(page.at(*points[0], side, side), page.at(*points[1], side, side))
+    page.until("return document.getElementById('corrected')?.textContent === '2 corrected'")
+    with table.open(newline="") as file:
+        row = list(csv.DictReader(file))[-1]
+    assert row["file"] == f"face_{DOUBLE:06}.png" and row["left eye_x"] == ""
+    assert abs(float(row["right eye_x"]) - points[1][0]) < 1.5
+    given = page.js("return fetch(document.getElementById('download').href).then(a => a.text())")
+    assert given == (tmp_path / "runs" / "face-faces-named" / "landmarks.csv").read_bytes().decode()
 
 
 def results(points, scores=0.9, tracks=None):

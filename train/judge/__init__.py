@@ -6,6 +6,6 @@ from lmk.train.judge.evaluation import COLLAPSED_SPREAD, REFERENCE, evaluate, sp
 from lmk.train.judge.naming import NamedCrops, check_informative, judge, name_pack
 from lmk.train.judge.point_fit import RIDGES, fit
 from lmk.train.judge.regression import LinearRegressor, errors_percent, pck
-from lmk.train.judge.report import write_report
-from lmk.train.judge.steadiness import Steadiness
+from lmk.train.judge.report import choose_images, write_report
+from lmk.train.judge.steadiness import STEADY_SCORE, Steadiness
 from lmk.train.judge.table import print_evaluation, print_naming

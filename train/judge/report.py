@@ -66,7 +66,7 @@ def write_report(
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    chosen, which = _choose(data, header, config.images)
+    chosen, which = choose_images(data, header, config.images)
     seen = views(model, data, chosen, config, num_views)
     names = tuple(header["landmark_names"][: seen.found.shape[2]])
     quarters = turned(model, data, chosen, config)
@@ -116,8 +116,13 @@ def _template(size: int) -> jinja2.Template:
     return environment.get_template("report.html.jinja")
 
 
-def _choose(data: DecodedSet, header: Mapping[str, Any], most: int | None) -> tuple[Indices, str]:
-    """Indices of images that the pack was not adapted to, if there are, and what these are."""
+def choose_images(
+    data: DecodedSet, header: Mapping[str, Any], most: int | None
+) -> tuple[Indices, str]:
+    """Indices of images to look at, at most so many, and what they are.
+
+    Those that the pack was not adapted to, if there are. `header` is the pack's.
+    """
     everything = np.arange(len(data.names))
     if data.name != header["data"]:
         return spread_over(everything, most), ""
