@@ -11,7 +11,7 @@ import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,21 +36,29 @@ from lmk.runtime.model import (
     wire,
     workspace,
 )
+from lmk.runtime.model.template import HEAD
 from lmk.train.network import HourglassConfig, LandmarkNetwork, checkpoint
 
 _FOLDED_NORMS = {"conv_first": "bn_first", "conv_last": "bn_last"}  # nothing stands between these
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
+_TRACED_LANDMARKS = 10  # as those that ship have
 _PREFIX = "network."  # of the network's tensors in the graph
 _DTYPES = {number: name for name, number in wire.DTYPES.items()}
 _LIBRARIES = ("lmk-toolkit", "torch", "onnx", "onnxscript")
 
 
 def template_of(network: HourglassConfig) -> Template:
-    """The fp32 template of the architecture: one that ships, or that was made here before, or new.
+    """The fp32 template of the architecture: of one that ships, or was made here before, or new.
 
     A new one is kept in the cache folder, for these versions of the libraries and of the sources
-    that it is made by. Raises UserError where that cannot be written.
+    that it is made by: one for any number of landmarks. Raises UserError where that cannot be
+    written.
     """
+    traced = replace(network, num_landmarks=_TRACED_LANDMARKS)
+    return with_landmarks(_kept(traced), network.num_landmarks)
+
+
+def _kept(network: HourglassConfig) -> Template:
     shipped = workspace.ZOO / template_name(asdict(network), "fp32")
     if shipped.is_file():
         return read_template(shipped)
@@ -103,6 +111,40 @@ def make_template(network: HourglassConfig, precision: Precision = "fp32") -> Te
         graph=(graph.SerializeToString(), graph_end.SerializeToString()),
         weights=weights,
         versions=checkpoint.versions(*_LIBRARIES),
+    )
+
+
+def with_landmarks(template: Template, count: int) -> Template:
+    """The template of the same architecture with `count` landmarks, as if it was traced for them.
+
+    What follows the head's convolution, and nothing else, has their number in it: as the second
+    side of its shapes, and of those that it is reshaped to.
+    """
+    graph, end = map(onnx.GraphProto.FromString, template.graph)
+    weights = [
+        replace(weight, shape=(count, *weight.shape[1:])) if weight.layer == HEAD else weight
+        for weight in template.weights
+    ]
+    head = {weight.name for weight in weights if weight.layer == HEAD}
+    later, shapes = set(head), set()
+    for node in graph.node:  # each stands behind those that it reads
+        if later.intersection(node.input):
+            later.update(node.output)
+            shapes.update(node.input[1:] if node.op_type == "Reshape" else ())
+    for value in (*end.output, *end.value_info):
+        if value.name in later:
+            sides = value.type.tensor_type.shape.dim
+            sides[0 if value.name in head else 1].dim_value = count
+    for tensor in graph.initializer:
+        if tensor.name in shapes:
+            sides = onnx.numpy_helper.to_array(tensor).copy()
+            sides[1] = count
+            tensor.CopyFrom(onnx.numpy_helper.from_array(sides, tensor.name))
+    return replace(
+        template,
+        network={**template.network, "num_landmarks": count},
+        graph=(graph.SerializeToString(), end.SerializeToString()),
+        weights=tuple(weights),
     )
 
 

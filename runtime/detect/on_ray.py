@@ -91,25 +91,20 @@ class _Planned:
     name: str
     parts: list[Part]
     split: _Split | None = None
-    num_done: int = 0
     started: float = field(default_factory=time.perf_counter)
-    summaries: list[Summary] = field(default_factory=list)
-    error: str | None = None
-
-    def add(self, done: Done) -> None:
-        """Take note of what became of a part."""
-        self.num_done += 1
-        if done.summary is not None:
-            self.summaries.append(done.summary)
-        self.error = self.error or done.error
+    done: dict[int, Done] = field(default_factory=dict)  # by the part's number
 
     def end(self) -> Outcome:
         """Join the parts; to be called when all are done."""
-        if self.error is not None:
-            return Outcome(self.name, None, UserError(self.error))
+        # In their order, not in that of their ends: what is said does not depend on who was first.
+        parts = [done for _, done in sorted(self.done.items())]
+        for done in parts:
+            if done.error is not None:
+                return Outcome(self.name, None, UserError(done.error))
+        summaries = [done.summary for done in parts if done.summary is not None]
         if self.split is None:
-            return Outcome(self.name, self.summaries[0])
-        summary = total(self.summaries, time.perf_counter() - self.started)
+            return Outcome(self.name, summaries[0])
+        summary = total(summaries, time.perf_counter() - self.started)
         try:
             self.split.join(summary)
         except UserError as error:
@@ -223,9 +218,9 @@ def _run(
             if done.refusal is not None:
                 raise UserError(done.refusal)
             job = parts[number][0]
-            job.add(done)
+            job.done[number] = done
             report(num_done, len(parts))
-            if job.num_done == len(job.parts):
+            if len(job.done) == len(job.parts):
                 yield job.end()
 
 

@@ -25,7 +25,7 @@ _SHARES = "naming.shares"  # (K,M) of each landmark in a point's score
 _BATCH = "batch"  # the name of the dynamic axis in every graph of ours
 
 LAST_LAYERS = ("top", "conv_last", "bn_last", "head")  # what follows the hourglass
-_HEAD = "head"
+HEAD = "head"
 _CURE = "make it again by `python -m lmk.export.graph.template`"
 _RULES = {
     "name": gate.TEXT,
@@ -173,7 +173,7 @@ def _layer_tensors(weight: Weight, layer: str, header: Mapping[str, Any]) -> set
     if layer == weight.norm or weight.is_norm:
         learnt = ("weight", "bias") if trained else ()
         return {f"{layer}.{part}" for part in (*learnt, "running_mean", "running_var")}
-    if header["method"] == "projection" and layer != _HEAD:
+    if header["method"] == "projection" and layer != HEAD:
         if header["scope"] == "all" or _BLOCK_CONV.search(layer):
             return {f"{layer}.projection"}
         trained = header["train_plain_convs"]

@@ -17,6 +17,7 @@ from lmk.export.graph.template import (
     fill,
     make_template,
     template_of,
+    with_landmarks,
     without_folded_norms,
     write_template,
 )
@@ -159,15 +160,25 @@ def test_an_export_in_half_precision_is_the_composed_file(
     assert output.read_bytes() == stamp(composed(pack_path, core_path, typed), contract)
 
 
+def test_for_another_number_of_landmarks_it_is_what_a_trace_gives(template, same_program):
+    assert (
+        template.network["num_landmarks"] == 5
+        and make_template(HourglassConfig(5, 16, 64)) == template
+    )
+    assert with_landmarks(with_landmarks(template, 23), 5) == template
+
+
 def test_one_that_ships_or_was_made_before_is_taken(template, tmp_path, monkeypatch):
     network = HourglassConfig(5, 16, 64)
+    for_any = (dataclasses.replace(network, num_landmarks=10),)
+    of_ten = with_landmarks(template, 10)
     traced = []
-    monkeypatch.setattr(module, "make_template", lambda *of: traced.append(of) or template)
+    monkeypatch.setattr(module, "make_template", lambda *of: traced.append(of) or of_ten)
     monkeypatch.setenv("LMK_CACHE", str(tmp_path / "cache"))
-    assert template_of(network) == template_of(network) == template and traced == [(network,)]
+    assert template_of(network) == template_of(network) == template and traced == [for_any]
     (kept,) = (tmp_path / "cache").rglob("*.safetensors")
     kept.write_bytes(kept.read_bytes()[:-9])  # damaged
-    assert template_of(network) == template and traced == 2 * [(network,)]
+    assert template_of(network) == template and traced == 2 * [for_any]
     monkeypatch.setattr(module, "_LIBRARIES", ("torch",))
     assert template_of(network) == template and len(traced) == 3  # by others
 

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from lmk.runtime.cluster import here
+from lmk.runtime.detect import on_ray
 from lmk.runtime.detect.on_ray import detect_on_ray
 from lmk.runtime.detect.on_ray_part import TRIES, Done, Model, Part, Worker
 from lmk.runtime.detect.tasks import Wanted, folders_of, opener
@@ -224,3 +225,9 @@ def test_joined_parts(tmp_path, monkeypatch, lengths):
     assert joined.schema_arrow.equals(schema, check_metadata=True)
     sizes = [joined.metadata.row_group(n).num_rows for n in range(joined.num_row_groups)]
     assert all(size == 7 for size in sizes[:-1])
+
+
+def test_what_is_said_does_not_depend_on_who_was_first():
+    job = on_ray._Planned("folder", [])
+    job.done = {2: Done(error="third"), 0: Done(), 1: Done(error="second")}
+    assert str(job.end().error) == "second"
