@@ -50,6 +50,20 @@ onload = () => result.textContent = JSON.stringify([...document.querySelectorAll
 </script>"""
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Files go to one process each, and all of a folder that shares what takes half a minute."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            folder = "tests/benchmarks/paper"
+            return folder if file.startswith(folder) else file
+
+    return ByFile(config, log) if config.getoption("dist") == "loadfile" else None
+
+
 @pytest.fixture
 def browser(tmp_path):
     """Return a function that shows a page in Chromium, in frames of the given widths in pixels.
