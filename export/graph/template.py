@@ -26,6 +26,7 @@ from lmk.export.graph.trace import to_onnx, trace
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import cache_folder
 from lmk.runtime.model import (
+    HEAD,
     Precision,
     Template,
     Weight,
@@ -36,7 +37,6 @@ from lmk.runtime.model import (
     wire,
     workspace,
 )
-from lmk.runtime.model.template import HEAD
 from lmk.train.network import HourglassConfig, LandmarkNetwork, checkpoint
 
 _FOLDED_NORMS = {"conv_first": "bn_first", "conv_last": "bn_last"}  # nothing stands between these

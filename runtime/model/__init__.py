@@ -37,6 +37,7 @@ from lmk.runtime.model.engine_file import (
 )
 from lmk.runtime.model.probe import LIMITS_PX, compare, probe_crops, record, run_onnx
 from lmk.runtime.model.template import (
+    HEAD,
     Template,
     Weight,
     compose,

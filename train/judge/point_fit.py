@@ -3,7 +3,9 @@
 The paper's forward direction, for 5 to 50 images instead of thousands. A ridge regression from all
 coordinates to all coordinates has twenty unknowns a coordinate, more than there are equations. Here
 a point is a weighted mean of the landmarks plus an offset: x and y share the weights, which sum
-to 1, so that the point goes where the landmarks go. Ridge draws the weights towards equal ones.
+to 1, so that the point goes where the landmarks go. Ridge draws the weights towards those of a mean
+of the landmarks near the point. Of images in which a point is further off than usual each counts
+less, by Huber's weights: where a landmark was lost, it would spoil the fit for all others.
 """
 
 from __future__ import annotations
@@ -14,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmk.train.datasets import PointArray
-from lmk.train.split import Indices
 
 Doubles = NDArray[np.float64]
-# Strengths to choose from, strong ones first: they win ties. In units of the largest entry of X'X,
-# as in `regression.py`, so that the size of images and crops does not matter.
-RIDGES = tuple(float(10.0**power) for power in np.arange(1, -3.5, -0.5))
+# Strengths to choose from, strong ones first: they win ties. A strength of 1 weighs as much as one
+# image does, in units of the largest entry of X'X: the size of images and crops does not matter.
+RIDGES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
+_NEAR = 0.3  # of the landmarks' spread: how near a landmark is to be
+_ROUNDS = 5  # of counting what is far off for less: the fit then hardly changes
 _TINY = 1e-12  # against 0/0 where no landmark moves
 
 
@@ -42,16 +45,19 @@ def fit(found: PointArray, points: PointArray, ridge: float | None = None) -> Fi
     ridge: the strength, over 0; None for the one of RIDGES whose error, images left out one at a
     time, is least on average over all images and points.
     """
-    strengths = np.array(RIDGES if ridge is None else [ridge])
-    groups = [_Group(found, points, columns) for columns in _alike(points)]
-    if ridge is None:
-        errors = np.concatenate([group.left_out(strengths) for group in groups], axis=1)
-        ridge = float(strengths[np.argmin(errors.mean(axis=1))])
-    count = points.shape[1]
-    weight, offset = np.empty((count, found.shape[1])), np.empty((count, 2))
-    for group in groups:
-        weight[group.columns], offset[group.columns] = group.solve(ridge)
-    return Fit(weight, offset, ridge)
+    there = np.isfinite(points).all(axis=2)
+    landmarks, known = found.astype(np.float64), np.where(there[..., None], points, 0.0)
+    near = _near(landmarks, known, there)
+    # About the mean of the landmarks near by: it takes the point along, with no unknowns.
+    middle = np.einsum("mk,nka->mna", near, landmarks)
+    x = landmarks.transpose(0, 2, 1) - middle[..., None]
+    y = known.transpose(1, 0, 2) - middle
+    tried = [_solve(x, y, there.T, strength) for strength in (RIDGES if ridge is None else [ridge])]
+    best = min(tried, key=lambda solved: float(np.nanmean(solved.left_out)))
+    weight = near + best.extra - near * best.extra.sum(axis=1, keepdims=True)
+    rest = known - np.einsum("mk,nka->nma", weight, landmarks)
+    offset = np.einsum("mn,nma->ma", best.counts, rest) / best.counts.sum(axis=1, keepdims=True)
+    return Fit(weight, offset, best.ridge)
 
 
 def leave_one_out(found: PointArray, points: PointArray, ridge: float | None = None) -> Doubles:
@@ -70,47 +76,50 @@ def mean_shape(points: PointArray) -> Doubles:
     return (total - np.where(present, points, 0.0)) / np.maximum(present.sum(axis=0) - present, 1)
 
 
-def _alike(points: PointArray) -> list[Indices]:
-    """Groups of points that are missing in the same images."""
-    masks = np.isfinite(points).all(axis=2)
-    _, kinds = np.unique(masks, axis=1, return_inverse=True)
-    return [np.flatnonzero(kinds.ravel() == kind) for kind in range(kinds.max() + 1)]
+def _near(found: Doubles, points: Doubles, there: NDArray[np.bool_]) -> Doubles:
+    """Weights (M,K) of the landmarks by how near they are to each point, typically."""
+    shape = found.mean(axis=0)
+    spread = np.square(shape - shape.mean(axis=0)).sum(axis=1).mean()
+    away = np.square(found[:, None] - points[:, :, None]).sum(axis=3)  # (N,M,K)
+    typical = np.einsum("nm,nmk->mk", there, away) / there.sum(axis=0)[:, None]
+    typical /= max(2 * _NEAR**2 * spread, _TINY)
+    weight = np.exp(typical.min(axis=1, keepdims=True) - typical)
+    return np.asarray(weight / weight.sum(axis=1, keepdims=True))
 
 
-class _Group:
-    """The points `columns`, on the images that have them; x and y are rows of their own."""
+@dataclass(frozen=True)
+class _Solved:
+    ridge: float
+    extra: Doubles  # (M,K): weights beside those of `_near`
+    counts: Doubles  # (M,N): how much each image counts for each point
+    left_out: Doubles  # (M,N): errors of what the others say of an image, NaN where unknown
 
-    def __init__(self, found: PointArray, points: PointArray, columns: Indices) -> None:
-        self.columns = columns
-        present = np.isfinite(points[:, columns[0]]).all(axis=1)
-        self.found, self.points = found[present].astype(np.float64), points[present][:, columns]
-        self.images, self.landmarks = self.found.shape[:2]
-        # About the middle of each image's landmarks: it takes the point along, with no unknowns.
-        middle = self.found.mean(axis=1, keepdims=True)
-        x, y = self.found - middle, self.points - middle
-        a = (x - x.mean(axis=0)).transpose(0, 2, 1).reshape(2 * self.images, -1)
-        self.b = (y - y.mean(axis=0)).transpose(0, 2, 1).reshape(2 * self.images, -1)
-        self.u, self.s, self.vt = np.linalg.svd(a, full_matrices=False)
-        self.largest = float(np.abs(a.T @ a).max())
 
-    def solve(self, ridge: float) -> tuple[Doubles, Doubles]:
-        """Weights (M,K) and offsets (M,2)."""
-        gain = self.s / np.maximum(self.s**2 + ridge * self.largest, _TINY)
-        weight = 1 / self.landmarks + ((self.vt.T * gain) @ (self.u.T @ self.b)).T
-        rest = self.points - np.einsum("mk,nka->nma", weight, self.found)
-        return weight, rest.mean(axis=0)
+def _solve(x: Doubles, y: Doubles, there: NDArray[np.bool_], ridge: float) -> _Solved:
+    """Fit x (M,N,2,K) to y (M,N,2), where `there` (M,N).
 
-    def left_out(self, ridges: Doubles) -> Doubles:
-        """Errors (R, images times M) in pixels of what each image's fit without it would say.
-
-        No fit is repeated: the residual of a left-out image is (I - H)^-1 times that of the whole
-        fit, H (2,2) the image's block of the hat matrix, which holds the offset's part, 1/N, too.
-        """
-        squares = self.s**2
-        kept = squares / np.maximum(squares + ridges[:, None] * self.largest, _TINY)  # (R,r)
-        residual = self.b - (self.u * kept[:, None]) @ (self.u.T @ self.b)  # (R,2N,M)
-        u = self.u.reshape(self.images, 2, -1)
-        hat = np.einsum("nar,Rr,nbr->Rnab", u, kept, u) + np.eye(2) / self.images
-        residual = residual.reshape(len(ridges), self.images, 2, -1)
-        alone = np.linalg.solve(np.eye(2) - hat, residual)  # (R,N,2,M)
-        return np.linalg.norm(alone, axis=2).reshape(len(ridges), -1)
+    No fit is repeated to leave out images: the residual of one is (I - H)^-1 times that of the
+    whole fit, H (2,2) its block of the hat matrix, which holds the offset's part, too.
+    """
+    points, images, _, landmarks = x.shape
+    counts = there.astype(np.float64)
+    for last in (*(False,) * _ROUNDS, True):
+        shares = counts / counts.sum(axis=1, keepdims=True)
+        moved = x - np.einsum("mn,mnak->mak", shares, x)[:, None]
+        wanted = y - np.einsum("mn,mna->ma", shares, y)[:, None]
+        a = moved.reshape(points, 2 * images, landmarks)
+        weighted = a * np.repeat(counts, 2, axis=1)[..., None]
+        square = weighted.transpose(0, 2, 1) @ a
+        largest = np.einsum("mkk->mk", square).max(axis=1)
+        strength = np.maximum(ridge / there.sum(axis=1) * largest, _TINY)
+        inverse = np.linalg.inv(square + strength[:, None, None] * np.eye(landmarks))
+        extra = inverse @ (weighted.transpose(0, 2, 1) @ wanted.reshape(points, -1, 1))
+        residual = wanted - (a @ extra).reshape(wanted.shape)
+        if not last:
+            off = np.linalg.norm(residual, axis=2)
+            usual = np.nanmedian(np.where(there, off, np.nan), axis=1, keepdims=True)
+            counts = there / np.maximum(1.0, off / np.maximum(usual, _TINY))
+    hat = counts[..., None, None] * (moved @ inverse[:, None] @ moved.transpose(0, 1, 3, 2))
+    hat += shares[..., None, None] * np.eye(2)
+    alone = np.linalg.norm(np.linalg.solve(np.eye(2) - hat, residual[..., None])[..., 0], axis=2)
+    return _Solved(ridge, extra[..., 0], counts, np.where(there, alone, np.nan))
