@@ -11,6 +11,11 @@ Indices = NDArray[np.intp]
 HELD_OUT = ("val", "valid", "validation", "test")  # names of splits that are never learnt from
 
 
+def is_held_out(split: str) -> bool:
+    """Whether images of a split of that name are never learnt from."""
+    return split.lower() in HELD_OUT
+
+
 def split_indices(
     splits: tuple[str, ...], seed: int, fraction: float = 0.1
 ) -> tuple[Indices, Indices]:
@@ -19,7 +24,7 @@ def split_indices(
     Images of the splits val, valid, validation or test are validation; without any, a seeded
     random tenth.
     """
-    held_out = np.array([s.lower() in HELD_OUT for s in splits])
+    held_out = np.array([is_held_out(split) for split in splits])
     if not held_out.any():
         order = np.random.default_rng(seed).permutation(len(splits))
         held_out[order[: max(1, round(len(splits) * fraction))]] = len(splits) > 1

@@ -16,6 +16,7 @@ from lmk.train.datasets.decoded import CROP_MARGIN, CropMode, DecodedSet, decode
 from lmk.train.datasets.find import open_dataset
 from lmk.train.datasets.layouts import USUAL_FILMS, FilmOptions
 from lmk.train.datasets.sample import Dataset, Normaliser, Sample, Scheme
+from lmk.train.split import is_held_out, split_indices
 
 Specs = str | tuple[str, ...]  # what the user calls one data set, or several
 log = logging.getLogger(__name__)
@@ -45,10 +46,13 @@ def join(datasets: Sequence[Dataset]) -> Dataset:
     """One data set of all samples; a landmark that a set does not annotate is missing (NaN) there.
 
     Landmarks of one name are one landmark. Errors of each image are divided by what its own set
-    divides by. Mirror twins are known only if every set knows its own.
+    divides by. Mirror twins are known only if every set knows its own. Of a set without splits
+    beside one that has some a tenth is kept to judge by, as of one alone.
     """
     if len(datasets) == 1:
         return datasets[0]
+    if any(map(_has_held_out, datasets)):
+        datasets = [each if _has_held_out(each) else _with_held_out(each) for each in datasets]
     names = tuple(dict.fromkeys(name for each in datasets for name in each.landmark_names))
     labels = dict.fromkeys(each.scheme.normaliser.label for each in datasets)
     findings = {each.finding for each in datasets}
@@ -63,6 +67,22 @@ def join(datasets: Sequence[Dataset]) -> Dataset:
         notes=tuple(note for each in datasets for note in each.notes),
         finding=findings.pop() if len(findings) == 1 else None,
     )
+
+
+def _has_held_out(dataset: Dataset) -> bool:
+    return any(is_held_out(sample.split) for sample in dataset.samples)
+
+
+def _with_held_out(dataset: Dataset) -> Dataset:
+    """The same with a tenth as a validation split."""
+    _, held_out = split_indices(tuple(sample.split for sample in dataset.samples), seed=0)
+    chosen = set(held_out.tolist())
+    samples = [
+        replace(sample, split="validation") if number in chosen else sample
+        for number, sample in enumerate(dataset.samples)
+    ]
+    kept = f"{dataset.fingerprint} with a tenth held out"
+    return replace(dataset, samples=tuple(samples), fingerprint=kept)
 
 
 def _spread(sample: Sample, scheme: Scheme, names: tuple[str, ...]) -> Sample:
