@@ -82,7 +82,7 @@ function showVerdict() {
   else if (!errors && count >= (state?.fewest ?? 5)) words = h("p.soft.small", "Working out how far the points are off …");
   else words = h("p.soft.small", `Each point is needed in ${state?.fewest ?? 5} pictures or more; 10 are better.`);
   const [unsure, of] = errors?.unsure ?? [0, 0];
-  const shaky = unsure > of / 3 && h("p.note.warn", { id: "unsure" }, `${unsure} of the ${of} landmarks below are unsure in most pictures, and so will these points be. `, h("a", { href: `/judge?pack=${encodeURIComponent(at.pack)}` }, "Judge them"), isOwner && [", or let them learn longer in ", h("a", { href: "/learn" }, "Learn")], ".");
+  const shaky = unsure > of / 3 && h("p.note.warn", { id: "unsure" }, `${unsure} of the ${of} landmarks that were found without labels are unsure in most pictures, and so will these points be. `, h("a", { href: `/judge?pack=${encodeURIComponent(at.pack)}` }, "Judge them"), isOwner && [", or let them learn longer in ", h("a", { href: "/learn" }, "Learn")], ".");
   renew(verdict, h("div.stack.close", h("div.row", h("b", { id: "count" }, `${count} picture${count === 1 ? "" : "s"}`),
     errors?.error_box_percent !== undefined && h("span.soft.small.num", `off by ${errors.error_box_percent.toFixed(1)} % of the box when left out`)), words, shaky || null, job || null));
 }
