@@ -82,6 +82,7 @@ def write_report(
         moving,
         _beside(data, chosen, seen),
         header.get("course") if data.name == header["data"] else None,
+        _covered(data, chosen, seen),
     )
     keep(seen, judged, [data.names[i] for i in chosen])
     page = _template(judged.size).render(
@@ -140,6 +141,16 @@ def _beside(data: DecodedSet, chosen: Indices, seen: Views) -> NDArray[np.bool_]
     columns, rows = seen.found[0].round().clip(0, size - 1).astype(int).transpose(2, 0, 1) + margin
     away = data.away[chosen[:, None], rows, columns]
     return np.asarray(away > STRIDE)
+
+
+def _covered(data: DecodedSet, chosen: Indices, seen: Views) -> float:
+    """How much of the object the landmarks of the images as they are speak for, where known."""
+    if data.away is None:
+        return math.nan
+    size = seen.images.shape[2]
+    margin = (data.images.shape[1] - size) // 2
+    middle = slice(margin, margin + size)
+    return steadiness.coverage(seen.found[0], data.away[chosen, middle, middle] == 0)
 
 
 @torch.inference_mode()

@@ -38,6 +38,8 @@ STEADY_SCORE = 0.5
 TURNS_MEDIAN = STEADY_P90  # share of the crop's side
 # A landmark that is beside the object in more frames than this marks something else.
 BACKGROUND = 0.2
+# How far a landmark speaks for the object around it: ten that are spread well cover all of it.
+REACH = 0.25  # of the root of the object's area
 # How far landmarks may have moved, and the loss fallen, in the second half of a run that is over.
 STILL_MOVING, STILL_FALLING = STEADY_MEDIAN, 0.1
 FEW_IMAGES = 20  # with fewer, one view in ten is hardly a view
@@ -90,6 +92,7 @@ class Steadiness:
     neighbours: int = 0  # pairs of neighbouring frames that were looked at
     moved_px: float = math.nan  # of the landmarks in the second half of the run; NaN: not known
     fallen: float = math.nan  # share of the loss, between the last two quarters of it
+    covered: float = math.nan  # share of the object with a landmark within REACH; NaN: not known
 
     @property
     def still_px(self) -> float:
@@ -185,12 +188,13 @@ def measure(
     moving: PointArray | None = None,
     off: NDArray[np.bool_] | None = None,
     course: Mapping[str, float] | None = None,
+    covered: float = math.nan,
 ) -> Steadiness:
     """Judge the K landmarks `names` by two or more `views`, and by those of images `turned` about.
 
     Scores (N,K) are those of view 0. moving: errors (2P,K) as of `moving_errors`, of films. off
     (N,K): which landmarks of view 0 are beside the object, where that is known. course: how the run
-    was at its end, `moved_px` and `fallen`.
+    was at its end, `moved_px` and `fallen`. covered: as of `coverage`.
 
     Raises ValueError when there is nothing but view 0, or numbers that do not match.
     """
@@ -248,8 +252,23 @@ def measure(
         collapsed=spread * REFERENCE / size < COLLAPSED_SPREAD,
         wrong=int((~(errors_px <= STEADY_P90 * size)).sum()),  # out of sight is no better
         neighbours=len(moving) // 2,
+        covered=covered,
         **(course or {}),
     )
+
+
+def coverage(found: PointArray, objects: NDArray[np.bool_]) -> float:
+    """Share of the pixels of objects (N,S,S) with a landmark of found (N,K,2) within REACH.
+
+    Mean over the images that show one; NaN if none does.
+    """
+    shares = []
+    for points, there in zip(found, objects, strict=True):
+        pixels = np.argwhere(there)[:, ::-1]
+        if len(pixels):
+            away = np.linalg.norm(pixels[:, None] - points, axis=2).min(axis=1)
+            shares.append((away <= REACH * math.sqrt(len(pixels))).mean())
+    return float(np.mean(shares)) if shares else math.nan
 
 
 def _motion(views: Views, k: int) -> tuple[float, float, float]:

@@ -12,7 +12,7 @@ from lmk.train import augment
 from lmk.train.config import EvaluateConfig
 from lmk.train.judge import steadiness
 from lmk.train.judge.consistency import TURNS, Views, moved, transforms
-from lmk.train.judge.steadiness import measure
+from lmk.train.judge.steadiness import coverage, measure
 
 SIZE, COUNT, VIEWS = 128, 60, 4
 torch.set_num_threads(1)
@@ -245,3 +245,14 @@ def test_most_must_be_of_use(good, poor):
     judged = judge(*((place, 8, how) for place, how in zip(CORNERS, hows, strict=True)))
     assert judged.poor is poor
     assert [landmark.rough for landmark in judged.landmarks] == [False, True, *[False] * 3]
+
+
+def test_coverage_is_what_is_near_a_landmark():
+    objects = np.zeros((3, 64, 64), bool)
+    objects[:2, 10:42, 20:52] = True  # 32 × 32: the reach is 8 pixels; the third image shows none
+    centre = np.array([[35.5, 25.5]], np.float32)
+    spread = np.array([[x, y] for x in (25.5, 35.5, 45.5) for y in (15.5, 25.5, 35.5)], np.float32)
+    one = coverage(np.repeat(centre[None], 3, axis=0), objects)
+    assert one == pytest.approx(np.pi * 8**2 / 32**2, abs=0.01)
+    assert coverage(np.repeat(spread[None], 3, axis=0), objects) > 0.99
+    assert math.isnan(coverage(centre[None], objects[2:]))
