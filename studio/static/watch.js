@@ -241,6 +241,7 @@ function sides() {
 
 function look({ frame: at, track, name }) {
   if (name) chosen = { track, index: told.names.indexOf(name) };
+  history.pushState(null, "", location.href); // back goes to where one was before the jump
   show(at).catch(failed);
 }
 /** The moments in the order of the list, from the one after the frame that is shown. */
@@ -337,6 +338,7 @@ async function start() {
   results.value = listed.some((each) => each.key === wanted) ? wanted : (bySource ?? listed[0].key);
   await load(results.value);
 }
+addEventListener("popstate", () => { if (told) show(Number(asked().get("frame") ?? 0)).catch(failed); });
 let done = 0;
 onEvents(async ({ jobs }) => {
   const now_ = jobs.filter((job) => job.state === "done").length;

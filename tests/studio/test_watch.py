@@ -51,6 +51,10 @@ def test_the_worst_moment_is_a_key_away_and_is_corrected(page, studio, film, dra
     page.press("n")
     page.until("return document.documentElement.dataset.frame === arguments[0]", str(BAD))
     assert "low score" in page.text(f".points li[data-frame='{BAD}']")
+    page.driver.back()
+    page.until("return document.documentElement.dataset.frame === '0'")
+    page.driver.forward()
+    page.until("return document.documentElement.dataset.frame === arguments[0]", str(BAD))
     wrong, right = points[2] + (40, 0), points[2]
     side = drawn.SIDE
     page.drag(page.at(*wrong, side, side), page.at(*right, side, side))
