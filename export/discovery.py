@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from lmk.train.judge import write_report
 from lmk.train.loop import training_set
 from lmk.train.network import load_pack
 
+_NO_BUDGET = {"minutes": 0.0, "steps": 0.0}  # of a run that did not come to its end
 _PARTS = ("finding", "adaptation", "report", "export", "detection")
 _LAST_PARTS_S = 40.0  # that report and export take; detection takes about as long as finding
 _LEAST_SHARE = 0.5  # of the budget is for adaptation, however long the rest takes
@@ -76,8 +77,8 @@ def _discover(
     pack, folder = config.output, config.output.parent
     if len({film.stem for film in films}) < len(films):
         raise UserError("discover: got films of one name, expected different ones; rename some")
-    seconds, learnt = _made_before(pack, films, search) if config.resume else ({}, 0.0)
-    asked = config.minutes or 0.0
+    seconds, learnt = _made_before(pack, films, search) if config.resume else ({}, _NO_BUDGET)
+    asked = {"minutes": config.minutes or 0.0, "steps": config.steps or 0}
     boxes = [folder / f"{film.stem}-boxes.csv" for film in films]
     if not config.resume:
         for path in (pack, *(boxes if search.find != "given" else ())):
@@ -104,10 +105,12 @@ def _discover(
         rest = (2 * sum(seconds.values()) + cut + _LAST_PARTS_S) / 60
         share = max(config.minutes - rest, _LEAST_SHARE * config.minutes)
         config = replace(config, minutes=share)
-    is_new = asked > learnt or not (config.resume and adapting.is_finished(pack))
+    is_longer = any(asked[name] > learnt[name] for name in asked)
+    is_new = is_longer or not (config.resume and adapting.is_finished(pack))
     if is_new:
         goes_on = config.resume and adapting.has_begun(pack)
         _say("adaptation", f"{len(data.names)} crops of {data.name}")
+        _keep(pack, films, search, seconds, learnt)
         adapting.adapt(replace(config, resume=goes_on, report=False), data)
         _keep(pack, films, search, seconds, asked)
     else:
@@ -115,7 +118,7 @@ def _discover(
 
     model, header = load_pack(pack, config.core)
     page, onnx = pack.with_suffix(".html"), pack.with_suffix(".onnx")
-    if is_new or not page.exists():
+    if is_new or _is_older(page, pack):
         judged = write_report(page, model, header, data, _JUDGED, num_views=2)
         _say("report", judged.summary)
     else:
@@ -126,7 +129,10 @@ def _discover(
         _say("export", f"eager = ONNX Runtime within {contract.drift['max_px']:.1e} px")
     else:
         _say("export", f"{onnx} before")
-    overlays = [_detect(film, folder, onnx, config.threads, is_new) for film in films]
+    overlays = []
+    for film in films:
+        results = folder / f"{film.stem}-landmarks"
+        overlays.append(_detect(film, results, onnx, config.threads, _is_older(results, pack)))
     found = [folder / f"{film.stem}-found.png" for film in films]
     shown = [path for path in found if path.is_file()]  # boxes that were given may have none
     return Discovered(pack, onnx, (*shown, page, *overlays))
@@ -158,25 +164,29 @@ def _made_of(films: Sequence[Path], search: Search) -> dict[str, object]:
 
 
 def _keep(
-    pack: Path, films: Sequence[Path], search: Search, seconds: dict[str, float], learnt: float
+    pack: Path,
+    films: Sequence[Path],
+    search: Search,
+    seconds: dict[str, float],
+    budget: Mapping[str, float],
 ) -> None:
-    kept = {"made_of": _made_of(films, search), "seconds": seconds, "minutes": learnt}
+    kept = {"made_of": _made_of(films, search), "seconds": seconds, "budget": budget}
     write_bytes(beside(pack, "found.json"), json.dumps(kept).encode())
 
 
 def _made_before(
     pack: Path, films: Sequence[Path], search: Search
-) -> tuple[dict[str, float], float]:
-    """Seconds that finding took, by film, of those whose boxes are there; minutes of a whole run.
+) -> tuple[dict[str, float], Mapping[str, float]]:
+    """Seconds that finding took, by film, of those whose boxes are there; a whole run's budget.
 
     Raises UserError that names what differs from the run before.
     """
     record = beside(pack, "found.json")
     if not record.exists():
-        return {}, 0.0
+        return {}, _NO_BUDGET
     try:
         kept = json.loads(read_text(record, "what was found before"))
-        learnt = float(kept["minutes"])
+        learnt = {name: float(kept.get("budget", _NO_BUDGET)[name]) for name in _NO_BUDGET}
         was, seconds = dict(kept["made_of"]), {str(k): float(v) for k, v in kept["seconds"].items()}
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise UserError(f"{record}: damaged ({error}); start anew with --force") from None
@@ -185,10 +195,16 @@ def _made_before(
     return there, learnt
 
 
-def _detect(film: Path, folder: Path, onnx: Path, threads: int | None, is_new: bool) -> Path:
+def _is_older(made: Path, pack: Path) -> bool:
+    """Whether a file, or all in a folder, is not there or of the pack before this one."""
+    files = made.rglob("*") if made.is_dir() else [made]
+    times = [file.stat().st_mtime_ns for file in files if file.is_file()]
+    return max(times, default=0) < pack.stat().st_mtime_ns
+
+
+def _detect(film: Path, results: Path, onnx: Path, threads: int | None, is_new: bool) -> Path:
     """Write what the model finds in a film, unless it is there; the overlay."""
-    results = folder / f"{film.stem}-landmarks"
-    where = Where(str(folder / f"{film.stem}-boxes.csv"))
+    where = Where(str(results.parent / f"{film.stem}-boxes.csv"))
     with load(onnx, threads=threads, side_by_side=True) as landmarker:
         wanted = Wanted(where, force=is_new, resume=not is_new)
         if not is_new and is_finished(str(film), results, wanted, landmarker.contract):

@@ -120,23 +120,8 @@ class FindRoom:
         output = workspace.RUNS / f"{source.stem}.safetensors"
         if output.exists() and not sent.get("anew"):
             raise UserError(f"{output}: was learnt already; say that it may be learnt anew")
-        commands = self.commands(source, landmarks, minutes)
-        self.learn.start(f"learn from {source.title}", source.stem, commands)
+        self.learn.start(source, landmarks, minutes)
         return JSONResponse({"run": source.stem})
-
-    def commands(self, source: Opened, landmarks: int, minutes: float) -> list[list[str]]:
-        """What `start` runs."""
-        output = workspace.RUNS / f"{source.stem}.safetensors"
-        wanted = ["--landmarks", str(landmarks), "--time-budget", f"{minutes:g}m"]
-        wanted += ["--output", str(output), "--force"]
-        if source.is_film and not source.boxes_file.is_file():
-            return [["discover", str(source.path), *wanted]]
-        onnx = output.with_suffix(".onnx")
-        detect = ["detect", str(source.path), "--model", str(onnx), "--force"]
-        detect += ["--output", str(workspace.RUNS / f"{source.stem}-landmarks")]
-        detect += ["--roi", str(source.boxes_file) if source.boxes_file.is_file() else "full"]
-        learn = ["adapt", "--data", str(source.path), *wanted]
-        return [learn, ["export", str(output), "--output", str(onnx), "--force"], detect]
 
     def _asked(self, request: Request) -> tuple[Opened, int]:
         return self.project.source(request.path_params["source"]), request.path_params["number"]

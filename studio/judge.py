@@ -23,7 +23,7 @@ from lmk.studio.pictures import jpeg
 from lmk.studio.project import NotThere, Project
 
 IMAGES, VIEWS = 100, 2  # as at the end of `lmk adapt`
-_PATIENCE = 10.0  # seconds without a question, after which what takes all cores ends
+_PATIENCE = 60.0  # seconds without a question, after which what takes all cores ends
 _LOOKS = 1 + VIEWS + 3 + 1  # as it is and moved, at three quarters, and for the scores
 _GALLERY = 60  # pictures of a landmark, the worst first
 

@@ -6,12 +6,11 @@ import contextlib
 import json
 import os
 import re
-import shlex
 import signal
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +25,23 @@ from lmk.runtime.model import read_header, workspace
 from lmk.runtime.owner import beside
 from lmk.studio.gate import owner_only
 from lmk.studio.jobs import Jobs, of_last_command
-from lmk.studio.project import NotThere, Project
+from lmk.studio.project import NotThere, Opened, Project
 
-COMMAND = "command.json"  # in the folder of a run that was started here: to go on with it
+ASKED = "asked.json"  # in the folder of a run that was started here: to go on with it
 CONFIG = "config.json"  # there from the first step on
-_KINDS = (["adapt", "export", "detect"], ["discover"])  # of commands that Find starts
 _POINTS = 300  # of a curve
 _TAIL = 6000  # bytes of a log
 _LINE = re.compile(r"step (\d+)\S*  .*  ([\d.]+) images/s  (\d+) s, (\d+) s left")
 _STOPPED = re.compile("stopped after step|^lmk: interrupted", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What somebody wanted of a run. Of what to run nothing is kept: that is made anew."""
+
+    landmarks: int
+    minutes: float
+    discovers: bool  # the boxes too
 
 
 class LearnRoom:
@@ -102,54 +109,49 @@ class LearnRoom:
         If `minutes` are sent, for so many more than it had.
         """
         owner_only(request)
-        more = (await request.json()).get("minutes")
+        sent = await request.json()
         folder = self._folder(request)
-        if _owner(folder) is not None:
+        if self._is_busy(folder):
             raise UserError(f"{folder.name}: is running; look again")
-        commands = self._commands(folder)
-        if commands is None:
+        source, asked = self._source(folder), _asked(folder)
+        if source is None or asked is None:
             raise UserError(
-                f"{folder.name}: was started elsewhere; go on there by its command and --resume"
+                f"{folder.name}: was started elsewhere, or of a film that is not open; go on there "
+                "by its command and --resume"
             )
-        command, *others = commands
-        if more is not None:
-            if "--time-budget" not in command or not 0 < float(more) < 1e6:
-                raise UserError(
-                    f"{folder.name}: got {more} minutes more, expected a number above 0"
-                )
-            place = command.index("--time-budget") + 1
-            command[place] = f"{float(command[place].removesuffix('m')) + float(more):g}m"
-            self._keep(folder, commands)
-        if (folder / CONFIG).exists():  # else it died before its first step
-            command = [word for word in command if word not in ("--force", "--resume")]
-            command.append("--resume")
-        title = f"go on with {folder.name}"
-        self.jobs.start(title, [command, *others], folder / "log.txt")
+        if "minutes" in sent:
+            more = float(sent["minutes"])
+            if not 0 < more < 1e6:
+                raise UserError(f"{folder.name}: got {more:g} minutes more, expected some")
+            asked = replace(asked, minutes=asked.minutes + more)
+        # Else it died before its first step.
+        self._start(f"go on with {folder.name}", source, asked, (folder / CONFIG).exists())
         return JSONResponse({"resumed": True})
 
-    def start(self, title: str, name: str, commands: Sequence[Sequence[str]]) -> None:
-        """Start the run `name`, of which the first command learns."""
-        folder = workspace.RUNS / name
-        self._keep(folder, commands)
-        self.jobs.start(title, commands, folder / "log.txt")
+    def start(self, source: Opened, landmarks: int, minutes: float) -> None:
+        """Learn in a source's boxes, export and detect; `lmk discover` where there are none."""
+        discovers = source.is_film and not source.boxes_file.is_file()
+        asked = Asked(landmarks, minutes, discovers)
+        self._start(f"learn from {source.title}", source, asked, goes_on=False)
+
+    def _start(self, title: str, source: Opened, asked: Asked, goes_on: bool) -> None:
+        folder = workspace.RUNS / source.stem
+        write_bytes(folder / ASKED, json.dumps(asdict(asked)).encode())
+        self.jobs.start(title, commands(source, asked, goes_on), folder / "log.txt")
+
+    def _source(self, folder: Path) -> Opened | None:
+        """What a run that was started here learns from, if it is open."""
+        sources = self.project.sources.values()
+        return next((source for source in sources if source.stem == folder.name), None)
+
+    def _is_busy(self, folder: Path) -> bool:
+        return _owner(folder) is not None or self.jobs.writes(folder / "log.txt")
 
     def _folder(self, request: Request) -> Path:
         for folder in _folders():
             if folder.name == request.path_params["run"]:
                 return folder
         raise NotThere(f"run: got '{request.path_params['run']}', expected one in runs/")
-
-    def _keep(self, folder: Path, commands: Sequence[Sequence[str]]) -> None:
-        write_bytes(folder / COMMAND, json.dumps([*map(list, commands)]).encode())
-
-    def _commands(self, folder: Path) -> list[list[str]] | None:
-        """What it was started with: the command that learns and those that follow it."""
-        kept = _json(folder / COMMAND)
-        try:
-            commands = [[str(word) for word in command] for command in kept]
-            return commands if [command[0] for command in commands] in _KINDS else None
-        except (TypeError, IndexError):
-            return None
 
     def _told(self, folder: Path) -> dict[str, Any]:
         pack = folder.with_suffix(".safetensors")
@@ -168,7 +170,9 @@ class LearnRoom:
             + [int(match[1]) for match in spoken],
             default=0,
         )
-        past = (time.time() if alive else last) - first if first else 0.0
+        past = time.time() - first if first else 0.0
+        if not alive:  # the clock ran on while it stood still
+            past = history[-1].get("seconds", 0.0) if history else last - first
         minutes, steps = config.get("minutes"), config.get("steps")
         shares = [step / steps if steps else 0.0, past / (minutes * 60) if minutes else 0.0]
         share = min(1.0, max(shares))
@@ -177,14 +181,13 @@ class LearnRoom:
             since = max(0.0, time.time() - _time(folder / "log.txt"))
             past, left = int(spoken[0][3]) + since, max(0.0, int(spoken[0][4]) - since)
             share = past / (past + left) if past else 0.0
-        commands = self._commands(folder)
         preview = folder / "preview.png"
         if alive:
             state = "running" if has_begun else "preparing"
+        elif self.jobs.writes(folder / "log.txt"):
+            state = "finishing" if _is_finished(pack) else "preparing"
         elif _is_finished(pack):
             state = "finished"
-        elif self.jobs.writes(folder / "log.txt"):
-            state = "preparing"
         else:
             state = "stopped" if _STOPPED.search("\n".join(lines[-3:])) else "died"
         return {
@@ -192,7 +195,7 @@ class LearnRoom:
             "alive": alive,
             "state": state,
             "step": step,
-            "share": 1.0 if state == "finished" else share,
+            "share": 1.0 if state in ("finished", "finishing") else share,
             "past": past,
             "left": left,
             "landmarks": config.get("landmarks"),
@@ -204,7 +207,7 @@ class LearnRoom:
             "pack": pack.exists(),
             "report": pack.with_suffix(".html").exists(),
             "lines": lines[-6:],
-            "command": shlex.join(["lmk", *commands[0]]) if commands else None,
+            "goes_on": _asked(folder) is not None and self._source(folder) is not None,
             "changed": max([f.stat().st_mtime for f in folder.iterdir()], default=0.0),
         }
 
@@ -234,10 +237,33 @@ class LearnRoom:
         return joined, min(times, default=0.0), max(times, default=0.0)
 
 
+def commands(source: Opened, asked: Asked, goes_on: bool) -> list[list[str]]:
+    """What learns from a source, and what follows it."""
+    output = workspace.RUNS / f"{source.stem}.safetensors"
+    wanted = ["--landmarks", str(asked.landmarks), "--time-budget", f"{asked.minutes:g}m"]
+    wanted += ["--output", str(output), "--resume" if goes_on else "--force"]
+    if asked.discovers:
+        return [["discover", str(source.path), *wanted]]
+    onnx = output.with_suffix(".onnx")
+    detect = ["detect", str(source.path), "--model", str(onnx), "--force"]
+    detect += ["--output", str(workspace.RUNS / f"{source.stem}-landmarks")]
+    detect += ["--roi", str(source.boxes_file) if source.boxes_file.is_file() else "full"]
+    learn = ["adapt", "--data", str(source.path), *wanted]
+    return [learn, ["export", str(output), "--output", str(onnx), "--force"], detect]
+
+
+def _asked(folder: Path) -> Asked | None:
+    """What stands in a run's folder, if it was started here."""
+    kept = _json(folder / ASKED)
+    with contextlib.suppress(TypeError, ValueError, KeyError):
+        landmarks, minutes = int(kept["landmarks"]), float(kept["minutes"])
+        if landmarks > 0 and 0 < minutes < 1e6:
+            return Asked(landmarks, minutes, kept["discovers"] is True)
+    return None
+
+
 def _folders() -> list[Path]:
-    return sorted(
-        {f.parent for name in (CONFIG, COMMAND) for f in workspace.RUNS.glob(f"*/{name}")}
-    )
+    return sorted({f.parent for name in (CONFIG, ASKED) for f in workspace.RUNS.glob(f"*/{name}")})
 
 
 def _is_finished(pack: Path) -> bool:

@@ -71,6 +71,7 @@ class Scan:
     """The candidates of a project for one pack, as they are found."""
 
     pack: str
+    sha256: str  # of the pack
     candidates: list[Proposal] = field(default_factory=list)
     done: bool = False
     error: str | None = None
@@ -85,6 +86,7 @@ class NameRoom:
         self._found: dict[tuple[Any, ...], NDArray[np.float32]] = {}
         self._lock = threading.Lock()
         self._judging = threading.Lock()
+        self._judged: tuple[Any, dict[str, Any]] | None = None
 
     def routes(self) -> list[BaseRoute]:
         """All below /api/name."""
@@ -266,9 +268,12 @@ class NameRoom:
     def errors(self, request: Request) -> Response:
         """Errors of each point in pictures left out, and whether more pictures would help."""
         table, pack = self._table(request), request.path_params["pack"]
-        content = table.read()
-        with self._judging:  # one after the other: the last asked for is the one shown
-            return JSONResponse(self._judge(pack, content, table.table.parent))
+        with self._judging:  # one after the other, of what the table then says
+            content = table.read()
+            of = self._scan(pack).sha256, content
+            if self._judged is None or self._judged[0] != of:
+                self._judged = of, self._judge(pack, content, table.table.parent)
+            return JSONResponse(self._judged[1])
 
     async def run(self, request: Request) -> Response:
         """`lmk name`, and `lmk detect` with the new names in the source that is asked for."""
@@ -347,10 +352,11 @@ class NameRoom:
     # What the landmarks tell
 
     def _scan(self, pack: str) -> Scan:
-        """The scan of a pack, begun if it has not been."""
+        """The scan of a pack as it is now, begun if it has not been."""
+        sha256 = read_header(self.project.pack_file(pack))["sha256"]
         with self._lock:
-            if pack not in self._scans:
-                scan = self._scans[pack] = Scan(pack)
+            if pack not in self._scans or self._scans[pack].sha256 != sha256:
+                scan = self._scans[pack] = Scan(pack, sha256)
                 threading.Thread(target=self._look, args=(scan,), daemon=True).start()
             return self._scans[pack]
 

@@ -196,7 +196,7 @@ async function start() {
   key(["."], "the next frame", () => go(number + 1).catch(failed));
   key([","], "the frame before", () => go(number - 1).catch(failed));
   key(["Delete", "Backspace", "x"], "remove the chosen box", remove);
-  key(["o", "Tab"], "the next object", () => { const at = boxes.findIndex((box) => box.track === chosen); chosen = boxes[(at + 1) % boxes.length]?.track ?? null; show(); });
+  key(["o"], "the next object", () => { const at = boxes.findIndex((box) => box.track === chosen); chosen = boxes[(at + 1) % boxes.length]?.track ?? null; show(); });
   key(["+", "="], "nearer", () => stage.zoom(1.4));
   key(["-"], "further away", () => stage.zoom(1 / 1.4));
   key(["0"], "the whole frame", () => stage.fit());

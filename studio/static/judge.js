@@ -75,13 +75,17 @@ async function load() {
   off.clear();
   merged = [];
   while (mine === latest) {
-    const now = await api(path("api", "judge", packs.value, sources.value));
+    const now = await api(path("api", "judge", packs.value, sources.value)).catch((error) => {
+      if (error.status) throw error;
+      return null; // no answer, as when a lid was closed: asked again
+    });
     if (mine !== latest) return;
+    if (!now) { await new Promise((done) => setTimeout(done, 2000)); continue; }
     if (now.state === "failed") { html.dataset.ready = "yes"; return fill(body, h("p.note.bad", now.error)); }
     if (now.state === "done") { told = now; show(); html.dataset.ready = "yes"; return; }
     const [words_, [done_, all]] = now.seen[1] ? ["Looking at up to 100 pictures, each turned, scaled and shifted", now.seen] : [now.read[1] ? "Reading pictures" : "Choosing pictures", now.read];
     renew(body, h("div.note.stack.close", h("span", `${words_}${all ? `: ${done_.toLocaleString("en")} of ${all.toLocaleString("en")}` : ""} …`),
-      h("div.bar-of", { role: "progressbar", "aria-valuenow": done_, "aria-valuemin": 0, "aria-valuemax": all }, h("i", { style: { width: `${all ? (100 * done_) / all : 0}%` } })),
+      h("div.bar-of", { role: "progressbar", "aria-label": words_, "aria-valuenow": all ? done_ : null, "aria-valuemin": 0, "aria-valuemax": all || null }, h("i", { style: { width: `${all ? (100 * done_) / all : 0}%` } })),
       h("span.small.soft", "It ends when you leave this page.")));
     await new Promise((done) => setTimeout(done, 700));
   }

@@ -40,7 +40,7 @@ function curves(all) {
 
 const post = (name, what, body) => api(path("api", "learn", name, what), "POST", body).then(() => { tell(what === "stop" ? "It saves and stops" : "Going on", "good"); }, failed);
 function card(run) {
-  const kind = { running: "good", preparing: "", finished: "", stopped: "warn", died: "bad" }[run.state];
+  const kind = { running: "good", preparing: "", finishing: "good", finished: "", stopped: "warn", died: "bad" }[run.state];
   const ended = run.state === "stopped" || run.state === "died";
   const more = Math.max(1, Math.round(run.past / 60));
   const longer = () => {
@@ -54,8 +54,8 @@ function card(run) {
     h("div.row.small.soft.num", h("span", `step ${run.step.toLocaleString("en")}`), run.budget && h("span", `budget ${run.budget}`), run.alive && run.left !== null && h("b", run.left > 0 ? `${clock(run.left)} left` : "measures, draws and writes")),
     h("div.row", // above what grows
       run.alive && isOwner && h("button", { onclick: () => post(run.name, "stop") }, "Stop and save"),
-      ended && isOwner && (run.command ? h("button.main", { onclick: () => post(run.name, "resume") }, run.left >= 1 ? `Go on (${clock(run.left)})` : "Go on") : h("span.small.soft", "Go on where it was started, with --resume.")),
-      run.state === "finished" && isOwner && run.command && h("button", { onclick: longer }, "Learn longer"),
+      ended && isOwner && (run.goes_on ? h("button.main", { onclick: () => post(run.name, "resume") }, run.left >= 1 ? `Go on (${clock(run.left)})` : "Go on") : h("span.small.soft", "Go on where it was started, with --resume.")),
+      run.state === "finished" && isOwner && run.goes_on && h("button", { onclick: longer }, "Learn longer"),
       run.pack && h("a.button", { href: `/judge?pack=${encodeURIComponent(run.name)}` }, "Judge"),
       run.pack && h("a.button", { href: `/name?pack=${encodeURIComponent(run.name)}` }, "Name points"),
       run.report && h("a.button", { href: path("api", "learn", run.name, "report") }, "Report")),

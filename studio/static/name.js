@@ -442,8 +442,8 @@ async function start() {
   key(["Shift+ArrowLeft"], "ten frames back", () => step(-10));
   key(["]"], "the next picture without points", () => empty(1));
   key(["["], "the picture without points before", () => empty(-1));
-  key(["ArrowDown", "Tab"], "the next point", () => choose((at.point + 1) % names.length));
-  key(["ArrowUp", "Shift+Tab"], "the point before", () => choose((at.point + names.length - 1) % names.length));
+  key(["ArrowDown"], "the next point", () => choose((at.point + 1) % names.length));
+  key(["ArrowUp"], "the point before", () => choose((at.point + names.length - 1) % names.length));
   key(["1", "2", "3", "4", "5", "6", "7", "8", "9"], "the point of that number", (event) => choose(Number(event.key) - 1));
   key(["x", "Delete"], "the point is not to be seen", notVisible);
   key(["u", "Ctrl+z", "Backspace"], "undo", () => undo().catch(failed));

@@ -137,14 +137,14 @@ function toCurve(event) {
 curve.addEventListener("pointerdown", toCurve);
 curve.addEventListener("pointermove", toCurve);
 
-/** The points within reach, the nearest first; the chosen one before all. */
+/** The points within reach, the nearest first. */
 function near(point, reach = 14) {
   const found = [];
   for (const each of rows?.[html.dataset.frame] ?? []) {
     each.points.forEach(([x, y], index) => {
       const own = corrected[html.dataset.frame]?.[each.track]?.[told.names[index]];
       const away = Math.hypot((own?.[0] ?? x) - point[0], (own?.[1] ?? y) - point[1]);
-      if (away <= stage.reach(reach)) found.push({ track: each.track, index, away: same(chosen, { track: each.track, index }) ? -1 : away });
+      if (away <= stage.reach(reach)) found.push({ track: each.track, index, away });
     });
   }
   return found.sort((a, b) => a.away - b.away);
@@ -152,10 +152,11 @@ function near(point, reach = 14) {
 const same = (a, b) => a?.track === b?.track && a?.index === b?.index;
 /** The next point of the frame, this way or that. */
 function choose(by) {
-  const all = (rows?.[html.dataset.frame] ?? []).flatMap(({ track, points }) => points.map((_, index) => ({ track, index })));
+  const all = (rows?.[html.dataset.frame] ?? []).flatMap(({ track, points }) => points.map(([x], index) => ({ track, index, x }))).filter(({ x }) => Number.isFinite(x));
   if (!all.length) return;
   const now_ = all.findIndex((each) => same(each, chosen));
-  chosen = all[(now_ + by + all.length + (now_ < 0 && by < 0 ? 1 : 0)) % all.length];
+  const { track, index } = all[(now_ + by + all.length + (now_ < 0 && by < 0 ? 1 : 0)) % all.length];
+  chosen = { track, index };
   stage.draw();
 }
 stage.down = (point) => {
@@ -163,7 +164,7 @@ stage.down = (point) => {
   if (!found.length) { chosen = null; stage.draw(); return false; }
   if (!told.base) { tell("Name points first: only points of your own can be corrected"); return false; }
   stop();
-  drag = { ...found[0], to: point, start: point, others: found };
+  drag = { ...(found.find((each) => same(each, chosen)) ?? found[0]), to: point, start: point, found };
   return true;
 };
 stage.move = (point, event, taken) => {
@@ -176,7 +177,7 @@ stage.up = (point) => {
   if (!mine) return;
   if (Math.hypot(point[0] - mine.start[0], point[1] - mine.start[1]) > stage.reach(2)) correct(mine, point).catch(failed);
   else { // clicked again: the next of those that lie there
-    const { track, index } = mine.others[same(chosen, mine) && mine.others.length > 1 ? 1 : 0];
+    const { track, index } = mine.found[(mine.found.findIndex((each) => same(each, chosen)) + 1) % mine.found.length];
     chosen = { track, index };
   }
   stage.draw();
@@ -225,7 +226,7 @@ function sides() {
   renew(side,
     h("div.row", h("button.main", { onclick: () => worst(1), id: "worst" }, "Next bad moment ", cap("n")), h("button", { onclick: play }, "Play ", cap(" "))),
     told.base
-      ? h("div.note.stack.close", h("span", "Drag a point to where it belongs: it joins the annotations. Of points that lie over each other, ", cap("Tab"), " or another click takes the next."),
+      ? h("div.note.stack.close", h("span", "Drag a point to where it belongs: it joins the annotations. Of points that lie over each other, ", cap("]"), " or another click takes the next."),
           h("b", { id: "corrected" }, `${count} corrected`),
           h("button", { onclick: () => undo().catch(failed), id: "undo", disabled: !made.length }, "Undo ", cap("u")),
           isOwner && h("button", { onclick: again, id: "again", disabled: !count }, "Name and detect again"))
@@ -241,7 +242,7 @@ function sides() {
 
 function look({ frame: at, track, name }) {
   if (name) chosen = { track, index: told.names.indexOf(name) };
-  history.pushState(null, "", location.href); // back goes to where one was before the jump
+  if (at !== frame) history.pushState(null, "", location.href); // back goes to where one was before
   show(at).catch(failed);
 }
 /** The moments in the order of the list, from the one after the frame that is shown. */
@@ -326,8 +327,8 @@ async function start() {
   key(["Shift+ArrowLeft"], "ten frames back", () => show(frame - 10).catch(failed));
   key(["n"], "the next bad moment", () => worst(1));
   key(["p"], "the bad moment before", () => worst(-1));
-  key(["Tab"], "the next point, to drag it from under others", () => choose(1));
-  key(["Shift+Tab"], "the point before", () => choose(-1));
+  key(["]"], "the next point, to drag it from under others", () => choose(1));
+  key(["["], "the point before", () => choose(-1));
   key(["u", "Ctrl+z"], "undo the last correction", () => undo().catch(failed));
   key(["l"], "names, on and off", () => view.click());
   key(["+", "="], "nearer", () => stage.zoom(1.4));
@@ -338,7 +339,12 @@ async function start() {
   results.value = listed.some((each) => each.key === wanted) ? wanted : (bySource ?? listed[0].key);
   await load(results.value);
 }
-addEventListener("popstate", () => { if (told) show(Number(asked().get("frame") ?? 0)).catch(failed); });
+addEventListener("popstate", () => {
+  const wanted = asked().get("results");
+  if (!told) return;
+  if (wanted !== results.value && listed.some((each) => each.key === wanted)) { results.value = wanted; load(wanted).catch(failed); }
+  else show(Number(asked().get("frame") ?? 0)).catch(failed);
+});
 let done = 0;
 onEvents(async ({ jobs }) => {
   const now_ = jobs.filter((job) => job.state === "done").length;

@@ -78,11 +78,17 @@ def test_a_film_is_all_it_takes_and_what_is_finished_is_not_done_again(run, monk
         done = run("--resume")
     assert done.exit_code == 0, done.output
     assert done.stderr.count("before") == 5
-    with monkeypatch.context() as broken:  # a larger budget is gone on with
+    longer = ("--resume", "--steps", "3", "--time-budget", "9h")
+    with monkeypatch.context() as broken:  # a larger budget is gone on with, and it with that
         broken.setattr(discovery, "find_in_film", None)
-        assert run("--resume", "--steps", "3", "--time-budget", "9h").exit_code == 0
-    assert read_header(Path("runs/moth.safetensors"))["step"] == 3
-    assert read_model(Path("runs/moth.onnx"))[1].pack_sha256 != contract.pack_sha256
+        broken.setattr(discovery, "detect_task", None)
+        assert run(*longer).exit_code != 0
+    assert run(*longer).exit_code == 0
+    pack = Path("runs/moth.safetensors")
+    assert read_header(pack)["step"] == 3
+    assert read_model(Path("runs/moth.onnx"))[1].pack_sha256 == read_header(pack)["sha256"]
+    for made in ("moth.html", "moth-landmarks/landmarks.csv"):
+        assert Path("runs", made).stat().st_mtime_ns > pack.stat().st_mtime_ns
     other = run("--resume", "--objects", "2")
     assert "--objects: got 2, expected None as in the run before" in str(other.exception)
     assert "exists already" in str(run().exception)

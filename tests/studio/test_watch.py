@@ -87,7 +87,7 @@ def test_the_worst_moment_is_a_key_away_and_is_corrected(page, studio, film, dra
 
     page.open(f"{running.root}/watch?frame={DOUBLE}")
     page.until("return document.documentElement.dataset.ready === 'yes'")
-    page.press("\ue004", "\ue004")  # Tab: the second of two that lie over each other
+    page.press("]", "]")  # the second of two that lie over each other
     page.drag(page.at(*points[0], side, side), page.at(*points[1], side, side))
     page.until("return document.getElementById('corrected')?.textContent === '2 corrected'")
     with table.open(newline="") as file:

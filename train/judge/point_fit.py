@@ -21,6 +21,7 @@ Doubles = NDArray[np.float64]
 # Strengths to choose from, strong ones first: they win ties. A strength of 1 weighs as much as one
 # image does, in units of the largest entry of X'X: the size of images and crops does not matter.
 RIDGES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
+PARTS = 50  # fits for images left out
 _NEAR = 0.3  # of the landmarks' spread: how near a landmark is to be
 _ROUNDS = 5  # of counting what is far off for less: the fit then hardly changes
 _TINY = 1e-12  # against 0/0 where no landmark moves
@@ -61,12 +62,15 @@ def fit(found: PointArray, points: PointArray, ridge: float | None = None) -> Fi
 
 
 def leave_one_out(found: PointArray, points: PointArray, ridge: float | None = None) -> Doubles:
-    """Points (N,M,2) of each image by the fit to the others, which choose their own ridge."""
-    others = ~np.eye(len(found), dtype=bool)
-    each = [
-        fit(found[kept], points[kept], ridge)(found[i : i + 1]) for i, kept in enumerate(others)
-    ]
-    return np.concatenate(each)
+    """Points (N,M,2) of each image by the fit to the others, which choose their own ridge.
+
+    Of more than PARTS images several are left out at a time.
+    """
+    said = np.empty(points.shape)
+    for part in np.array_split(np.arange(len(found)), min(len(found), PARTS)):
+        others = np.setdiff1d(np.arange(len(found)), part)
+        said[part] = fit(found[others], points[others], ridge)(found[part])
+    return said
 
 
 def mean_shape(points: PointArray) -> Doubles:
@@ -117,9 +121,16 @@ def _solve(x: Doubles, y: Doubles, there: NDArray[np.bool_], ridge: float) -> _S
         residual = wanted - (a @ extra).reshape(wanted.shape)
         if not last:
             off = np.linalg.norm(residual, axis=2)
-            usual = np.nanmedian(np.where(there, off, np.nan), axis=1, keepdims=True)
-            counts = there / np.maximum(1.0, off / np.maximum(usual, _TINY))
+            counts = there / np.maximum(1.0, off / np.maximum(_median(off, there), _TINY))
     hat = counts[..., None, None] * (moved @ inverse[:, None] @ moved.transpose(0, 1, 3, 2))
     hat += shares[..., None, None] * np.eye(2)
     alone = np.linalg.norm(np.linalg.solve(np.eye(2) - hat, residual[..., None])[..., 0], axis=2)
     return _Solved(ridge, extra[..., 0], counts, np.where(there, alone, np.nan))
+
+
+def _median(values: Doubles, there: NDArray[np.bool_]) -> Doubles:
+    """Of each row (M,N) the median (M,1) of those that are there; np.nanmedian goes row by row."""
+    ordered = np.sort(np.where(there, values, np.inf), axis=1)
+    count = there.sum(axis=1, keepdims=True)
+    two = np.concatenate([(count - 1) // 2, count // 2], axis=1)
+    return np.take_along_axis(ordered, two, axis=1).mean(axis=1, keepdims=True)

@@ -102,9 +102,12 @@ class TrainingRun:
     @property
     def progress(self) -> float:
         """Share of the budget that is used, 0 … 1."""
-        elapsed = self.elapsed if distributed.size() == 1 else self._clock
-        of_time = elapsed / (self.minutes * 60) if self.minutes else 0.0
-        return min(1.0, max(self.step / self.steps, of_time))
+        return self._share(self.step, self.elapsed if distributed.size() == 1 else self._clock)
+
+    def _share(self, step: int, seconds: float) -> float:
+        """So many steps or seconds as a share of the budget, at most 1."""
+        of_time = seconds / (self.minutes * 60) if self.minutes else 0.0
+        return min(1.0, max(step / self.steps, of_time))
 
     @property
     def caution(self) -> float:
@@ -283,6 +286,11 @@ class TrainingRun:
         self.retreats = header.get("retreats", 0)
         self.step, self._elapsed_before = header["step"], header["elapsed"]
         self.history, self.since = header["history"], header.get("since", [])
+        budget = {"steps": self.steps, "minutes": self.minutes}
+        if any(header["config"].get(name) != value for name, value in budget.items()):
+            for row in self.history:  # another budget: what was its end may be its middle now
+                if "progress" in row:
+                    row["progress"] = self._share(row["step"], row["seconds"])
         self.monitor.say(f"going on after step {self.step}")
 
     def _tell_other_data(self, sha256: str | None) -> NoReturn:

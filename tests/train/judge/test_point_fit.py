@@ -113,6 +113,15 @@ def test_each_left_out_image_is_said_by_the_others():
     assert 1e-3 < np.abs(left_out[2] - points[2]).max() < 0.1  # it counts, for little
 
 
+def test_many_images_are_left_out_some_at_a_time(monkeypatch):
+    found, points = landmarks(0, 40), landmarks(1, 40, 2)
+    monkeypatch.setattr(point_fit, "PARTS", 20)
+    said = leave_one_out(found, points)
+    np.testing.assert_allclose(
+        said[2:4], fit(found[[0, 1, *range(4, 40)]], points[[0, 1, *range(4, 40)]])(found[2:4])
+    )
+
+
 def test_auto_chooses_what_is_best_for_the_left_out():
     rng = np.random.default_rng(0)
     found = landmarks(0, 30)
