@@ -16,6 +16,7 @@ from lmk.train.config import AdaptConfig, CoreConfig
 from lmk.train.datasets.decoded import DecodedSet, decode
 from lmk.train.datasets.drawn.drawn import builtin
 from lmk.train.datasets.sample import scheme_of
+from lmk.train.judge import acceptance
 from lmk.train.loop.run import TrainingRun
 from lmk.train.network import hourglass
 from lmk.train.network.bottleneck import BETA
@@ -40,6 +41,12 @@ def one_thread():
 def tiny_widths(monkeypatch):
     """New networks of the width "small" have 16 channels."""
     monkeypatch.setitem(hourglass.WIDTHS, "small", WIDTH)
+
+
+@pytest.fixture(autouse=True)
+def few_places(monkeypatch):
+    """What a pack accepts is measured, at the end of each run, on 20 images instead of 32."""
+    monkeypatch.setattr(acceptance, "_IMAGES", 20)
 
 
 @pytest.fixture(scope="session")
