@@ -126,7 +126,7 @@ def with_landmarks(template: Template, count: int) -> Template:
         for weight in template.weights
     ]
     head = {weight.name for weight in weights if weight.layer == HEAD}
-    later, shapes = set(head), set()
+    later, shapes = set(head), set[str]()
     for node in graph.node:  # each stands behind those that it reads
         if later.intersection(node.input):
             later.update(node.output)

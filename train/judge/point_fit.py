@@ -46,7 +46,7 @@ def fit(found: PointArray, points: PointArray, ridge: float | None = None) -> Fi
     ridge: the strength, over 0; None for the one of RIDGES whose error, images left out one at a
     time, is least on average over all images and points.
     """
-    there = np.isfinite(points).all(axis=2)
+    there = np.asarray(np.isfinite(points).all(axis=2))
     landmarks, known = found.astype(np.float64), np.where(there[..., None], points, 0.0)
     near = _near(landmarks, known, there)
     # About the mean of the landmarks near by: it takes the point along, with no unknowns.
