@@ -119,6 +119,7 @@ class CoreConfig(RunConfig):
 class DistillConfig(RunConfig):
     """A student of a pack, from unlabelled images."""
 
+    skips: bool = option(False, "blocks on the skips of its hourglass, as its teacher has")
     output: Path = option(NAMED, "the student to write  [default: runs/PACK-fast.safetensors]")
     lr: float = option(2e-3, "peak learning rate")
     maps: float = option(0.2, "weight of the heat-maps' divergence beside the points' distance")
@@ -219,8 +220,8 @@ BY_DEVICE: dict[type, dict[str, dict[str, Any]]] = {
         "cuda": {"width": "full", "batch": 32, "epochs": 110},
     },
     DistillConfig: {
-        "cpu": {"width": "tiny", "batch": 16, "minutes": 12.0},
-        "cuda": {"width": "tiny", "batch": 64, "steps": 20_000},
+        "cpu": {"width": "small", "batch": 16, "minutes": 12.0},
+        "cuda": {"width": "small", "batch": 64, "steps": 20_000},
     },
     AdaptConfig: {
         device: {"rotation": 20.0, "equivariance": 0.3, **own}

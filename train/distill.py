@@ -21,7 +21,6 @@ from lmk.train.loop import Descent, Losses, Models, Optimizers, TrainingRun, com
 from lmk.train.network import (
     BETA,
     WIDTHS,
-    HourglassConfig,
     LandmarkNetwork,
     find,
     load_pack,
@@ -87,7 +86,7 @@ class Distillation:
         torch.manual_seed(config.seed)
         wanted = teacher.config
         self.student = LandmarkNetwork(
-            HourglassConfig(wanted.num_landmarks, WIDTHS[config.width], wanted.input_size)
+            replace(wanted, width=WIDTHS[config.width], skips=config.skips)
         )
         self.teacher = teacher.eval().requires_grad_(False)
         for model in (self.student, self.teacher):

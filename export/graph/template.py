@@ -11,7 +11,7 @@ import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def template_of(network: HourglassConfig) -> Template:
 
 
 def _kept(network: HourglassConfig) -> Template:
-    shipped = workspace.ZOO / template_name(asdict(network), "fp32")
+    shipped = workspace.ZOO / template_name(network.recorded(), "fp32")
     if shipped.is_file():
         return read_template(shipped)
     made_by = hashlib.sha256(repr(checkpoint.versions(*_LIBRARIES)).encode())
@@ -105,7 +105,7 @@ def make_template(network: HourglassConfig, precision: Precision = "fp32") -> Te
     _move(model, model_end, ("opset_import",))
     _move(graph, graph_end, ("input", "output", "value_info"))
     return Template(
-        network=asdict(network),
+        network=network.recorded(),
         precision=precision,
         model=(model.SerializeToString(), model_end.SerializeToString()),
         graph=(graph.SerializeToString(), graph_end.SerializeToString()),
@@ -159,7 +159,7 @@ def fill(template: Template, model: LandmarkNetwork, header: Mapping[str, Any]) 
         else:  # a projected convolution names its part of the core
             name = name.replace(".theta_bias", ".bias").replace(".theta", ".weight")
             core[name] = array
-    header = {**header, "network": asdict(model.config)}
+    header = {**header, "network": model.config.recorded()}
     return compose(template, core, pack, header, "the network")
 
 
@@ -233,10 +233,13 @@ def _random(network: LandmarkNetwork) -> LandmarkNetwork:
 @click.option("--input-size", type=int, default=128, show_default=True)
 @click.option("--landmarks", type=int, default=10, show_default=True)
 @click.option("--precision", type=click.Choice(_PRECISIONS), default="fp32", show_default=True)
+@click.option("--skips/--no-skips", default=True, help="Blocks on the skips of the hourglass.")
 @click.option("--output", type=click.Path(path_type=Path), default="runs", show_default=True)
-def main(width: int, input_size: int, landmarks: int, precision: Precision, output: Path) -> None:
+def main(
+    width: int, input_size: int, landmarks: int, precision: Precision, skips: bool, output: Path
+) -> None:
     """Write the template of an architecture into the folder --output."""
-    network = HourglassConfig(landmarks, width, input_size)
+    network = HourglassConfig(landmarks, width, input_size, skips)
     click.echo(write_template(make_template(network, precision), output))
 
 

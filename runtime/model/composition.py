@@ -188,13 +188,14 @@ def _template_of(pack: Path, precision: Precision) -> Path:
     )
 
 
-def _cure(pack: Path, network: Mapping[str, int], precision: Precision) -> str:
+def _cure(pack: Path, network: Mapping[str, Any], precision: Precision) -> str:
     """How to do without a template that is missing."""
     if precision == _PRECISION:
         return f"run `lmk export {pack}`"
     return (
         f"make it by `python -m lmk.export.graph.template --width {network['width']} --input-size "
         f"{network['input_size']} --landmarks {network['num_landmarks']} --precision {precision} "
+        f"{'' if network.get('skips', True) else '--no-skips '}"
         f"--output {workspace.RUNS}`"
     )
 

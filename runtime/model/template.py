@@ -66,7 +66,7 @@ class Weight:
 class Template:
     """A graph without weights, and their recipe."""
 
-    network: dict[str, int]  # num_landmarks, width, input_size
+    network: dict[str, Any]  # num_landmarks, width, input_size; skips, if it has none
     precision: str  # as in Contract
     # The serialised fields of ModelProto before and after its graph, and those of GraphProto before
     # and after its weights: put together in this order, they are the bytes that onnx would write.
@@ -91,10 +91,11 @@ class Template:
         return {**named, "weights": weights, "versions": self.versions}
 
 
-def template_name(network: Mapping[str, int], precision: str) -> str:
+def template_name(network: Mapping[str, Any], precision: str) -> str:
     """The file name of the template for an architecture."""
-    sides = network["width"], network["input_size"], network["num_landmarks"]
-    return "template-{}-{}-{}-{}.safetensors".format(*sides, precision)
+    sides = network["input_size"], network["num_landmarks"]
+    width = f"{network['width']}{'' if network.get('skips', True) else '-lean'}"
+    return "template-{}-{}-{}-{}.safetensors".format(width, *sides, precision)
 
 
 def read_template(path: Path) -> Template:

@@ -32,6 +32,7 @@ _NETWORK = {
     "num_landmarks": gate.COUNT,
     "width": gate.multiple(16, 4096),
     "input_size": gate.multiple(64, 4096),
+    "skips": gate.optional(gate.TRUTH),
 }
 _PROBE = {
     "crops": gate.whole(1, 64),

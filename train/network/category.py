@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,7 @@ def new_category(
         for name, part in model.named_children():
             part.requires_grad_(name in LAST_LAYERS)
         return model
-    network = core.config
-    return LandmarkNetwork(HourglassConfig(num_landmarks, network.width, network.input_size))
+    return LandmarkNetwork(replace(core.config, num_landmarks=num_landmarks))
 
 
 def train_mode(model: LandmarkNetwork) -> None:
@@ -65,7 +64,7 @@ def save_pack(path: Path, model: LandmarkNetwork, header: Mapping[str, Any]) -> 
     run is unfinished, what the network finds in the probe crops, by which whoever composes a
     model of the pack without PyTorch checks it.
     """
-    header = {**header, "network": asdict(model.config)}
+    header = {**header, "network": model.config.recorded()}
     if header.get("finished", True):
         header["probe"] = probe(model)
     checkpoint.save(path, "pack", category_state(model), header)
@@ -124,13 +123,13 @@ def prune_pack(
         made_of = _means(layer.weight, rows), _means(layer.offset, rows)
         model.naming = NamingLayer(*made_of, following)
     else:
-        old, network = model.head, model.config
+        old = model.head
         model.head = nn.Conv2d(old.in_channels, len(kept), 1)
         with torch.no_grad():
             model.head.weight.copy_(_means(old.weight, rows))
             assert model.head.bias is not None and old.bias is not None
             model.head.bias.copy_(_means(old.bias, rows))
-        model.config = HourglassConfig(len(kept), network.width, network.input_size)
+        model.config = replace(model.config, num_landmarks=len(kept))
         if (told := header.get("acceptance")) and told[
             "weights"
         ]:  # of fewer landmarks the radius is another

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +78,7 @@ def halved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def save_core(path: Path, model: LandmarkNetwork, header: Mapping[str, Any]) -> None:
     """Write the core: every weight of `model` and what is needed to rebuild it."""
-    save(path, "core", _weights(model), {**header, "network": asdict(model.config)})
+    save(path, "core", _weights(model), {**header, "network": model.config.recorded()})
 
 
 def load_core(path: Path) -> tuple[LandmarkNetwork, dict[str, Any]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,7 @@ class HourglassConfig:
     num_landmarks: int = 10
     width: int = 256  # channels of the hourglass; the stem starts with a quarter of it
     input_size: int = 128  # side of the square input in pixels, a multiple of 64
+    skips: bool = True  # blocks on the skips of the hourglass; False: a student's, which has none
 
     def __post_init__(self) -> None:
         if self.num_landmarks < 1:
@@ -33,6 +35,10 @@ class HourglassConfig:
             raise ValueError(
                 f"input_size: got {self.input_size}, expected a multiple of {SIZE_MULTIPLE}"
             )
+
+    def recorded(self) -> dict[str, Any]:
+        """For a header: what most have in common is left out, as it was before it was a choice."""
+        return {name: v for name, v in asdict(self).items() if name != "skips" or not v}
 
 
 WIDTHS: dict[Width, int] = {"full": 256, "medium": 128, "small": 64, "tiny": 48}
@@ -68,11 +74,11 @@ class Block(nn.Module):
 class Hourglass(nn.Module):
     """One level: a skip at full resolution beside a path at half of it."""
 
-    def __init__(self, depth: int, width: int) -> None:
+    def __init__(self, depth: int, width: int, skips: bool = True) -> None:
         super().__init__()
-        self.skip = Block(width, width)
+        self.skip = Block(width, width) if skips else nn.Identity()
         self.down = Block(width, width)
-        self.inner = Hourglass(depth - 1, width) if depth > 1 else Block(width, width)
+        self.inner = Hourglass(depth - 1, width, skips) if depth > 1 else Block(width, width)
         self.up = Block(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -96,7 +102,7 @@ class LandmarkNetwork(nn.Module):
         self.block1 = Block(width // 4, width // 2)
         self.block2 = Block(width // 2, width // 2)
         self.block3 = Block(width // 2, width)
-        self.hourglass = Hourglass(DEPTH, width)
+        self.hourglass = Hourglass(DEPTH, width, config.skips)
         self.top = Block(width, width)
         self.conv_last = nn.Conv2d(width, width, 1)
         self.bn_last = nn.BatchNorm2d(width)

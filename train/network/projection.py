@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lmk.train.config import Scope
-from lmk.train.network.hourglass import Block, HourglassConfig, LandmarkNetwork
+from lmk.train.network.hourglass import Block, LandmarkNetwork
 
 HYPER_PARAMETERS: tuple[str, ...] = ("in_channels", "out_channels", "kernel_size", "stride")
 HYPER_PARAMETERS += ("padding", "dilation", "groups", "padding_mode")  # of a convolution
@@ -103,9 +104,8 @@ def project(
 def with_head(core: LandmarkNetwork, num_landmarks: int) -> LandmarkNetwork:
     """Return a trainable copy of `core` with a new, randomly initialised head of K outputs."""
     model = copy.deepcopy(core).requires_grad_(True)
-    old = core.config
-    model.config = HourglassConfig(num_landmarks, old.width, old.input_size)
-    model.head = nn.Conv2d(old.width, num_landmarks, 1).to(core.head.weight.device)
+    model.config = replace(core.config, num_landmarks=num_landmarks)
+    model.head = nn.Conv2d(core.config.width, num_landmarks, 1).to(core.head.weight.device)
     return model
 
 

@@ -168,6 +168,15 @@ def test_for_another_number_of_landmarks_it_is_what_a_trace_gives(template, same
     assert with_landmarks(with_landmarks(template, 23), 5) == template
 
 
+def test_a_network_without_blocks_on_its_skips_has_a_template_of_its_own(crops, tmp_path):
+    network = HourglassConfig(5, 16, 64, skips=False)
+    model, made = randomised(LandmarkNetwork(network).eval(), crops), make_template(network)
+    path = write_template(made, tmp_path)
+    assert path.name == "template-16-lean-64-5-fp32.safetensors" and read_template(path) == made
+    landmarks, _ = run_onnx(fill(made, model, {**PROJECTION, "method": "scratch"}), crops)
+    np.testing.assert_allclose(landmarks, run_eager(model, crops)[0], atol=0.01)
+
+
 def test_one_that_ships_or_was_made_before_is_taken(template, tmp_path, monkeypatch):
     network = HourglassConfig(5, 16, 64)
     for_any = (dataclasses.replace(network, num_landmarks=10),)

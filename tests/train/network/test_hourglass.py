@@ -51,6 +51,16 @@ def test_a_level_averages_goes_down_and_up_and_adds_its_skip():
     torch.testing.assert_close(level(x), level.skip(x) + doubled, rtol=1e-4, atol=1e-5)
 
 
+def test_without_blocks_on_its_skips_a_level_adds_what_came():
+    torch.manual_seed(0)
+    network = LandmarkNetwork(HourglassConfig(3, 16, 64, skips=False)).eval()
+    level, x = network.hourglass, torch.randn(2, 16, 16, 16)
+    low = level.up(level.inner(level.down(torch.nn.functional.avg_pool2d(x, 2))))
+    doubled = low.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    torch.testing.assert_close(level(x), x + doubled, rtol=1e-4, atol=1e-5)
+    assert level.inner.inner.inner.skip(x) is x
+
+
 @pytest.mark.parametrize("channels", [8, 16])
 def test_a_block_concatenates_its_convolutions_and_adds_what_came(channels):
     torch.manual_seed(0)
