@@ -23,12 +23,13 @@ MINUTES ?= 20
 TIMES ?= 100
 SEED ?= 0
 
-.PHONY: help venv demo test explore fuzz kill lint clean again
+.PHONY: help venv demo test explore fuzz kill lint tables clean again
 
 help:
 	@echo 'make demo   the whole chain on an embedded example, without any download of data'
 	@echo 'make test   the tests; make test ARGS="-k fold" for some of them'
 	@echo 'make lint   ruff and mypy'
+	@echo 'make tables  the tables of README, from zoo/zoo.json and benchmarks/results'
 	@echo 'make explore  new examples for the tests that draw theirs, in random order'
 	@echo 'make fuzz     damaged files of every kind; MINUTES=20 SEED=0'
 	@echo 'make kill     signals at random moments, then the bytes compared; TIMES=100 SEED=0'
@@ -77,6 +78,9 @@ lint: $(STAMP)
 	$(RUN) ruff format --check .
 	@mkdir -p $(VENV)/mypy && ln -sfn "$(CURDIR)" $(VENV)/mypy/lmk
 	MYPYPATH=$(VENV)/mypy $(RUN) mypy -m lmk -m lmk.cli -m lmk.commands -p lmk.runtime -p lmk.export -p lmk.train -p lmk.benchmarks -p lmk.studio
+
+tables: $(STAMP)
+	$(RUN) lmk.benchmarks.readme
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,21 +1,12 @@
-"""The JSON of `lmk bench` -> the table that README shows, as Markdown.
-
-python -m lmk.benchmarks.runners.markdown benchmarks/results/bench-faces-cpu.json
-"""
+"""The JSON of `lmk bench` -> the table that README shows, as Markdown."""
 
 from __future__ import annotations
-
-import json
-from pathlib import Path
-
-import click
 
 from lmk.benchmarks.plots import markdown_table
 from lmk.benchmarks.runners.names import STUDENT, TITLES, parse_name
 from lmk.benchmarks.runners.run import BASE
 from lmk.benchmarks.runners.tables import Result
 from lmk.runtime.runners import AUTO
-from lmk.runtime.terminal import FILE_PATH
 
 
 def markdown(result: Result) -> str:
@@ -44,14 +35,3 @@ def _title(name: str) -> str:
     kind = parse_name(name)[0]
     title = f"`--device {AUTO}`" if kind == AUTO else TITLES[kind]
     return f"student, {title}" if name.startswith(STUDENT) else title
-
-
-@click.command()
-@click.argument("file", type=FILE_PATH)
-def main(file: Path) -> None:
-    """Print the table of FILE, the JSON of `lmk bench`."""
-    click.echo(markdown(json.loads(file.read_text())))
-
-
-if __name__ == "__main__":
-    main()

@@ -65,7 +65,10 @@ def test_it_comes_nearer_to_its_teacher_and_says_how_near(config, teacher, butte
         "mean_px": after["mean_px"],
         "p99_px": after["p99_px"],
     }
-    assert student.config == HourglassConfig(5, 16, 64, skips=False) and header["category"] == "cats-fast"
+    assert (
+        student.config == HourglassConfig(5, 16, 64, skips=False)
+        and header["category"] == "cats-fast"
+    )
 
 
 def test_it_keeps_what_belongs_to_the_category(config, teacher, butterflies):
