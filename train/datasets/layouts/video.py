@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -45,6 +45,7 @@ from lmk.train.datasets.sample import Dataset, Layout, Sample, mismatch
 FRAMES = 2000
 _LOOK_PX = 64  # side of the crops that are compared
 _VERSION = 2  # of how frames are chosen
+_NARROW = 0.9  # of the longer side of a box: what is beside it then fills some of its square crop
 _BLOCKS = 30  # of time, of which every tenth is held out: neighbours are too much alike
 # Frame number, time in s, the object's number, its box and heading in radians.
 _Where = tuple[int, float, int | None, Box | None, float | None]
@@ -85,7 +86,7 @@ def open_films(root: Path, options: FilmOptions = USUAL_FILMS) -> Dataset:
     file = options.boxes if folder is not options.boxes else None
     given = read_boxes(file) if file else None
     samples, sources, troubles, unboxed = [], [], dict[str, tuple[int, str]](), []
-    findings = set[Finding]()
+    findings, masks = set[Finding](), set[_Mask | None]()
     for number, film in enumerate(films):
         name = printable(str(film.relative_to(base)))
         left = folder / f"{film.stem}-boxes.csv"
@@ -104,6 +105,8 @@ def open_films(root: Path, options: FilmOptions = USUAL_FILMS) -> Dataset:
         findings.add(finding)
         reader = FrameReader(film, {row[0] for row in choice.where}, finding)
         numbers = {number: n for n, number in enumerate(sorted(reader.wanted))}
+        mask = _mask_of(finding, [row[3] for row in choice.where if row[3]])
+        masks.add(mask)
         for index, time_s, track, box, heading in choice.where:
             block = _BLOCKS * numbers[index] // len(numbers)
             samples.append(
@@ -116,9 +119,7 @@ def open_films(root: Path, options: FilmOptions = USUAL_FILMS) -> Dataset:
                     track=track,
                     time_s=time_s,
                     heading=heading,
-                    mask=partial(reader.mask, index, box)
-                    if box and finding.way == "motion"
-                    else None,
+                    mask=partial(mask, reader, index, box) if box and mask else None,
                 )
             )
         for line in choice.skipped:
@@ -141,10 +142,12 @@ def open_films(root: Path, options: FilmOptions = USUAL_FILMS) -> Dataset:
     if not samples:
         raise UserError(f"{root}: got nothing that can be learnt from ({'; '.join(problems)})")
     chosen = [(s.name, s.track, s.box, s.heading, s.mask is not None) for s in samples]
-    key = hashlib.sha256(f"{fingerprint([*sources, *images])} {chosen}".encode()).hexdigest()
+    how = " in boxes" if FrameReader.box_mask in masks else ""
+    made_of = f"{fingerprint([*sources, *images])} {chosen}{how}"
     named = fixed_part(str(root)) if is_pattern(str(root)) else root
     way = findings.pop() if len(findings) == 1 and not images else None
     name = printable(named.resolve().name)
+    key = hashlib.sha256(made_of.encode()).hexdigest()
     return Dataset(name, tuple(samples), key, problems=problems, finding=way)
 
 
@@ -268,7 +271,7 @@ class FrameReader:
                 raise UnreadableImage(f"{self._film}: frame {index} cannot be read any more")
             return self._kept[index]
 
-    def mask(self, index: int, box: Box) -> NDArray[np.bool_]:
+    def moving_mask(self, index: int, box: Box) -> NDArray[np.bool_]:
         """(H,W): which pixels of that frame are of the object in `box`, what hangs on included."""
         from scipy import ndimage
 
@@ -293,6 +296,14 @@ class FrameReader:
         short = ((0, max(0, height - len(whole))), (0, max(0, width - whole.shape[1])))
         return np.pad(whole, short, mode="edge")[:height, :width]
 
+    def box_mask(self, index: int, box: Box) -> NDArray[np.bool_]:
+        """(H,W): which pixels of that frame are in `box`."""
+        inside = np.zeros(self.read(index).shape[:2], bool)
+        x, y, w, h = box
+        left, top, right, bottom = (max(0, round(side)) for side in (x, y, x + w, y + h))
+        inside[top:bottom, left:right] = True
+        return inside
+
     @functools.cached_property
     def _background(self) -> Background:
         return survey_film(self._film, self._finding.objects).background
@@ -316,6 +327,21 @@ class FrameReader:
             if index:
                 source.resume_after(index - 1)
             yield from source
+
+
+_Mask = Callable[[FrameReader, int, Box], NDArray[np.bool_]]
+
+
+def _mask_of(finding: Finding, boxes: Sequence[Box]) -> _Mask | None:
+    """How it is known which pixels are an object's: it moves, or it is narrower than its crop.
+
+    Boxes as of a person or a detector are about the object, but square ones say nothing: they are
+    all of the crop. None: it is not known.
+    """
+    if finding.way == "motion":
+        return FrameReader.moving_mask
+    narrow = any(min(w, h) < _NARROW * max(w, h) for _, _, w, h in boxes)
+    return FrameReader.box_mask if narrow else None
 
 
 def _recognises(root: Path) -> bool:

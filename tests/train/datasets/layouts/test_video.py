@@ -11,7 +11,7 @@ from lmk.runtime.errors import UserError
 from lmk.runtime.find import find_in_film
 from lmk.runtime.regions import Finding
 from lmk.train.datasets import FilmOptions, category_name, load_decoded, open_dataset
-from lmk.train.datasets.decoded import object_box
+from lmk.train.datasets.decoded import CONTEXT, object_box
 
 COUNT, LEFT = 12, 4  # frames of a film; pixels that its square goes right in each
 
@@ -118,12 +118,26 @@ def test_two_objects_in_a_frame(here, caplog):
     assert "learnt from in the boxes of runs/walk-boxes.csv" in caplog.text
     bright = load_decoded("walk.mp4", None, 64).images[:, 40, 40, 0]
     assert (bright[::2] > 130).all() and (bright[1::2] < 60).all()
-    assert load_decoded("walk.mp4", None, 64).away is None  # boxes of the user's: no mask
+    assert load_decoded("walk.mp4", None, 64).away is None  # square boxes say no more
     (here / "none.csv").write_text("frame,x,y,w,h,source\n0,1,1,9,9,other.mp4\n")
     with pytest.raises(UserError, match=r"got no box in none\.csv for any of 12 frames"):
         open_dataset(
             "walk.mp4", films=FilmOptions(boxes=here.joinpath("none.csv").relative_to(here))
         )
+
+
+def test_what_is_beside_a_narrow_box_is_beside_the_object(here):
+    put(here / "walk.mp4")
+    (here / "runs").mkdir()
+    boxes = here / "runs/walk-boxes.csv"
+    boxes.write_text("frame,x,y,w,h\n2,8,4,16,48\n9,8,4,48,48\n")
+    data = load_decoded("walk.mp4", None, 64)
+    beside, middle, scale = data.away[0].astype(float), 64 * CONTEXT / 2, 64 / 48
+    assert (beside[20:60, 40] == 0).all() and beside[40, :20].min() > 0
+    assert beside[40, 1] == pytest.approx(middle - 8 * scale - 1.5, abs=1)
+    square = boxes.read_text().replace("16,48", "48,48")
+    boxes.write_text(square)
+    assert load_decoded("walk.mp4", None, 64).away is None
 
 
 def test_of_what_was_seen_to_move_the_object_is_known(here):
