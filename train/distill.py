@@ -38,20 +38,22 @@ def distill(config: DistillConfig, pack: Path, core: Path | None, data: DecodedS
 
     It needs no core, and carries the pack's names, crop scale and way of finding; its header says
     how far it is from its teacher (`teacher`: sha256, mean_px, p99_px over held-out images). Its
-    input is as large as the pack's, whatever `config` says. Raises UserError for a student that is
-    not narrower than its teacher.
+    input is as large as the pack's, whatever `config` says. Raises UserError for a student that
+    would not be quicker than its teacher: wider, or as wide without having fewer blocks.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
     device = pick_device(config.device)
     teacher, header = load_pack(pack, core)
     config = replace(for_device(config, device.type), input_size=teacher.config.input_size)
-    if WIDTHS[config.width] >= teacher.config.width:
-        narrower = [name for name, width in WIDTHS.items() if width < teacher.config.width]
-        cure = f"take {' or '.join(narrower)}" if narrower else "it is as quick as they come"
+    leaner = teacher.config.skips and not config.skips  # and so quicker, as wide as it is
+    most = teacher.config.width if leaner else teacher.config.width - 1
+    if WIDTHS[config.width] > most:
+        fitting = [name for name, width in WIDTHS.items() if width <= most]
+        cure = f"take {' or '.join(fitting)}" if fitting else "it is as quick as they come"
         raise UserError(
-            f"--width: got {config.width} ({WIDTHS[config.width]} channels), expected fewer than "
-            f"the {teacher.config.width} of {pack}; {cure}"
+            f"--width: got {config.width} ({WIDTHS[config.width]} channels), expected at most "
+            f"{most}, to be quicker than {pack}; {cure}"
         )
     run = TrainingRun(
         config.output.with_suffix(""),

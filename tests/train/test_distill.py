@@ -11,7 +11,7 @@ from lmk.train.config import DistillConfig
 from lmk.train.distill import ColouredViews, distances, distill
 from lmk.train.network.bottleneck import NamingLayer
 from lmk.train.network.category import load_pack, save_pack
-from lmk.train.network.hourglass import HourglassConfig, LandmarkNetwork
+from lmk.train.network.hourglass import WIDTHS, HourglassConfig, LandmarkNetwork
 
 NAMES = ["nose", "tail"]
 
@@ -95,11 +95,27 @@ def test_resumed_equals_uninterrupted(config, teacher, butterflies, press_ctrl_c
         assert torch.equal(expected[name], value), name
 
 
-@pytest.mark.parametrize("width", ["full", "medium"])
-def test_a_student_is_narrower(config, teacher, butterflies, width):
-    with pytest.raises(UserError, match=r"--width: got .*\b32 of .*cats.*; take small"):
-        distill(replace(config, width=width), teacher, None, butterflies)
+@pytest.mark.parametrize(
+    ("width", "skips", "most"), [("full", False, 32), ("full", True, 31), ("medium", True, 31)]
+)
+def test_a_student_is_quicker(config, teacher, butterflies, width, skips, most):
+    with pytest.raises(UserError, match=rf"--width: got .* at most {most}, .*cats.*; take .*small"):
+        distill(replace(config, width=width, skips=skips), teacher, None, butterflies)
     assert not config.output.exists()
+
+
+def test_as_wide_as_its_teacher_it_does_without_blocks(config, teacher, butterflies, monkeypatch):
+    monkeypatch.setitem(WIDTHS, "medium", 32)
+    distill(replace(config, width="medium", steps=1), teacher, None, butterflies)
+    student = load_pack(config.output, None)[0].config
+    assert student.width == 32 and not student.skips
+    with pytest.raises(UserError, match="at most 31"):  # nor a student of such a student
+        distill(
+            replace(config, width="medium", output=config.output.with_stem("again")),
+            config.output,
+            None,
+            butterflies,
+        )
 
 
 def test_the_teacher_sees_the_colours_as_they_are(config, butterflies):
