@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,6 @@ from lmk.runtime.files import check_output
 from lmk.runtime.model import (
     PRECISIONS,
     Precision,
-    check_kind,
     is_composed,
     read_header,
     workspace,
@@ -27,7 +25,7 @@ from lmk.runtime.sources import expand
 from lmk.runtime.terminal import FILE_PATH, CommaList, console
 from lmk.train.config import AdaptConfig
 from lmk.train.datasets import FilmOptions
-from lmk.train.options import Duration, make_config, read_options
+from lmk.train.options import Duration, make_config, read_options, sized_as_core
 
 if TYPE_CHECKING:  # it brings PyTorch
     from lmk.export.discovery import Discovered
@@ -259,7 +257,12 @@ def prune_command(
     help="Learn from at most so many.",
 )
 @click.option("--landmarks", type=int, help="How many to discover.  [default: 10]")
-@click.option("--core", type=FILE_PATH, help="Default: the newest in runs/, else the one shipped.")
+@click.option(
+    "--core",
+    type=FILE_PATH,
+    help="auto: the one that suits what is seen, tried on each.  [default: the newest in runs/, "
+    "else core, which ships]",
+)
 @click.option(
     "--output", type=FILE_PATH, help="The pack; all else is beside it.  [default: runs/FILM]"
 )
@@ -329,8 +332,5 @@ def _discover(
     paths = [Path(film) for film in expand(films)]
     o["core"] = workspace.pick(o["core"], "core")
     first = workspace.RUNS / f"{paths[0].stem}.safetensors"
-    config = make_config(AdaptConfig, o, output=first)
-    header = read_header(config.core)
-    check_kind(config.core, header, "core")
-    config = replace(config, input_size=header["network"]["input_size"])
+    config = sized_as_core(make_config(AdaptConfig, o, output=first))
     return discover(paths, config, Search(find, start, objects, frames), force)

@@ -15,13 +15,13 @@ from lmk.runtime.errors import UserError
 from lmk.runtime.files import check_output, printable, read_text, write_bytes
 from lmk.runtime.find import find_in_film
 from lmk.runtime.landmarker import load
-from lmk.runtime.model import read_model
+from lmk.runtime.model import read_model, workspace
 from lmk.runtime.owner import Owned, beside, check_same, listing
 from lmk.runtime.pipeline import detect_task
 from lmk.runtime.regions import RegionMaker, Where
 from lmk.runtime.terminal import console, progress
 from lmk.train import adapting
-from lmk.train.config import AdaptConfig, EvaluateConfig
+from lmk.train.config import AUTO, AdaptConfig, EvaluateConfig
 from lmk.train.datasets import FilmOptions
 from lmk.train.judge import write_report
 from lmk.train.loop import training_set
@@ -116,7 +116,8 @@ def _discover(
     else:
         _say("adaptation", f"{pack} before")
 
-    model, header = load_pack(pack, config.core)
+    core = workspace.core_of(pack) if config.core == AUTO else config.core
+    model, header = load_pack(pack, core)
     page, onnx = pack.with_suffix(".html"), pack.with_suffix(".onnx")
     if is_new or _is_older(page, pack):
         judged = write_report(page, model, header, data, _JUDGED, num_views=2)
@@ -125,7 +126,7 @@ def _discover(
         _say("report", f"{page} before")
     if is_new or not onnx.exists() or read_model(onnx)[1].pack_sha256 != header["sha256"]:
         crops = data.central_crops(16, model.config.input_size)
-        contract = export_pack(pack, config.core, onnx, crops, force=True)
+        contract = export_pack(pack, core, onnx, crops, force=True)
         _say("export", f"eager = ONNX Runtime within {contract.drift['max_px']:.1e} px")
     else:
         _say("export", f"{onnx} before")

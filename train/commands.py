@@ -41,7 +41,14 @@ from lmk.train.datasets import (
     load_decoded,
     normalised_by,
 )
-from lmk.train.options import Command, Sectioned, config_options, make_config, read_options
+from lmk.train.options import (
+    Command,
+    Sectioned,
+    config_options,
+    make_config,
+    read_options,
+    sized_as_core,
+)
 
 _Options = ParamSpec("_Options")
 CROP = click.Choice(get_args(CropMode))
@@ -224,11 +231,7 @@ def _adapt_config(data: str, o: dict[str, Any], preset: dict[str, Any], force: b
         check_output(config.output, force)
     if Path(data).is_dir() and Path(data).resolve() in config.output.resolve().parents:
         raise UserError(f"{config.output}: lies inside the data {data}; give another --output")
-    if config.core is None:
-        return config
-    header = read_header(config.core)
-    check_kind(config.core, header, "core")
-    return replace(config, input_size=header["network"]["input_size"])
+    return sized_as_core(config)
 
 
 def _run_many(

@@ -24,6 +24,7 @@ def option(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
 
 
+AUTO = Path("auto")  # in the place of a core: the one that suits the data
 NAMED = Path("runs/category.safetensors")  # where the command line has the name of the data
 
 _POSITIVE = {"steps", "minutes", "lr", "threads", "epochs", "preview_every", "clip"}
@@ -134,7 +135,12 @@ class AdaptConfig(RunConfig):
     """Unsupervised adaptation to a category."""
 
     output: Path = option(NAMED, "the pack to write  [default: runs/DATA.safetensors]")
-    core: Path | None = option(None, "the core to adapt (scratch needs none)")
+    core: Path | None = option(
+        None,
+        "the core to adapt (scratch needs none); auto: of those in runs/ and those that ship the "
+        "one that suits the images, tried on each  [default: the newest in runs/, else core, which "
+        "ships]",
+    )
     landmarks: int = option(10, "number K of landmarks to discover")
     method: Method = option(
         "projection",

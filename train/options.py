@@ -6,7 +6,7 @@ import difflib
 import math
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal
@@ -14,8 +14,9 @@ from typing import Any, Literal
 import click
 
 from lmk.runtime.errors import UserError
+from lmk.runtime.model import check_kind, read_header, workspace
 from lmk.runtime.terminal import FILE_PATH
-from lmk.train.config import BY_DEVICE, NAMED
+from lmk.train.config import AUTO, BY_DEVICE, NAMED, AdaptConfig
 
 _DEVICES = (("", "cpu"), ("with CUDA ", "cuda"))  # in the words of a help text
 
@@ -135,3 +136,13 @@ def read_options(
         return command.make_context(command.name, line, default_map=values).params
     except click.UsageError as error:
         raise UserError(f"{command.name}: {error.format_message()}") from None
+
+
+def sized_as_core(config: AdaptConfig) -> AdaptConfig:
+    """The same with the input of its core, or of the first of those that it may get."""
+    if config.core is None:
+        return config
+    core = workspace.cores()[0] if config.core == AUTO else config.core
+    header = read_header(core)
+    check_kind(core, header, "core")
+    return replace(config, input_size=header["network"]["input_size"])

@@ -12,6 +12,7 @@ from lmk.runtime.model.contract import PRECISIONS, Contract
 from lmk.runtime.model.weights import read_header
 from lmk.runtime.terminal import console
 
+_WEIGHTS = "*.safetensors"
 RUNS = Path("runs")
 ZOO = Path(__file__).parents[2] / "zoo"  # what ships with the package
 _MADE_BY = {"core": "lmk train-core", "pack": "lmk adapt", "onnx": "lmk export"}
@@ -25,7 +26,7 @@ def newest(kind: str) -> Path:
     A safetensors file that cannot be read is skipped with a warning. Raises UserError that says
     which command makes one, and which categories ship.
     """
-    pattern = "*.onnx" if kind == "onnx" else "*.safetensors"
+    pattern = "*.onnx" if kind == "onnx" else _WEIGHTS
     files = (path for path in RUNS.glob(pattern) if path.is_file())
     paths = sorted(files, key=lambda path: -path.stat().st_mtime)
     if kind == "onnx" and paths:  # whether it can be read is found when it is loaded
@@ -43,6 +44,19 @@ def newest(kind: str) -> Path:
     )
 
 
+def cores() -> list[Path]:
+    """All cores in `runs/` and those that ship, each once; the one that `newest` takes first.
+
+    Raises UserError if there is none.
+    """
+    paths = [newest("core"), *(p for folder in (RUNS, ZOO) for p in sorted(folder.glob(_WEIGHTS)))]
+    found: dict[str, Path] = {}
+    for path, header in _readable(path for path in paths if path.is_file()):
+        if header["kind"] == "core":
+            found.setdefault(header["sha256"], path)
+    return list(found.values())
+
+
 def pack_named(name: str) -> Path | None:
     """The pack of the category `name`: that in `runs/`, else the one that ships, else None.
 
@@ -54,7 +68,7 @@ def pack_named(name: str) -> Path | None:
 
 def pack_names() -> set[str]:
     """The categories whose packs are in `runs/` or ship."""
-    paths = (path for folder in (RUNS, ZOO) for path in folder.glob("*.safetensors"))
+    paths = (path for folder in (RUNS, ZOO) for path in folder.glob(_WEIGHTS))
     return {path.stem for path in paths if path.is_file() and _is_pack(path)}
 
 
@@ -74,7 +88,7 @@ def core_of(pack: Path) -> Path | None:
     if not wanted:
         return None
     folders = dict.fromkeys((pack.parent, RUNS, ZOO))
-    paths = (path for folder in folders for path in sorted(folder.glob("*.safetensors")))
+    paths = (path for folder in folders for path in sorted(folder.glob(_WEIGHTS)))
     for path, header in _readable(path for path in paths if path.is_file()):
         if header["kind"] == "core" and header.get("sha256") == wanted:
             return path
@@ -123,7 +137,7 @@ def warn_unfinished(pack: Path, header: Mapping[str, Any]) -> None:
 def pack_of(contract: Contract, beside: Path) -> Path | None:
     """The pack that a model was made of, by its sha256: beside it, in `runs/`, or shipped."""
     for folder in dict.fromkeys((beside, RUNS, ZOO)):
-        for path in sorted(folder.glob("*.safetensors")):
+        for path in sorted(folder.glob(_WEIGHTS)):
             try:
                 header = read_header(path)
             except UserError:

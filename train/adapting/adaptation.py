@@ -16,11 +16,12 @@ from lmk.runtime.model import default_names, read_header
 from lmk.runtime.regions import Acceptance
 from lmk.runtime.terminal import console
 from lmk.train import augment, distributed
+from lmk.train.adapting.cores import with_best_core
 from lmk.train.adapting.objective import painted_share, pair_losses
 from lmk.train.adapting.pairs import PairBatch, Pairs
 from lmk.train.adapting.phases import finetune_phase, handed_on, is_finished, projection_phase
 from lmk.train.adapting.preview import write_preview
-from lmk.train.config import UNBOUNDED, AdaptConfig, EvaluateConfig, for_device
+from lmk.train.config import AUTO, UNBOUNDED, AdaptConfig, EvaluateConfig, for_device
 from lmk.train.datasets import DecodedSet
 from lmk.train.device import autocast, pick_device, pick_dtype
 from lmk.train.judge import COLLAPSED_SPREAD, REFERENCE, measure_acceptance, write_report
@@ -65,8 +66,9 @@ def adapt(config: AdaptConfig, data: DecodedSet) -> Path:
     """Learn K landmarks of `data` without labels; write the pack `config.output` and return it.
 
     Images of a split named val or test are left out, and without splits a seeded tenth, so that
-    `evaluate` has images that were never seen. Raises UserError for a missing core or a loss
-    that stays not finite; KeyboardInterrupt after Ctrl-C, with everything saved.
+    `evaluate` has images that were never seen. The core AUTO stands for the one that suits `data`,
+    see `with_best_core`. Raises UserError for a missing core or a loss that stays not finite;
+    KeyboardInterrupt after Ctrl-C, with everything saved.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -76,6 +78,8 @@ def adapt(config: AdaptConfig, data: DecodedSet) -> Path:
     if config.equivariance is None and config.rotation == 180:
         config = replace(config, equivariance=FULL_TURNS)
     config = for_device(config, device.type)
+    if config.core == AUTO:
+        config = with_best_core(config, data, adapt)
     torch.manual_seed(config.seed)
     core, core_sha256 = _core(config)
     width = next((name for name, w in WIDTHS.items() if w == core.config.width), config.width)

@@ -21,7 +21,7 @@ from lmk.runtime.signals import on_stop
 from lmk.runtime.terminal import console, explain
 from lmk.train.adapting.adaptation import adapt
 from lmk.train.adapting.phases import has_begun, is_finished
-from lmk.train.config import AdaptConfig
+from lmk.train.config import AUTO, AdaptConfig
 from lmk.train.datasets import USUAL_FILMS, CropMode, FilmOptions
 from lmk.train.loop import training_set
 
@@ -125,7 +125,9 @@ def _is_made(request: Request) -> bool:
     if not (config.resume and is_finished(config.output)):
         return False
     header = read_header(config.output)
-    core = read_header(config.core)["sha256"] if config.core else ""
+    core = header["core_sha256"] if config.core == AUTO else ""
+    if config.core and config.core != AUTO:
+        core = read_header(config.core)["sha256"]
     now = json.loads(json.dumps(asdict(config), default=str))  # None: whatever the device says
     asked = {n: v for n, v in now.items() if n not in _FREE and v is not None}
     made = {name: header["config"].get(name) for name in asked}
