@@ -52,6 +52,12 @@ SOURCES = {  # what a data set is and whose, and on what terms it is given out
         "learning*, CVPR 2014",
         "academic, non-commercial",
     ),
+    "videos/mouse_openfield.mp4": (
+        "a film of a black mouse in a white box, seen from above, without labels, of DeepLabCut's "
+        "example: Mathis et al., *DeepLabCut: markerless pose estimation of user-defined body "
+        "parts with deep learning*, Nature Neuroscience 2018",
+        "the repository is under LGPL-3.0",
+    ),
 }
 _DRAWN = "drawn by the package itself", "none"
 _UNKNOWN = "not known to this card", "not known: look them up before the file is given on"

@@ -37,7 +37,8 @@ class Stage:
     data: tuple[str, ...]  # several are joined
     crop: CropMode
     core: str | None = None
-    judged_on: tuple[str, ...] = ()  # besides the held-out images of `data`, if that is one set
+    # Besides the held-out images of `data`, if that is one set; and what crops are fitted to.
+    judged_on: Mapping[str, CropMode] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)  # over those of the plan
     teacher: str | None = None
 
@@ -64,14 +65,17 @@ _TIGHT = {"shift": 0.15, "scale": 0.25}
 _STAGES = {
     "core": Stage(("pose_lspet",), "annotation"),
     "face-core": Stage(_FACES, "image"),
-    "faces": Stage(("face_celeba_small",), "center", "core", ("face_mtfl80",), _TIGHT),
+    "faces": Stage(("face_celeba_small",), "center", "core", {"face_mtfl80": "image"}, _TIGHT),
     "cats": Stage(("cat_heads",), "image", "core", options=_TIGHT),
     "shoes": Stage(("shoes_zappos",), "image", "core", options=_TIGHT),
     "bodies": Stage(("pose_lspet",), "image", "face-core"),
+    "mouse": Stage(
+        ("videos/mouse_openfield.mp4",), "image", "core", {"mouse_openfield": "annotation"}
+    ),
     "faces-fast": Stage(
         ("face_celeba_small", "face_mtfl80", "face_ytf68"),
         "image",
-        judged_on=("face_mtfl80", "face_ytf68"),
+        judged_on={"face_mtfl80": "image", "face_ytf68": "image"},
         teacher="faces",
     ),
     "cats-fast": Stage(("cat_heads",), "image", teacher="cats"),
@@ -80,7 +84,7 @@ _STAGES = {
 _DRY_STAGES = {
     "core": Stage(("builtin:puppet",), "annotation"),
     "face-core": Stage(("builtin:puppet", "builtin:butterfly"), "image"),
-    "butterflies": Stage(("builtin:butterfly",), "image", "core", ("builtin:puppet",)),
+    "butterflies": Stage(("builtin:butterfly",), "image", "core", {"builtin:puppet": "image"}),
     "bodies": Stage(("builtin:puppet",), "image", "face-core"),
     "butterflies-fast": Stage(("builtin:butterfly",), "image", teacher="butterflies"),
 }
@@ -142,9 +146,9 @@ def measure(path: Path, stage: Stage, data: Mapping[str, DecodedSet]) -> dict[st
         entry["accuracy"] = _accuracy(model, own, held_out)
     else:
         config = EvaluateConfig(images=TEST_IMAGES)
-        crops = {"": stage.crop}  # of the others whole images
+        crops = {"": stage.crop, **stage.judged_on}
         reports = [
-            evaluate(model, each, config, seed, crop=crops.get(name, "image"))
+            evaluate(model, each, config, seed, crop=crops[name])
             for name, each in data.items()
             if name or len(stage.data) == 1  # sets that are joined are annotated differently
         ]

@@ -25,12 +25,22 @@ from lmk.benchmarks.paper.reproduction import Budget
 from lmk.benchmarks.zoo.measure import PLANS, Stage, ZooPlan, measure, write_map
 from lmk.runtime.errors import UserError
 from lmk.runtime.files import write_bytes
+from lmk.runtime.find import find_in_film
 from lmk.runtime.model import workspace
+from lmk.runtime.sources import VIDEO_SUFFIXES
 from lmk.runtime.terminal import FILE_PATH, console
 from lmk.train.adapting import adapt, has_begun, is_finished
 from lmk.train.config import AdaptConfig, CoreConfig, DistillConfig
 from lmk.train.core import train_core
-from lmk.train.datasets import CropMode, DecodedSet, decode, join, open_dataset
+from lmk.train.datasets import (
+    CropMode,
+    DecodedSet,
+    FilmOptions,
+    decode,
+    join,
+    locate,
+    open_dataset,
+)
 from lmk.train.distill import distill
 from lmk.train.network import checkpoint, halve_pack
 from lmk.train.options import Duration
@@ -124,7 +134,8 @@ def _judge(
 ) -> None:
     """Measure what ships, draw its map, and complete its entry."""
     sets = {"": data}
-    sets |= {name: _decode((name,), plan.input_size, "image", work) for name in stage.judged_on}
+    for name, crop in stage.judged_on.items():
+        sets[name] = _decode((name,), plan.input_size, crop, work)
     shown = write_map(path.with_suffix(".png"), path, stage, data)
     made = entries.get(path.stem, {"machine": None})  # unknown of a file that was brought along
     entries[path.stem] = {**made, **measure(path, stage, sets), "map_images": shown}
@@ -135,7 +146,19 @@ def _write(output: Path, results: dict[str, Any]) -> None:
 
 
 def _decode(specs: tuple[str, ...], size: int, crop: CropMode, work: Path) -> DecodedSet:
-    return decode(join([open_dataset(spec) for spec in specs]), size, crop, work / "cache")
+    opened = [open_dataset(spec, films=_films(spec, work)) for spec in specs]
+    return decode(join(opened), size, crop, work / "cache")
+
+
+def _films(spec: str, work: Path) -> FilmOptions:
+    """Where the objects of a film are: they are looked for first."""
+    if Path(spec).suffix.lower() not in VIDEO_SUFFIXES:
+        return FilmOptions()
+    film, _ = locate(spec)
+    boxes = work / f"{film.stem}-boxes.csv"
+    if not boxes.exists():
+        find_in_film(film, boxes, work / f"{film.stem}-found.png")
+    return FilmOptions(boxes=boxes)
 
 
 if __name__ == "__main__":

@@ -15,11 +15,13 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from lmk.benchmarks import demo
 from lmk.benchmarks.zoo import train_zoo
 from lmk.benchmarks.zoo.measure import PLANS, command
 from lmk.commands import cli
 from lmk.runtime.errors import UserError
 from lmk.runtime.model.weights import read_header
+from lmk.runtime.regions import Finding
 from lmk.train.network.category import load_pack
 
 NAMES = ["core", "face-core", "butterflies", "bodies", "butterflies-fast"]
@@ -102,6 +104,15 @@ def test_the_recipes_make_the_same_files(tmp_path, monkeypatch):
         assert again.exit_code == 0, again.output
         assert read_header(Path("runs") / full.name)["sha256"] == read_header(full)["sha256"]
         shutil.copy(full.name, "runs")  # students learn from what ships
+
+
+def test_of_films_the_objects_are_learnt(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "FILM_FRAMES", 60)
+    monkeypatch.setenv("LMK_DATA", str(tmp_path))
+    demo.write_film(tmp_path / "films.mp4")
+    crops = train_zoo._decode(("films.mp4",), 64, "image", tmp_path / "work")
+    assert crops.finding == Finding("motion") and len(crops.headings) == len(crops.names)
+    assert (tmp_path / "work/films-found.png").exists()  # to be looked at
 
 
 @pytest.mark.parametrize("plan", ["gpu", "cpu"])
