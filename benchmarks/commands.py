@@ -89,7 +89,9 @@ def reproduce_command(table: str, force: bool, dry_run: bool, **o: Any) -> None:
     help="A pack that was distilled from MODEL: rows for it too, student-ort-cpu and so on.",
 )
 @click.option("--json", "file", type=FILE_PATH, help="Write the results, as one line of JSON.")
-@click.option("--plot", type=FILE_PATH, help="Draw latency and throughput over batch.")
+@click.option(
+    "--plot", type=FILE_PATH, help="Draw latency and throughput over batch, speed over drift."
+)
 @click.option(
     "--video",
     "videos",

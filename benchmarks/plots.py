@@ -15,8 +15,10 @@ from rich.table import Column, Table
 
 from lmk.runtime.errors import UserError, install_line
 from lmk.runtime.files import atomic_path
+from lmk.runtime.model import LIMITS_PX
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _SUFFIXES = (".png", ".svg", ".pdf")
@@ -94,14 +96,19 @@ def line_plot(title: str, x_label: str, y_label: str, series: Series, log_x: boo
 
 
 def write_plot(path: Path, result: Mapping[str, Any]) -> None:
-    """Draw median latency, its band up to the 90th percentile, and throughput, over batch."""
+    """Draw median latency, its band up to the 90th percentile, and throughput, over batch.
+
+    Where drift was measured also the speed at the smallest batch over it, with the drift that
+    `--device auto` allows as a line.
+    """
     here, threads = result["machine"], result["threads"]
     where = here["gpu"] if result["device"] == "cuda" else here["cpu"]
     noun = "thread" if threads == 1 else "threads"
-    with _figure((11, 4.6), {}) as figure:
+    drifted = any(row.get("drift_mean") for row in result["runners"].values())
+    with _figure((16 if drifted else 11, 4.6), {}) as figure:
         from matplotlib.ticker import LogLocator, NullLocator
 
-        left, right = figure.subplots(1, 2)
+        left, right, *third = figure.subplots(1, 3 if drifted else 2)
         for index, (name, row) in enumerate(result["runners"].items()):
             batches, rows = [int(batch) for batch in row["batches"]], row["batches"].values()
             p50, p90, rate = ([values[m] for values in rows] for m in ("p50", "p90", "throughput"))
@@ -118,10 +125,26 @@ def write_plot(path: Path, result: Mapping[str, Any]) -> None:
             axes.yaxis.set_minor_locator(NullLocator())
             axes.grid(alpha=0.3)
         left.legend(fontsize="small")
+        if third:
+            _speed_over_drift(third[0], result)
         title = f"{result['model']['category']} on {where}, {threads} {noun}"
         figure.suptitle(title, fontsize="medium")
         with atomic_path(path) as temporary:
             figure.savefig(temporary, dpi=120)
+
+
+def _speed_over_drift(axes: Axes, result: Mapping[str, Any]) -> None:
+    """Draw a mark for each runner, that of the throughput beside; eager fp32 has no drift."""
+    batch = str(result["batches"][0])
+    for index, row in enumerate(result["runners"].values()):
+        if drift := row.get("drift_mean"):
+            mark, speed = _MARKS[index % len(_MARKS)], row["batches"][batch]["speed_up"]
+            axes.plot(drift, speed, marker=mark, color=f"C{index % 10}", linestyle="none")
+    axes.axvline(LIMITS_PX["bf16"]["mean"], color="0.5", linestyle=":")
+    title = f"times as fast as eager fp32 at batch {batch}, over drift"
+    axes.set(title=title, xlabel="mean drift, px of the crop; dotted: what auto allows")
+    axes.set(xscale="log", ylim=(0, None))
+    axes.grid(alpha=0.3)
 
 
 @contextmanager
