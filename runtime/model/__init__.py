@@ -35,7 +35,14 @@ from lmk.runtime.model.engine_file import (
     sha256,
     write_engine,
 )
-from lmk.runtime.model.probe import LIMITS_PX, compare, probe_crops, record, run_onnx
+from lmk.runtime.model.probe import (
+    LIMITS_PX,
+    compare,
+    probe_crops,
+    record,
+    run_onnx,
+    shaken,
+)
 from lmk.runtime.model.template import (
     HEAD,
     Template,

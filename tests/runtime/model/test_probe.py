@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from lmk.runtime.errors import UserError
-from lmk.runtime.model.probe import COUNT, LIMITS_PX, check, compare, probe_crops, record, run_onnx
+from lmk.runtime.model.probe import (
+    COUNT,
+    LIMITS_PX,
+    check,
+    compare,
+    probe_crops,
+    record,
+    run_onnx,
+    shaken,
+)
 
 NAMES = ("red", "green", "blue")
 
@@ -30,6 +39,14 @@ def test_crops_are_smooth_textured_and_seeded():
     assert np.array_equal(crops, probe_crops(64, 3, seed=7))
     assert not np.array_equal(crops, probe_crops(64, 3, seed=8))
     assert not np.array_equal(crops[0], crops[1])
+
+
+def test_noise_is_small_and_never_changes():
+    crops = np.concatenate([probe_crops(64), np.zeros((1, 64, 64, 3), np.uint8)])
+    moved = shaken(crops).astype(int) - crops
+    assert set(np.unique(moved[:-1])) == set(range(-4, 5)) and abs(moved[:-1].mean()) < 0.02
+    assert moved[-1].min() == 0  # of what is black already
+    assert np.array_equal(shaken(crops), shaken(crops))
 
 
 def test_a_model_agrees_with_its_own_probe(model_path, probe):

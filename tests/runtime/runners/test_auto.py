@@ -9,7 +9,7 @@ import pytest
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.landmarker import load
-from lmk.runtime.model import model_file, read_model
+from lmk.runtime.model import model_file, probe_crops, read_model
 from lmk.runtime.runners import RUNNERS, auto, settle
 from lmk.runtime.runners.registry import Package, RunnerEntry
 
@@ -26,17 +26,20 @@ def world(monkeypatch, tmp_path):
     monkeypatch.setattr(auto, "_has_gpu", lambda: False)
     monkeypatch.setattr(auto, "cpu_flags", frozenset)
 
-    def entry(device, seconds, off=0.0, error=None, **more):
+    def entry(device, seconds, off=0.0, error=None, shaky=0.0, **more):
         def open_it(path, threads, batches):
             opened.append(device)
             if error:
                 raise UserError(error)
             contract = auto.read_model(path)[1]
             count = contract.num_landmarks
+            probes = probe_crops(contract.input_size, auto._PROBES * auto._BATCH)
+            calm = {crops.tobytes() for crops in np.split(probes, auto._PROBES)}
 
             def run(crops):
                 clock.now += seconds
-                points = np.full((len(crops), count, 2), 50 + off, np.float32)
+                moved = off + shaky * (crops.tobytes() not in calm)
+                points = np.full((len(crops), count, 2), 50 + moved, np.float32)
                 return points, np.ones((len(crops), count), np.float32)
 
             runner = SimpleNamespace(contract=contract, close=lambda: opened.append("closed"))
@@ -69,10 +72,22 @@ def test_the_quickest_that_finds_the_same_is_taken(world, model_path):
     )
     choice = auto.choose(model_path)
     assert (choice.device, choice.model) == ("quick", model_path)
-    assert "2.5 x as fast as Plain, 0.028 px from it" in choice.words
+    assert "2.5 x as fast as Plain, about 0.028 px from it" in choice.words
     assert "Wrong" in choice.words and "a drift of 0.28" in choice.words
     assert "broken: does not import (no such thing)" in choice.words
     assert world.opened.count("closed") == 3
+
+
+def test_drifts_are_told_as_on_pictures(world, model_path):
+    """Where noise moves landmarks by 1 px, by 0.1 on pictures, rounding may move them alike."""
+    world.set_up(
+        world.entry("plain", 0.010, shaky=1 / np.sqrt(2)),
+        world.entry("wrong", 0.001, off=2.0),
+        world.entry("quick", 0.004, off=0.5 / np.sqrt(2)),
+    )
+    choice = auto.choose(model_path)
+    assert "2.5 x as fast as Plain, about 0.05 px from it" in choice.words
+    assert "Wrong" in choice.words and "a drift of 0.28" in choice.words
 
 
 @pytest.mark.parametrize("seconds", [0.0099, 0.02])
