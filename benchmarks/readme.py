@@ -50,7 +50,7 @@ def _judged(name: str, entry: Mapping[str, Any]) -> Iterator[list[str]]:
 
 def films(result: Mapping[str, Any]) -> str:
     """Of `lmk bench --video`: a row for each video, to CSV and to CSV and overlay."""
-    columns = ["video", "size", "to CSV", "× plain", "to CSV and overlay", "× plain"]
+    columns = ["video", "size", "to CSV", "× plain", "× plain, our runner", "and overlay", "× plain"]
     rows = []
     for video in result["videos"]:
         height, width = video["size"]
@@ -58,7 +58,8 @@ def films(result: Mapping[str, Any]) -> str:
         cells = [name, f"{width}×{height}"]
         for row in (video["rows"][name] for name in ("csv", "overlay")):
             cells += [f"{row['frames_per_second']:.0f}", f"{row['speed_up']:.2f}"]
-        rows.append(cells)
+        same = video["rows"]["csv"].get("speed_up_same_runner")
+        rows.append([*cells[:4], f"{same:.2f}" if same else cells[3], *cells[4:]])
     return markdown_table(columns, rows, left=2)
 
 

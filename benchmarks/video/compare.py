@@ -81,7 +81,7 @@ def bench_video(
         folder = Path(name)
         ours = stack.enter_context(load(model, device, threads, side_by_side=True))
         file = _in_fp32(model, ours.contract, folder)
-        plain = stack.enter_context(load(file, threads=threads))
+        plain = stack.enter_context(load(file, "cpu", threads))  # as in any plain loop
         names = {"runner": _runner(ours), "plain_runner": _runner(plain)}
         for video, seconds in zip(videos, lengths, strict=True):
             path = write_clip(folder / "long.mp4", seconds) if seconds else Path(video)

@@ -119,8 +119,9 @@ def test_the_command_prints_writes_and_judges(tmp_path, clip, model, bench_says)
     assert video["apart"]["landmarks"] == 8 * 5
 
 
-def test_the_plain_loop_runs_with_our_runner_too_where_that_is_another(tmp_path, clip, model):
+def test_the_plain_loop_runs_with_our_runner_too_where_that_is_another(clip, model, monkeypatch):
     pytest.importorskip("openvino")
+    monkeypatch.setenv("LMK_DEVICE", "openvino")  # what `auto` takes is no plain loop's
     result = bench.bench_video(model, [str(clip)], rounds=1, threads=1, device="openvino")
     assert "OpenVINO" in result["runner"] and "onnxruntime" in result["plain_runner"]
     rows = result["videos"][0]["rows"]
