@@ -58,9 +58,11 @@ def test_a_row_for_each_set_that_a_pack_was_judged_on():
     ]
 
 
-def test_a_row_a_video():
+@pytest.mark.parametrize(("more", "same"), [({}, "1.19"), ({"speed_up_same_runner": 1.05}, "1.05")])
+def test_a_row_a_video(more, same):
     rates = {"frames_per_second": 152.4, "speed_up": 1.187}
-    video = {"file": "long.mp4", "size": [1080, 1920], "rows": {"csv": rates, "overlay": rates}}
+    rows = {"csv": rates | more, "overlay": rates}
+    video = {"file": "long.mp4", "size": [1080, 1920], "rows": rows}
     assert films({"videos": [video]}).splitlines()[2:] == [
-        "| made for the run | 1920×1080 | 152 | 1.19 | 152 | 1.19 |"
+        f"| made for the run | 1920×1080 | 152 | 1.19 | {same} | 152 | 1.19 |"
     ]
