@@ -38,7 +38,8 @@ def with_gaps(points, seed, least=6):
 def test_exact_where_points_are_attached_to_landmarks(seed, gaps):
     found = landmarks(seed)
     points = attached(found, seed)
-    fitted = fit(found[:10], with_gaps(points[:10], seed) if gaps else points[:10], 1e-12)
+    # Weaker, the ridge is lost in the rounding: the sum of the weights is an unknown too many.
+    fitted = fit(found[:10], with_gaps(points[:10], seed) if gaps else points[:10], 1e-9)
     np.testing.assert_allclose(fitted(found[10:]), points[10:], atol=1e-3)
     np.testing.assert_allclose(fitted.weight.sum(axis=1), 1, atol=1e-9)
 
