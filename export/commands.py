@@ -139,6 +139,12 @@ def _ridge(text: str) -> float | None:
     help="Draws the points to the middle of the landmarks; auto: the best for images left out.",
 )
 @click.option(
+    "--learn",
+    type=Duration(),
+    metavar="TIME",
+    help="Learn, for so long (5m), the points that lie near no landmark, such as limbs.",
+)
+@click.option(
     "--normaliser", help="Divide errors by the box, or by a distance, A,B, of two points."
 )
 @click.option("--export/--no-export", default=True, help="Make the ONNX file too.")
@@ -150,6 +156,7 @@ def name_command(
     core: Path | None,
     output: Path | None,
     ridge: float | None,
+    learn: float | None,
     normaliser: str | None,
     export: bool,
     force: bool,
@@ -158,12 +165,12 @@ def name_command(
 
     The result is a pack, and an ONNX file, that find the named points instead of the landmarks. It
     is refused when the landmarks do not tell where the points are, and single points are left out
-    of which they do not. Boxes of the annotation (columns box_x, box_y, box_w, box_h of a CSV) say
-    where the object is, as --roi does in detection; without them, of a model that finds its objects
-    in films, those of `lmk find` in runs/, else the points.
+    of which they do not; --learn teaches the network those. Boxes of the annotation (columns box_x,
+    box_y, box_w, box_h of a CSV) say where the object is, as --roi does in detection; without them,
+    of a model that finds its objects in films, those of `lmk find` in runs/, else the points.
     """
     from lmk.export.graph import export_pack
-    from lmk.train.judge import name_pack, print_naming
+    from lmk.train.judge import Learning, name_pack, print_naming
 
     pack = workspace.pick(pack, "pack")
     workspace.warn_unfinished(pack, read_header(pack))
@@ -175,7 +182,10 @@ def name_command(
     onnx, core = output.with_suffix(".onnx"), core or workspace.core_of(pack)
     if export:
         check_output(onnx, force or is_composed(onnx))  # before the work
-    report, seen = name_pack(pack, core, annotations, output, ridge, force, layout, normaliser)
+    learning = None if learn is None else Learning(minutes=learn)
+    report, seen = name_pack(
+        pack, core, annotations, output, ridge, force, layout, normaliser, learning
+    )
     print_naming(report)
     click.echo(output)
     if export:

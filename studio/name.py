@@ -437,7 +437,13 @@ class NameRoom:
         if not names:
             return told
         from lmk.train.datasets import scheme_of
-        from lmk.train.judge import STEADY_SCORE, NamedCrops, check_informative, judge
+        from lmk.train.judge import (
+            STEADY_SCORE,
+            NamedCrops,
+            check_informative,
+            judge,
+            leave_one_out,
+        )
 
         if candidates := list(self._scan(pack).candidates):
             unsure = np.mean([each.scores for each in candidates], axis=0) < STEADY_SCORE
@@ -460,7 +466,7 @@ class NameRoom:
 
         def judged(chosen: list[int]) -> dict[str, Any]:
             seen = NamedCrops(scheme_of(tuple(names)), blank[chosen], points[chosen])
-            return judge(found[chosen], seen, scale)
+            return judge(leave_one_out(found[chosen], points[chosen]), seen, scale)
 
         report = judged(list(range(len(rows))))
         for point in report["points"]:

@@ -36,6 +36,7 @@ from lmk.train.judge import (
     find_landmarks,
     fit,
     judge,
+    leave_one_out,
     prepared,
 )
 from lmk.train.network import load_pack
@@ -129,7 +130,8 @@ def measure(
     for chosen in draws:
         x = np.stack([found[int(index)] for index in chosen])
         y = data.crop_points(chosen, test.size)
-        report = judge(x, NamedCrops(data.scheme, data.images[chosen, middle, middle], y))
+        crops = data.images[chosen, middle, middle]
+        report = judge(leave_one_out(x, y), NamedCrops(data.scheme, crops, y))
         try:
             check_informative(report, "")
         except UserError:

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import settings
 from torch import nn
 
 from lmk.train.config import AdaptConfig, CoreConfig
@@ -24,8 +23,6 @@ from lmk.train.network.checkpoint import load, read_header, save_core
 from lmk.train.network.hourglass import HourglassConfig, LandmarkNetwork
 
 SIZE, WIDTH = 64, 16
-settings.register_profile("untimed", deadline=None)  # the first example pays for what is loaded
-settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,7 +1,7 @@
 """Whatever lies on the disk -> images and points, decoded once."""
 
 from lmk.train.datasets.commands import film_options
-from lmk.train.datasets.decoded import CROP_MARGIN, CropMode, DecodedSet, decode
+from lmk.train.datasets.decoded import CONTEXT, CROP_MARGIN, CropMode, DecodedSet, decode
 from lmk.train.datasets.find import (
     BUILTIN,
     category_name,

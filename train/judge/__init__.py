@@ -4,7 +4,8 @@ from lmk.train.judge.acceptance import measure_acceptance
 from lmk.train.judge.consistency import Views, find_landmarks, prepared, views
 from lmk.train.judge.evaluation import COLLAPSED_SPREAD, REFERENCE, evaluate, spread_over
 from lmk.train.judge.naming import NamedCrops, check_informative, judge, name_pack
-from lmk.train.judge.point_fit import RIDGES, fit
+from lmk.train.judge.point_fit import RIDGES, fit, leave_one_out
+from lmk.train.judge.point_maps import Learning
 from lmk.train.judge.regression import LinearRegressor, errors_percent, pck
 from lmk.train.judge.report import choose_images, write_report
 from lmk.train.judge.steadiness import STEADY_SCORE, Steadiness

@@ -22,7 +22,9 @@ from lmk.runtime.model import read_header, workspace
 from lmk.runtime.owner import Owned
 from lmk.runtime.regions import Finding, read_boxes
 from lmk.runtime.sources import VIDEO_SUFFIXES
+from lmk.runtime.terminal import console
 from lmk.train.datasets import (
+    CONTEXT,
     Dataset,
     PointArray,
     Sample,
@@ -33,14 +35,14 @@ from lmk.train.datasets import (
 )
 from lmk.train.datasets.layouts import open_table
 from lmk.train.judge.point_fit import fit, leave_one_out, mean_shape
-from lmk.train.network import LandmarkNetwork, NamingLayer, find, load_pack, save_pack
+from lmk.train.judge.point_maps import USUAL_ROTATION, Learning, Learnt, find_all, learn_maps
+from lmk.train.network import LandmarkNetwork, NamingLayer, load_pack, save_pack
 
 FEWEST = 5  # images, and of each point: with 4 no test can tell the fit from chance
 # Of shuffled annotations of faces 2 % pass both with 5 images, 0.3 % with 10, of random ones none;
 # of true ones 94 % and 96 %.
 BETTER = 0.8  # the error must be at most so much of that of the mean shape
 CHANCE = 0.1  # that as many images are nearer, by as much, if the landmarks tell nothing
-_BATCH = 16
 _NAME = re.compile(r"[\w.\-]([\w.\- ]*[\w.\-])?")
 _MADE_ANEW = ("sha256", "versions", "probe")
 _FRAME = re.compile(r"(?:^|/)([^/#]+)(?:#|/\D*)(\d+)(?:\.\w+)?$")
@@ -54,6 +56,7 @@ class NamedCrops:
     scheme: Scheme  # of the points
     crops: NDArray[np.uint8]  # (N,S,S,3) RGB
     points: PointArray  # (N,M,2) in crop pixels, NaN where missing
+    around: NDArray[np.uint8] | None = None  # (N,R,R,3) the crops with what is about them
     photo_px: PointArray | None = None  # (N,): pixels of the image as it is, a crop pixel
 
     def without(self, names: Sequence[str]) -> NamedCrops:
@@ -75,19 +78,21 @@ def name_pack(
     force: bool = False,
     layout: str | None = None,
     normaliser: str | None = None,
+    learning: Learning | None = None,
 ) -> tuple[dict[str, Any], NamedCrops]:
     """Write to `output` the pack that finds the points of `annotations` instead of its landmarks.
 
     annotations: a file or folder of any layout with points, recognised unless given, of 5 images or
     more; `read_annotated` says how they are cropped. ridge: see `point_fit.fit`. normaliser: see
-    `normalised_by`. Points that are
-    told no better than by the mean shape are left out, and named in `left_out` of the report.
-    Returns what `judge` reports, which the new pack keeps as
-    `naming` in its header, with `from_sha256`, that of `pack`; and what was read. The landmarks
-    are kept behind the points, for following. Raises UserError,
-    and writes nothing, when the landmarks carry no information about the points, for too few
-    images, for a table or pack that is wrong, or an output that exists (unless `force`) or that
-    another run is writing.
+    `normalised_by`. learning: with it the network learns the points, see `point_maps`, and `learnt`
+    of the report names those that got maps of their own; none if what was learnt is no nearer, when
+    left out, than the landmarks alone. Points that are told no better than by the mean shape are
+    left out, and named in `left_out` of the report.
+    Returns what `judge` reports, which the new pack keeps as `naming` in its header, with
+    `from_sha256`, that of `pack`; and what was read. The landmarks are kept behind the points, for
+    following. Raises UserError, and writes nothing, when the landmarks carry no information about
+    the points, for too few images, for a table or pack that is wrong, or an output that exists
+    (unless `force`) or that another run is writing.
     """
     with Owned(output):
         check_output(output, force)
@@ -108,16 +113,28 @@ def name_pack(
                 f"{annotations}: got a point called '{taken[0]}', expected other names than those "
                 "that the pack keeps its own landmarks under; rename it"
             )
-        found = find_all(model, seen.crops)
-        report = judge(found, seen, scale, ridge)
+        if learning and learning.rotation is None:
+            turned = header["config"].get("rotation") or USUAL_ROTATION
+            learning = replace(learning, rotation=turned)
+        named = _named(model, seen, learning, ridge)
+        report = judge(named.left_out, seen, scale)
         check_informative(report, str(annotations))
         empty = [row["name"] for row in report["points"] if row["error_px"] >= row["mean_shape_px"]]
         if empty:
+            kept = [n for n, name in enumerate(seen.scheme.names) if name not in empty]
             seen = seen.without(empty)
-            report = judge(found, seen, scale, ridge) | {"left_out": empty}
-        fitted = fit(found, seen.points, ridge)
+            named = (
+                named.of_points(kept)
+                if named.model is not model
+                else _named(model, seen, None, ridge)
+            )
+            report = judge(named.left_out, seen, scale) | {"left_out": empty}
+        fitted, model, names = named.fit, named.model, seen.scheme.names
         made_of = torch.from_numpy(fitted.weight), torch.from_numpy(fitted.offset)
-        model.naming = NamingLayer.keeping(*made_of)
+        model.naming = NamingLayer.keeping(*made_of, len(own))
+        if learning:
+            mapped = fitted.weight[:, len(own) :].any(axis=1)
+            report |= {"learnt": [names[n] for n in np.flatnonzero(mapped)]}
         report = {
             "from_sha256": header["sha256"],
             "annotations": annotations.name,
@@ -126,7 +143,7 @@ def name_pack(
         }
         kept = {name: value for name, value in header.items() if name not in _MADE_ANEW}
         kept |= {
-            "landmark_names": (*seen.scheme.names, *own),
+            "landmark_names": (*names, *own),
             "following": len(own),
             "naming": report,
         }
@@ -153,16 +170,19 @@ def read_annotated(
     data = open_dataset(str(source), layout) if source.exists() else open_table(source)
     _check_table(data, source)
     root = source if source.is_dir() else source.parent
-    crops, points, scales = [], [], []
+    around, crops, points, scales = [], [], [], []
     for sample in data.samples:
         _check_upright(root / sample.name)
         image = sample.read()
         _check_inside(sample, whole(image), data.landmark_names, source)
         square = square_around(_box(sample, finding) or whole(image), crop_scale)
         crops.append(crop(image, square, size))
+        wide = square_around(square, CONTEXT)
+        around.append(crop(image, wide, round(size * CONTEXT / 2) * 2))
         points.append(to_crop(sample.points, square, size))
         scales.append(square[2] / size)
-    return NamedCrops(data.scheme, np.stack(crops), np.stack(points), np.array(scales, np.float32))
+    photo_px = np.array(scales, np.float32)
+    return NamedCrops(data.scheme, np.stack(crops), np.stack(points), np.stack(around), photo_px)
 
 
 def _box(sample: Sample, finding: Finding | None) -> Box | None:
@@ -193,30 +213,44 @@ def _found_boxes(name: str) -> list[Box]:
     return [target.box for each in frames for target in region.targets(each)]
 
 
-def find_all(model: LandmarkNetwork, crops: NDArray[np.uint8]) -> PointArray:
-    """The landmarks (N,K,2) that `model` finds in crops (N,S,S,3), in their pixels."""
-    with torch.inference_mode():
-        parts = torch.from_numpy(crops).permute(0, 3, 1, 2).split(_BATCH)
-        return torch.cat([find(model, part / 255)[0] for part in parts]).numpy()
+def _named(
+    model: LandmarkNetwork, seen: NamedCrops, learning: Learning | None, ridge: float | None
+) -> Learnt:
+    """The points by the landmarks that `model` finds, or learnt, where that is nearer."""
+    found = find_all(model, seen.crops)
+    by_landmarks = Learnt(
+        model,
+        fit(found, seen.points, ridge),
+        leave_one_out(found, seen.points, ridge),
+        model.config.num_landmarks,
+    )
+    if learning is None or seen.around is None:
+        return by_landmarks
+    learnt = learn_maps(model, seen.crops, seen.around, seen.points, learning, ridge)
+    off, off_landmarks = (
+        float(np.nanmean(np.linalg.norm(named.left_out - seen.points, axis=2)))
+        for named in (learnt, by_landmarks)
+    )
+    said = f"learnt: {off:.2f} px when left out, by the landmarks alone {off_landmarks:.2f}"
+    console().print(said + ("" if off < off_landmarks else "; the landmarks it is"))
+    return learnt if off < off_landmarks else by_landmarks
 
 
-def judge(
-    found: PointArray, seen: NamedCrops, crop_scale: float = 1.0, ridge: float | None = None
-) -> dict[str, Any]:
-    """How far the points fitted to all images but one are off in that one, ready for JSON.
+def judge(said: PointArray, seen: NamedCrops, crop_scale: float = 1.0) -> dict[str, Any]:
+    """How far points are off in images that were left out, ready for JSON.
 
-    found (N,K,2): what the pack finds in `seen`. Errors are mean distances, `error_` of the fit and
-    `mean_shape_` of saying the mean of the other images: _px of the crop, _photo_px of the image as
-    it is, _box_percent of the side of the object's box, and _percent of `normaliser`, where the
-    names say so. So for all points, and in `points` for each one. `better_images`: in how many the
-    fit is nearer; `chance`: the p-value of that, by Wilcoxon's signed-rank test over images,
-    one-sided.
+    said (N,M,2): of each image of `seen`, by what was made of others. Errors are mean distances,
+    `error_` of that and `mean_shape_` of saying the mean of the other images: _px of the crop,
+    _photo_px of the image as it is, _box_percent of the side of the object's box, and _percent of
+    `normaliser`, where the names say so. So for all points, and in `points` for each one.
+    `better_images`: in how many the fit is nearer; `chance`: the p-value of that, by Wilcoxon's
+    signed-rank test over images, one-sided.
     """
     from scipy.stats import wilcoxon
 
     points, normaliser = seen.points, seen.scheme.normaliser
     away = {
-        "error": np.linalg.norm(leave_one_out(found, points, ridge) - points, axis=2),
+        "error": np.linalg.norm(said - points, axis=2),
         "mean_shape": np.linalg.norm(mean_shape(points) - points, axis=2),
     }  # (N,M)
     units = {"px": 1.0, "box_percent": 100 * crop_scale / seen.crops.shape[1]}

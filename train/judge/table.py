@@ -55,7 +55,7 @@ def print_naming(report: Mapping[str, Any]) -> None:
     if left_out := report.get("left_out"):
         screen.print(
             f"left out: {', '.join(left_out)}: no better than the mean shape; the landmarks do not "
-            "tell where they are"
+            "tell where they are" + ("" if "learnt" in report else ": --learn 5m may")
         )
 
 

@@ -19,6 +19,7 @@ from lmk.train.network.category import (
     prune_pack,
     save_pack,
     train_mode,
+    with_maps,
 )
 from lmk.train.network.checkpoint import load_core, versions
 from lmk.train.network.generator import Generator

@@ -85,10 +85,9 @@ class NamingLayer(nn.Module):
         self.register_buffer("offset", offset.float())
 
     @classmethod
-    def keeping(cls, weight: Tensor, offset: Tensor) -> NamingLayer:
-        """With the K landmarks behind the points that `weight` (M,K) and `offset` (M,2) make."""
-        kept = weight.shape[1]
-        weights = torch.cat((weight, torch.eye(kept, dtype=weight.dtype)))
+    def keeping(cls, weight: Tensor, offset: Tensor, kept: int) -> NamingLayer:
+        """With the first `kept` landmarks behind the points that `weight` and `offset` make."""
+        weights = torch.cat((weight, torch.eye(kept, weight.shape[1], dtype=weight.dtype)))
         return cls(weights, torch.cat((offset, torch.zeros(kept, 2, dtype=offset.dtype))), kept)
 
     def forward(self, landmarks: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:

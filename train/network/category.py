@@ -123,13 +123,7 @@ def prune_pack(
         made_of = _means(layer.weight, rows), _means(layer.offset, rows)
         model.naming = NamingLayer(*made_of, following)
     else:
-        old = model.head
-        model.head = nn.Conv2d(old.in_channels, len(kept), 1)
-        with torch.no_grad():
-            model.head.weight.copy_(_means(old.weight, rows))
-            assert model.head.bias is not None and old.bias is not None
-            model.head.bias.copy_(_means(old.bias, rows))
-        model.config = replace(model.config, num_landmarks=len(kept))
+        model = with_maps(model, rows)
         if (told := header.get("acceptance")) and told[
             "weights"
         ]:  # of fewer landmarks the radius is another
@@ -141,6 +135,18 @@ def prune_pack(
     pruned["merge"] = [list(group) for group in merge]
     save_pack(output, model, {**header, "landmark_names": kept, "pruned": pruned})
     return kept[: len(kept) - following]
+
+
+def with_maps(model: LandmarkNetwork, groups: Sequence[Sequence[int]]) -> LandmarkNetwork:
+    """A copy of `model` whose heat-maps are means of its own, of the numbers in `groups`."""
+    network, old = copy.deepcopy(model), model.head
+    network.config = replace(model.config, num_landmarks=len(groups))
+    network.head = nn.Conv2d(old.in_channels, len(groups), 1)
+    with torch.no_grad():
+        network.head.weight.copy_(_means(old.weight, groups))
+        assert network.head.bias is not None and old.bias is not None
+        network.head.bias.copy_(_means(old.bias, groups))
+    return network
 
 
 def _means(values: Tensor, rows: Sequence[Sequence[int]]) -> Tensor:

@@ -11,6 +11,7 @@ from lmk.runtime.images import crop, square_around, to_frame
 from lmk.runtime.regions import Finding
 from lmk.train.datasets.sample import scheme_of
 from lmk.train.judge.naming import NamedCrops, check_informative, judge, read_annotated
+from lmk.train.judge.point_fit import leave_one_out
 
 NAMES = ("l_eye", "r_eye", "nose")
 SIZE = 64
@@ -29,8 +30,8 @@ def attached(found):
     return found[:, :3] * 0.8 + found[:, 2:5] * 0.2 + 2
 
 
-def judged(found, points, **more):
-    return judge(found, annotated(points), **more)
+def judged(found, points, ridge=None, **more):
+    return judge(leave_one_out(found, points, ridge), annotated(points), **more)
 
 
 @pytest.fixture
@@ -183,7 +184,8 @@ def test_what_is_reported(tmp_path):
 
 def test_names_without_a_length(tmp_path):
     found = landmarks(0)
-    report = judge(found, annotated(attached(found), ("a", "b", "c")))
+    points = attached(found)
+    report = judge(leave_one_out(found, points), annotated(points, ("a", "b", "c")))
     assert report["normaliser"] is None and "error_percent" not in report
 
 

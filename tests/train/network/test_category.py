@@ -215,7 +215,7 @@ def test_a_pruned_pack_finds_what_stays_and_the_middle_of_what_is_merged(core_pa
 def test_a_named_pack_is_pruned_of_points_and_keeps_what_it_follows_by(core_path, tmp_path):
     core, header = load_core(core_path)
     model = new_category("projection", core, 3).eval()
-    model.naming = NamingLayer.keeping(torch.rand(2, 3), torch.rand(2, 2))
+    model.naming = NamingLayer.keeping(torch.rand(2, 3), torch.rand(2, 2), 3)
     pack, output = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     facts = {"category": "a", "method": "projection", "scope": "all", "train_plain_convs": False}
     facts |= {"core_sha256": header["sha256"], "crop_scale": 1.0, "naming": {}, "following": 3}
