@@ -35,6 +35,7 @@ from lmk.studio.project import Opened, Project
 CANDIDATES = 120  # pictures of a project that are proposed from, to twice as many of each film
 _SAME_BOX = 0.5  # overlap from which a box in the table is that of an object found now
 FEWEST = 5  # pictures of each point, as `lmk name` has it
+LEARN = "5m"  # for the points that no landmark is near
 ENOUGH = 10  # pictures before which nobody is told to stop
 _GAIN = 0.07  # of the error: where twice the pictures bring no more than that, it is enough
 _Doubles = NDArray[np.float64]
@@ -280,16 +281,16 @@ class NameRoom:
         owner_only(request)
         sent = await request.json()
         pack = request.path_params["pack"]
-        commands = self.commands(pack, sent.get("source"))
+        commands = self.commands(pack, sent.get("source"), bool(sent.get("learn")))
         job = self.jobs.start(f"name the points of {pack}", commands)
         return JSONResponse({"job": job.key})
 
-    def commands(self, pack: str, source: str | None) -> list[list[str]]:
+    def commands(self, pack: str, source: str | None, learn: bool) -> list[list[str]]:
         """What `run` runs."""
         path, table = self.project.pack_file(pack), self.project.annotations(pack)
         output = workspace.made_of(path, "-named.safetensors")
         commands = [["name", str(path), "--annotations", str(table.table), "--output", str(output)]]
-        commands[0].append("--force")
+        commands[0] += ["--force", *(("--learn", LEARN) if learn else ())]
         if source is not None:
             opened = self.project.source(source)
             command = ["detect", str(opened.path), "--model", str(output.with_suffix(".onnx"))]

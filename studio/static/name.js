@@ -72,12 +72,13 @@ function showList() {
 
 function showVerdict() {
   const count = state?.rows.filter((row) => row.points).length ?? 0;
-  const job = isOwner && errors?.ready && h("button.main", { onclick: run, id: "run" }, "Name the points");
+  const job = isOwner && errors?.ready && h("div.row", h("button.main", { onclick: () => run(false), id: "run" }, "Name the points"),
+    h("button", { onclick: () => run(true), id: "learn", title: "For points that lie near no landmark, such as limbs: the network learns them, in five minutes" }, "and learn them"));
   let words;
   if (!names.length && labelled) words = h("div.note.stack.close", h("span", `This folder has points already (${labelled.layout}): ${labelled.names.join(", ")}.`), h("button.main", { onclick: bringIn, id: "bring" }, "Bring them in"));
   else if (!names.length) words = h("p.note", "Points are named in a few pictures; then the landmarks, which were found without labels, tell where they are in all others.");
   else if (errors?.enough) words = h("p.note", h("b.good", "Enough now. "), `Twice the pictures (${errors.half} to ${errors.pictures}) took ${Math.max(0, errors.gain * 100).toFixed(0)} % off the error; more hardly help.`);
-  else if (errors?.doubt) words = h("p.note.warn", "The landmarks do not tell these points yet: ", `${errors.error_px.toFixed(1)} px off, the mean shape ${errors.mean_shape_px.toFixed(1)}. Name more pictures.`);
+  else if (errors?.doubt) words = h("p.note.warn", "The landmarks do not tell these points yet: ", `${errors.error_px.toFixed(1)} px off, the mean shape ${errors.mean_shape_px.toFixed(1)}. Name more pictures, or let them be learnt.`);
   else if (errors?.ready) words = h("p.note", errors.gain !== undefined ? `Twice the pictures took ${(errors.gain * 100).toFixed(0)} % off the error: a few more help.` : `Good for a first try; from ${10} pictures on this says whether more help.`);
   else if (!errors && count >= (state?.fewest ?? 5)) words = h("p.soft.small", "Working out how far the points are off …");
   else words = h("p.soft.small", `Each point is needed in ${state?.fewest ?? 5} pictures or more; 10 are better.`);
@@ -384,10 +385,10 @@ async function bringIn() {
     if (first_) await go(...first_);
   } catch (error) { failed(error); }
 }
-async function run() {
+async function run(learn) {
   try {
     await queue;
-    await api(path("api", "name", at.pack, "run"), "POST", { source: at.source });
+    await api(path("api", "name", at.pack, "run"), "POST", { source: at.source, learn });
   } catch (error) { failed(error); }
 }
 function brighten() {

@@ -12,7 +12,7 @@ import torch
 from lmk.export.graph.half import halve
 from lmk.export.graph.pack import export_pack
 from lmk.export.graph.quantise import calibrate, quantise
-from lmk.export.graph.template import fill, template_of
+from lmk.export.graph.template import fill, template_of, with_landmarks
 from lmk.export.graph.verify import probe_crops, randomised
 from lmk.runtime.model.contract import default_names
 from lmk.train.augment import to_pixels
@@ -115,7 +115,11 @@ def exported(pack_path, core_path, crops, template, tmp_path_factory):
 @pytest.fixture
 def same_trace(template, monkeypatch):
     """Let `export_pack` take the shared template, also where the cache is another."""
-    monkeypatch.setattr("lmk.export.graph.pack.template_of", lambda network: template)
+
+    def template_of(network):
+        return with_landmarks(template, network.num_landmarks)
+
+    monkeypatch.setattr("lmk.export.graph.pack.template_of", template_of)
 
 
 @pytest.fixture

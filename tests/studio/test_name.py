@@ -11,6 +11,9 @@ import pytest
 from lmk.runtime.model import workspace
 from lmk.studio.annotations import Annotations, Row
 from lmk.studio.exchange import coco, dlc
+from lmk.studio.jobs import Jobs
+from lmk.studio.name import LEARN, NameRoom
+from lmk.studio.project import Project
 from lmk.train.judge import name_pack
 
 WHERE = """
@@ -86,6 +89,13 @@ def test_ten_pictures_clicked_give_the_pack_of_the_table(page, studio, folder, d
     again = tmp_path / "again.safetensors"
     name_pack(workspace.ZOO / "faces.safetensors", workspace.ZOO / "core.safetensors", table, again)
     assert made.read_bytes() == again.read_bytes()
+
+
+def test_points_that_no_landmark_is_near_can_be_learnt(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    room = NameRoom(Project([str(folder[0])]), Jobs())
+    (plain,), (learning,) = (room.commands("faces", None, learn) for learn in (False, True))
+    assert learning == [*plain, "--learn", LEARN] and "--learn" not in plain
 
 
 def test_the_picture_stands_still_under_the_clicks(page, studio, folder, drawn):

@@ -35,7 +35,14 @@ from lmk.train.datasets import (
 )
 from lmk.train.datasets.layouts import open_table
 from lmk.train.judge.point_fit import fit, leave_one_out, mean_shape
-from lmk.train.judge.point_maps import USUAL_ROTATION, Learning, Learnt, find_all, learn_maps
+from lmk.train.judge.point_maps import (
+    USUAL_ROTATION,
+    Learning,
+    Learnt,
+    find_all,
+    learn_maps,
+    left_out_parts,
+)
 from lmk.train.network import LandmarkNetwork, NamingLayer, load_pack, save_pack
 
 FEWEST = 5  # images, and of each point: with 4 no test can tell the fit from chance
@@ -114,7 +121,7 @@ def name_pack(
                 "that the pack keeps its own landmarks under; rename it"
             )
         if learning and learning.rotation is None:
-            turned = header["config"].get("rotation") or USUAL_ROTATION
+            turned = header.get("config", {}).get("rotation") or USUAL_ROTATION
             learning = replace(learning, rotation=turned)
         named = _named(model, seen, learning, ridge)
         report = judge(named.left_out, seen, scale)
@@ -226,6 +233,7 @@ def _named(
     )
     if learning is None or seen.around is None:
         return by_landmarks
+    _check_learnable(seen)
     learnt = learn_maps(model, seen.crops, seen.around, seen.points, learning, ridge)
     off, off_landmarks = (
         float(np.nanmean(np.linalg.norm(named.left_out - seen.points, axis=2)))
@@ -234,6 +242,20 @@ def _named(
     said = f"learnt: {off:.2f} px when left out, by the landmarks alone {off_landmarks:.2f}"
     console().print(said + ("" if off < off_landmarks else "; the landmarks it is"))
     return learnt if off < off_landmarks else by_landmarks
+
+
+def _check_learnable(seen: NamedCrops) -> None:
+    """Raise UserError for a point that what is left out has nearly for itself."""
+    there = np.asarray(np.isfinite(seen.points).all(axis=2))
+    for part in left_out_parts(len(there)):
+        others = np.delete(there, part, axis=0).sum(axis=0)
+        least = int(others.argmin())
+        if others[least] < 2:
+            raise UserError(
+                f"--learn: got '{seen.scheme.names[least]}' in {others[least]} images besides "
+                f"images {part[0] + 1} to {part[-1] + 1}, which are left out together, expected 2 "
+                "or more; annotate it in others too"
+            )
 
 
 def judge(said: PointArray, seen: NamedCrops, crop_scale: float = 1.0) -> dict[str, Any]:

@@ -115,6 +115,10 @@ class LandmarkNetwork(nn.Module):
         second = self.block2(F.avg_pool2d(first, 2))
         return [first, second, self.block3(second)]
 
-    def forward(self, images: Tensor) -> Tensor:
-        x = self.top(self.hourglass(self.features(images)[-1]))
+    def maps(self, stem: Tensor) -> Tensor:
+        """The last of `features` -> heat-maps."""
+        x = self.top(self.hourglass(stem))
         return self.head(F.relu(self.bn_last(self.conv_last(x))))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.maps(self.features(images)[-1])

@@ -18,7 +18,9 @@ from lmk.runtime.model.probe import LIMITS_PX, check
 from lmk.runtime.model.template import compose, stamp
 from lmk.runtime.model.weights import read_header, read_weights
 from lmk.train.judge.naming import name_pack
-from lmk.train.network.category import halve_pack, load_pack
+from lmk.train.judge.point_fit import Fit
+from lmk.train.judge.point_maps import Learning, Learnt
+from lmk.train.network.category import halve_pack, load_pack, with_maps
 
 SIZE, SCALE = 64, 1.25  # the crop_scale of `pack_path`
 NAMES = ("l_eye", "r_eye", "nose", "Mouth")
@@ -198,6 +200,58 @@ def test_a_single_point_that_cannot_be_told_is_left_out(pack_path, core_path, ta
     assert read_header(tmp_path / "out.safetensors")["landmark_names"][:5] == [*NAMES, "_p0"]
 
 
+@pytest.fixture
+def taught(monkeypatch, points):
+    """In place of learning: the nose and the mouth have maps, those of two landmarks."""
+
+    def learn(model, crops, around, named, learning, ridge):
+        assert around.shape[1:3] == (80, 80) and learning.rotation == 20
+        count = model.config.num_landmarks
+        network = with_maps(model, [[row] for row in (*range(count), 3, 4)])
+        weight = np.zeros((4, count + 2))
+        weight[[0, 1, 2, 3], [0, 1, count, count + 1]] = 1
+        return Learnt(network, Fit(weight, np.zeros((4, 2)), 1.0), named + 0.001, count)
+
+    monkeypatch.setattr("lmk.train.judge.naming.learn_maps", learn)
+
+
+def test_maps_of_points_are_exported_and_composed_like_others(
+    taught, pack_path, core_path, table, template, same_trace, crops, tmp_path
+):
+    path, ridge = tmp_path / "out.safetensors", 10.0  # too strong to be nearer than what is learnt
+    report, _ = name_pack(pack_path, core_path, table, path, ridge, learning=Learning(steps=1))
+    assert report["learnt"] == ["nose", "Mouth"] and report["error_px"] < 0.01
+    model, header = load_pack(path, core_path)
+    assert header["network"]["num_landmarks"] == 7 and header["following"] == 5
+    plain = run_eager(load_pack(pack_path, core_path)[0], crops)[0]
+    found = run_eager(model, crops)[0]
+    np.testing.assert_allclose(found, plain[:, [0, 1, 3, 4, 0, 1, 2, 3, 4]], atol=1e-3)
+    contract = export_pack(path, core_path, tmp_path / "out.onnx", crops)
+    exported = (tmp_path / "out.onnx").read_bytes()
+    np.testing.assert_allclose(run_onnx(exported, crops)[0], found, atol=0.01)
+    assert contract.given_names == NAMES and contract.drift["max_px"] < 0.01
+
+
+def test_what_is_learnt_is_not_taken_where_landmarks_are_nearer(
+    taught, pack_path, core_path, table, tmp_path
+):
+    path = tmp_path / "out.safetensors"
+    report, _ = name_pack(pack_path, core_path, table, path, 1e-9, learning=Learning(steps=1))
+    assert report["learnt"] == [] and report["error_px"] < 0.001
+    assert read_header(path)["network"] == read_header(pack_path)["network"]
+
+
+def test_a_point_that_only_neighbours_have_cannot_be_learnt(pack_path, core_path, table, tmp_path):
+    lines = table.read_text().splitlines()
+    ends = ["tail_x,tail_y", *["9,9"] * 5, *[","] * 5]
+    other = table.with_name("tail.csv")
+    other.write_text("\n".join(map(",".join, zip(lines, ends, strict=True))))
+    with pytest.raises(UserError, match="--learn: got 'tail' in 1 images besides images 1 to 4"):
+        name_pack(
+            pack_path, core_path, other, tmp_path / "out.safetensors", learning=Learning(steps=1)
+        )
+
+
 def test_nothing_is_written_when_refused(pack_path, core_path, table, tmp_path):
     lines = table.read_text().splitlines()
     rng = np.random.default_rng(0)
@@ -248,6 +302,15 @@ def test_command(lmk, here, table, same_trace, capsys):
     assert "--force" in capsys.readouterr().err
 
 
+def test_command_learns(lmk, here, table, same_trace, capsys):
+    assert lmk("name", "teapots", "--annotations", table, "--ridge", "10", "--learn", "1s") == 0
+    said = capsys.readouterr().err
+    assert "learnt: " in said and "by the landmarks alone" in said and "verified: " in said
+    named = read_header(here / "runs/teapots-named.safetensors")
+    assert set(named["naming"]["learnt"]) <= set(NAMES)
+    assert named["network"]["num_landmarks"] == 5 + len(named["naming"]["learnt"])
+
+
 def test_command_takes_a_folder_and_need_not_export(lmk, here, table, capsys):
     arguments = ("--annotations", table.parent, "--no-export", "--output", "mine.safetensors")
     assert lmk("name", "teapots", *arguments) == 0
@@ -260,6 +323,8 @@ def test_command_takes_a_folder_and_need_not_export(lmk, here, table, capsys):
     [
         (("--ridge", "0"), "got '0', expected auto or a number over 0"),
         (("--ridge", "strong"), "got 'strong', expected auto or a number over 0"),
+        (("--learn", "0s"), "--learn: got [0.0], expected a time over 0"),
+        (("--learn", "long"), "got 'long', expected a time such as 90s, 20m"),
         (("--output", "mine.onnx"), "got mine.onnx, expected a name ending in .safetensors"),
         (("--annotations", "none.csv"), "none.csv: got no such file"),
     ],
