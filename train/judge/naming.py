@@ -34,7 +34,7 @@ from lmk.train.datasets import (
     scheme_of,
 )
 from lmk.train.datasets.layouts import open_table
-from lmk.train.judge.point_fit import fit, leave_one_out, mean_shape
+from lmk.train.judge.point_fit import Doubles, fit, leave_one_out, mean_shape
 from lmk.train.judge.point_maps import (
     USUAL_ROTATION,
     Learning,
@@ -128,13 +128,9 @@ def name_pack(
         check_informative(report, str(annotations))
         empty = [row["name"] for row in report["points"] if row["error_px"] >= row["mean_shape_px"]]
         if empty:
-            kept = [n for n, name in enumerate(seen.scheme.names) if name not in empty]
-            seen = seen.without(empty)
-            named = (
-                named.of_points(kept)
-                if named.model is not model
-                else _named(model, seen, None, ridge)
-            )
+            rows = [n for n, name in enumerate(seen.scheme.names) if name not in empty]
+            seen, is_learnt = seen.without(empty), named.model is not model
+            named = named.of_points(rows) if is_learnt else _named(model, seen, None, ridge)
             report = judge(named.left_out, seen, scale) | {"left_out": empty}
         fitted, model, names = named.fit, named.model, seen.scheme.names
         made_of = torch.from_numpy(fitted.weight), torch.from_numpy(fitted.offset)
@@ -258,7 +254,7 @@ def _check_learnable(seen: NamedCrops) -> None:
             )
 
 
-def judge(said: PointArray, seen: NamedCrops, crop_scale: float = 1.0) -> dict[str, Any]:
+def judge(said: Doubles, seen: NamedCrops, crop_scale: float = 1.0) -> dict[str, Any]:
     """How far points are off in images that were left out, ready for JSON.
 
     said (N,M,2): of each image of `seen`, by what was made of others. Errors are mean distances,

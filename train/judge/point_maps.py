@@ -13,6 +13,7 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from lmk.train import augment
 from lmk.train.datasets import PointArray
 from lmk.train.device import autocast, on_device, pick_device, pick_dtype, send, to_float
 from lmk.train.draws import batch_indices, generator
-from lmk.train.judge.point_fit import Fit, fit
+from lmk.train.judge.point_fit import Doubles, Fit, fit
 from lmk.train.loop import Descent, Losses, warmup_cosine
 from lmk.train.network import (
     BETA,
@@ -80,7 +81,7 @@ class Learnt:
 
     model: LandmarkNetwork
     fit: Fit
-    left_out: PointArray
+    left_out: Doubles
     landmarks: int
 
     def of_points(self, kept: Sequence[int]) -> Learnt:
@@ -186,7 +187,10 @@ class _Lesson:
         ]
         own = {id(projection) for projection in projections}
         rest = [p for p in self.network.parameters() if p.requires_grad and id(p) not in own]
-        rates = [{"params": rest}, {"params": projections, "factor": _PROJECTION_RATE}]
+        rates: list[dict[str, Any]] = [
+            {"params": rest},
+            {"params": projections, "factor": _PROJECTION_RATE},
+        ]
         adam = torch.optim.Adam(
             [group for group in rates if group["params"]],
             betas=(0.9, 0.99),
