@@ -281,7 +281,7 @@ class NameRoom:
         owner_only(request)
         sent = await request.json()
         pack = request.path_params["pack"]
-        commands = self.commands(pack, sent.get("source"), bool(sent.get("learn")))
+        commands = self.commands(pack, sent.get("source"), sent.get("learn") is True)
         job = self.jobs.start(f"name the points of {pack}", commands)
         return JSONResponse({"job": job.key})
 

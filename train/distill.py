@@ -168,7 +168,12 @@ class Distillation:
             "scope": "all",
             "train_plain_convs": False,
             "core_sha256": "",
-            "teacher": {"category": taught["category"], "sha256": taught["sha256"]} | distance,
+            "teacher": {
+                "category": taught["category"],
+                "sha256": taught["sha256"],
+                "rotation": taught.get("config", {}).get("rotation"),
+                **distance,
+            },
             "data": self.data.name,
             "images": len(self.views.indices),
             "step": self.run.step,

@@ -62,6 +62,7 @@ def test_it_comes_nearer_to_its_teacher_and_says_how_near(config, teacher, butte
     assert header["teacher"] == {
         "category": "cats",
         "sha256": taught["sha256"],
+        "rotation": None,
         "mean_px": after["mean_px"],
         "p99_px": after["p99_px"],
     }

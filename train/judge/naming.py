@@ -36,7 +36,6 @@ from lmk.train.datasets import (
 from lmk.train.datasets.layouts import open_table
 from lmk.train.judge.point_fit import Doubles, fit, leave_one_out, mean_shape
 from lmk.train.judge.point_maps import (
-    USUAL_ROTATION,
     Learning,
     Learnt,
     find_all,
@@ -49,6 +48,7 @@ FEWEST = 5  # images, and of each point: with 4 no test can tell the fit from ch
 # Of shuffled annotations of faces 2 % pass both with 5 images, 0.3 % with 10, of random ones none;
 # of true ones 94 % and 96 %.
 BETTER = 0.8  # the error must be at most so much of that of the mean shape
+CLEARLY = 0.97  # of the landmarks' error, for what is learnt to be taken
 CHANCE = 0.1  # that as many images are nearer, by as much, if the landmarks tell nothing
 _NAME = re.compile(r"[\w.\-]([\w.\- ]*[\w.\-])?")
 _MADE_ANEW = ("sha256", "versions", "probe")
@@ -63,7 +63,8 @@ class NamedCrops:
     scheme: Scheme  # of the points
     crops: NDArray[np.uint8]  # (N,S,S,3) RGB
     points: PointArray  # (N,M,2) in crop pixels, NaN where missing
-    around: NDArray[np.uint8] | None = None  # (N,R,R,3) the crops with what is about them
+    frames: tuple[str, ...] = ()  # where each is from
+    around: NDArray[np.uint8] | None = None  # (N,R,R,3) the crops with what is about them, to learn
     photo_px: PointArray | None = None  # (N,): pixels of the image as it is, a crop pixel
 
     def without(self, names: Sequence[str]) -> NamedCrops:
@@ -112,7 +113,8 @@ def name_pack(
         model, header = load_pack(pack, core)
         finding = Finding.from_json(header.get("finding"))
         scale = header["crop_scale"]
-        seen = read_annotated(annotations, model.config.input_size, scale, finding, layout)
+        size = model.config.input_size
+        seen = read_annotated(annotations, size, scale, finding, layout, learning is not None)
         seen = replace(seen, scheme=normalised_by(seen.scheme, normaliser))
         own = tuple(f"_{name}" for name in header["landmark_names"])  # followed, not shown
         if taken := [name for name in seen.scheme.names if name in own]:
@@ -120,31 +122,44 @@ def name_pack(
                 f"{annotations}: got a point called '{taken[0]}', expected other names than those "
                 "that the pack keeps its own landmarks under; rename it"
             )
-        if learning and learning.rotation is None:
-            turned = header.get("config", {}).get("rotation") or USUAL_ROTATION
-            learning = replace(learning, rotation=turned)
-        named = _named(model, seen, learning, ridge)
-        report = judge(named.left_out, seen, scale)
-        check_informative(report, str(annotations))
-        empty = [row["name"] for row in report["points"] if row["error_px"] >= row["mean_shape_px"]]
+        by_landmarks = _by_landmarks(model, seen, ridge)
+        told = _told(judge(by_landmarks.left_out, seen, scale))
+        named, report = by_landmarks, judge(by_landmarks.left_out, seen, scale)
+        if learning is not None:
+            learnt = _learnt(model, seen, turning_as(learning, header), ridge)
+            report_learnt = judge(learnt.left_out, seen, scale)
+            ways = report_learnt["error_px"], report["error_px"]
+            say = f"learnt: {ways[0]:.2f} px when left out, by the landmarks alone {ways[1]:.2f}"
+            better = learnt.maps and ways[0] < CLEARLY * ways[1] and is_informative(report_learnt)
+            if better or (learnt.maps and not is_informative(report)):
+                named, report = learnt, report_learnt
+            else:
+                say += "; the landmarks it is"
+            console().print(say)
+        check_informative(report, str(annotations), learning is not None)
+        empty = [name for name in seen.scheme.names if name not in told | _told(report)]
         if empty:
             rows = [n for n, name in enumerate(seen.scheme.names) if name not in empty]
-            seen, is_learnt = seen.without(empty), named.model is not model
-            named = named.of_points(rows) if is_learnt else _named(model, seen, None, ridge)
+            seen = seen.without(empty)
+            named = (
+                _by_landmarks(model, seen, ridge)
+                if named is by_landmarks
+                else named.of_points(rows)
+            )
             report = judge(named.left_out, seen, scale) | {"left_out": empty}
         fitted, model, names = named.fit, named.model, seen.scheme.names
         made_of = torch.from_numpy(fitted.weight), torch.from_numpy(fitted.offset)
         model.naming = NamingLayer.keeping(*made_of, len(own))
         if learning:
-            mapped = fitted.weight[:, len(own) :].any(axis=1)
-            report |= {"learnt": [names[n] for n in np.flatnonzero(mapped)]}
+            report |= {"learnt": [names[n] for n in named.maps]}
         report = {
             "from_sha256": header["sha256"],
             "annotations": annotations.name,
             "ridge": fitted.ridge,
             **report,
         }
-        kept = {name: value for name, value in header.items() if name not in _MADE_ANEW}
+        changed = (*_MADE_ANEW, "teacher") if named.maps else _MADE_ANEW
+        kept = {name: value for name, value in header.items() if name not in changed}
         kept |= {
             "landmark_names": (*names, *own),
             "following": len(own),
@@ -160,6 +175,7 @@ def read_annotated(
     crop_scale: float,
     finding: Finding | None = None,
     layout: str | None = None,
+    context: bool = False,
 ) -> NamedCrops:
     """Read the images that `source` annotates and crop each to `size` as detection will.
 
@@ -180,12 +196,19 @@ def read_annotated(
         _check_inside(sample, whole(image), data.landmark_names, source)
         square = square_around(_box(sample, finding) or whole(image), crop_scale)
         crops.append(crop(image, square, size))
-        wide = square_around(square, CONTEXT)
-        around.append(crop(image, wide, round(size * CONTEXT / 2) * 2))
+        if context:
+            wide = square_around(square, CONTEXT)
+            around.append(crop(image, wide, round(size * CONTEXT / 2) * 2))
         points.append(to_crop(sample.points, square, size))
         scales.append(square[2] / size)
-    photo_px = np.array(scales, np.float32)
-    return NamedCrops(data.scheme, np.stack(crops), np.stack(points), np.stack(around), photo_px)
+    return NamedCrops(
+        data.scheme,
+        np.stack(crops),
+        np.stack(points),
+        tuple(sample.name for sample in data.samples),
+        np.stack(around) if context else None,
+        np.array(scales, np.float32),
+    )
 
 
 def _box(sample: Sample, finding: Finding | None) -> Box | None:
@@ -216,42 +239,50 @@ def _found_boxes(name: str) -> list[Box]:
     return [target.box for each in frames for target in region.targets(each)]
 
 
-def _named(
-    model: LandmarkNetwork, seen: NamedCrops, learning: Learning | None, ridge: float | None
-) -> Learnt:
-    """The points by the landmarks that `model` finds, or learnt, where that is nearer."""
+def _by_landmarks(model: LandmarkNetwork, seen: NamedCrops, ridge: float | None) -> Learnt:
+    """The points by the landmarks that `model` finds."""
     found = find_all(model, seen.crops)
-    by_landmarks = Learnt(
-        model,
-        fit(found, seen.points, ridge),
-        leave_one_out(found, seen.points, ridge),
-        model.config.num_landmarks,
-    )
-    if learning is None or seen.around is None:
-        return by_landmarks
-    _check_learnable(seen)
-    learnt = learn_maps(model, seen.crops, seen.around, seen.points, learning, ridge)
-    off, off_landmarks = (
-        float(np.nanmean(np.linalg.norm(named.left_out - seen.points, axis=2)))
-        for named in (learnt, by_landmarks)
-    )
-    said = f"learnt: {off:.2f} px when left out, by the landmarks alone {off_landmarks:.2f}"
-    console().print(said + ("" if off < off_landmarks else "; the landmarks it is"))
-    return learnt if off < off_landmarks else by_landmarks
+    left_out = leave_one_out(found, seen.points, ridge)
+    return Learnt(model, fit(found, seen.points, ridge), left_out, model.config.num_landmarks)
 
 
-def _check_learnable(seen: NamedCrops) -> None:
-    """Raise UserError for a point that what is left out has nearly for itself."""
+def _learnt(
+    model: LandmarkNetwork, seen: NamedCrops, learning: Learning, ridge: float | None
+) -> Learnt:
+    """The points as a copy of `model` learns them from the images that have some."""
+    assert seen.around is not None
     there = np.asarray(np.isfinite(seen.points).all(axis=2))
-    for part in left_out_parts(len(there)):
-        others = np.delete(there, part, axis=0).sum(axis=0)
+    rows = np.flatnonzero(there.any(axis=1))
+    parts = left_out_parts([seen.frames[row] for row in rows])
+    for part in parts:
+        others = np.delete(there[rows], part, axis=0).sum(axis=0)
         least = int(others.argmin())
         if others[least] < 2:
             raise UserError(
                 f"--learn: got '{seen.scheme.names[least]}' in {others[least]} images besides "
-                f"images {part[0] + 1} to {part[-1] + 1}, which are left out together, expected 2 "
-                "or more; annotate it in others too"
+                f"those from {seen.frames[rows[part[0]]]} to {seen.frames[rows[part[-1]]]}, which "
+                "are left out together, expected 2 or more; annotate it in others too, remove its "
+                "columns, or name without --learn"
             )
+    some = seen.crops[rows], seen.around[rows], seen.points[rows]
+    learnt = learn_maps(model, *some, parts, learning, ridge)
+    left_out = np.full(seen.points.shape, np.nan)
+    left_out[rows] = learnt.left_out
+    return replace(learnt, left_out=left_out)
+
+
+def turning_as(learning: Learning, header: Mapping[str, Any]) -> Learning:
+    """With views that turn as those that the pack was learnt from; of a student, its teacher."""
+    rotation = header.get("teacher", header.get("config", {})).get("rotation")
+    if learning.rotation is not None or rotation is None:
+        return learning
+    return replace(learning, rotation=rotation)
+
+
+def _told(report: Mapping[str, Any]) -> set[str]:
+    """The points that are told better than by the mean shape."""
+    rows = report["points"]
+    return {row["name"] for row in rows if row["error_px"] < row["mean_shape_px"]}
 
 
 def judge(said: Doubles, seen: NamedCrops, crop_scale: float = 1.0) -> dict[str, Any]:
@@ -296,21 +327,29 @@ def judge(said: Doubles, seen: NamedCrops, crop_scale: float = 1.0) -> dict[str,
     }
 
 
-def check_informative(report: Mapping[str, Any], source: str) -> None:
-    """Raise UserError, about `source`, unless what `judge` reports is clearly better than chance.
+def is_informative(report: Mapping[str, Any]) -> bool:
+    """Whether what `judge` reports is clearly better than chance.
 
     Clearly is: on average at most 0.8 of the error of the mean shape, and image by image nearer so
     consistently that chance does it once in 10 times; of 5 images only the one in which it matters
     least, or the second, may be an exception.
     """
-    error, baseline = report["error_px"], report["mean_shape_px"]
-    if error <= BETTER * baseline and report["chance"] <= CHANCE:
+    good = report["error_px"] <= BETTER * report["mean_shape_px"]
+    return bool(good and report["chance"] <= CHANCE)
+
+
+def check_informative(report: Mapping[str, Any], source: str, learning: bool = False) -> None:
+    """Raise UserError, about `source`, unless it `is_informative`; with `learning` too."""
+    if is_informative(report):
         return
+    who = "neither the landmarks nor maps of their own" if learning else "the landmarks do not"
+    cure = "" if learning else "let them be learnt (--learn 5m), "
     raise UserError(
-        f"{source}: got points {error:.1f} px off when left out, {baseline:.1f} px off by their "
-        f"mean shape (nearer in {report['better_images']} of {report['images']} images), expected "
-        "clearly less: the landmarks do not tell where they are; annotate more images, check the "
-        "annotation and its boxes, or name the points of another pack"
+        f"{source}: got points {report['error_px']:.1f} px off when left out, "
+        f"{report['mean_shape_px']:.1f} px off by their mean shape (nearer in "
+        f"{report['better_images']} of {report['images']} images), expected clearly less: {who} "
+        f"tell where they are; {cure}annotate more images, check the annotation and its boxes, or "
+        "name the points of another pack"
     )
 
 

@@ -25,6 +25,7 @@ from lmk.runtime.terminal import console, progress
 from lmk.train import augment
 from lmk.train.datasets import PointArray
 from lmk.train.device import autocast, on_device, pick_device, pick_dtype, send, to_float
+from lmk.train.distill import distances
 from lmk.train.draws import batch_indices, generator
 from lmk.train.judge.point_fit import Doubles, Fit, fit
 from lmk.train.loop import Descent, Losses, warmup_cosine
@@ -35,7 +36,6 @@ from lmk.train.network import (
     expectation,
     find,
     gaussian_maps,
-    soft_argmax,
     with_maps,
 )
 
@@ -84,6 +84,11 @@ class Learnt:
     left_out: Doubles
     landmarks: int
 
+    @property
+    def maps(self) -> list[int]:
+        """Numbers of the points that have maps of their own."""
+        return [int(n) for n in np.flatnonzero(self.fit.weight[:, self.landmarks :].any(axis=1))]
+
     def of_points(self, kept: Sequence[int]) -> Learnt:
         """The same for some of the points; maps that no point has are left out."""
         weight, landmarks = self.fit.weight[kept], self.landmarks
@@ -94,9 +99,12 @@ class Learnt:
         return Learnt(model, fitted, self.left_out[:, kept], landmarks)
 
 
-def left_out_parts(count: int) -> list[NDArray[np.intp]]:
-    """The parts, in their order: neighbours, which may be of one frame, stay together."""
-    return np.array_split(np.arange(count), min(PARTS, count))
+def left_out_parts(frames: Sequence[str]) -> list[NDArray[np.intp]]:
+    """Which crops are left out together: those of neighbouring `frames`, all objects of a frame."""
+    numbers = {frame: number for number, frame in enumerate(dict.fromkeys(frames))}
+    of_crops = np.array([numbers[frame] for frame in frames])
+    each = np.array_split(np.arange(len(numbers)), min(PARTS, len(numbers)))
+    return [np.flatnonzero(np.isin(of_crops, part)) for part in each]
 
 
 def find_all(model: LandmarkNetwork, crops: NDArray[np.uint8]) -> PointArray:
@@ -112,18 +120,17 @@ def learn_maps(
     crops: NDArray[np.uint8],
     around: NDArray[np.uint8],
     points: PointArray,
+    parts: Sequence[NDArray[np.intp]],
     learning: Learning,
     ridge: float | None = None,
 ) -> Learnt:
     """Teach a copy of `model`, of K landmarks, the points (N,M,2) of `crops` (N,S,S,3).
 
     points: in pixels of the crops, NaN where missing; around (N,R,R,3): the same crops with what is
-    about them, for the views. They are left out by `left_out_parts`, of which the others must have
-    each point. Raises UserError for a device that is not there, and if the loss does not stay
-    finite.
+    about them, for the views; parts: which are left out together, the others must have each point.
+    Raises UserError for a device that is not there, and if the loss does not stay finite.
     """
     landmarks, count = model.config.num_landmarks, len(around)
-    parts = left_out_parts(count)
     by_fit, by_map = np.empty(points.shape), np.empty(points.shape)
     title = f"learning {points.shape[1]} points"
     with progress(title, total=100) as report:
@@ -145,17 +152,23 @@ def learn_maps(
             fitted = fit(found[others, :landmarks], points[others], ridge)
             by_fit[part], by_map[part] = fitted(found[part, :landmarks]), found[part, landmarks:]
         network, found = taught(len(parts), np.arange(count))
-    by_map_off, by_fit_off = (
-        np.nanmean(np.linalg.norm(said - points, axis=2), axis=0) for said in (by_map, by_fit)
-    )
-    own = by_map_off < by_fit_off
+    off = np.stack([np.linalg.norm(said - points, axis=2) for said in (by_map, by_fit)])
+    said = np.empty(points.shape)
+    for part in parts:  # by what is nearer in the others: else the error would be too good
+        own = _is_nearer(*np.delete(off, part, axis=1))
+        said[part] = np.where(own[:, None], by_map[part], by_fit[part])
+    own = _is_nearer(*off)
     fitted = fit(found[:, :landmarks], points, ridge)
     weight = np.where(own[:, None], 0.0, fitted.weight)
     weight = np.concatenate((weight, np.diag(own.astype(np.float64))), axis=1)
     offset = np.where(own[:, None], 0.0, fitted.offset)
-    said = np.where(own[:, None], by_map, by_fit)
     learnt = Learnt(network.cpu(), Fit(weight, offset, fitted.ridge), said, landmarks)
     return learnt.of_points(range(len(own)))
+
+
+def _is_nearer(one: Doubles, other: Doubles) -> NDArray[np.bool_]:
+    """Whether errors (N,M) are the smaller on average, of each point; NaN: not known."""
+    return np.asarray(np.nanmean(one, axis=0) < np.nanmean(other, axis=0))
 
 
 class _Lesson:
@@ -240,7 +253,7 @@ class _Lesson:
         with autocast(self.device, self.dtype):
             with torch.no_grad():
                 stem = self.known.features(seen)[-1]
-                held = soft_argmax(self.known.maps(stem))
+                known = self.known.maps(stem).float()
             maps = self.network.maps(stem).float()
         logarithms = (maps * BETA).flatten(2).log_softmax(dim=2)
         cells = expectation(logarithms.exp().view(maps.shape))
@@ -254,5 +267,7 @@ class _Lesson:
         return {
             "points": (away * inside).sum() / least,
             "maps": _MAPS * (entropy * inside).sum() / least,
-            "landmarks": (cells[:, : self.landmarks] - held).norm(dim=2).mean(),
+            "landmarks": torch.stack(
+                [*distances(maps[:, : self.landmarks], known, _MAPS).values()]
+            ).sum(),
         }

@@ -38,7 +38,8 @@ def print_naming(report: Mapping[str, Any]) -> None:
         units["photo_px"] = "px of\nphoto"
     share = report["normaliser"]
     units |= {"percent": f"% of {share}"} if share else {"box_percent": "% of box"}
-    table = Table(title=Text(f"named from {report['images']} images, each left out in turn"))
+    how = "a third of them" if report.get("learnt") else "each"
+    table = Table(title=Text(f"named from {report['images']} images, {how} left out in turn"))
     table.add_column("point")
     table.add_column("images", justify="right")
     for unit in units.values():
@@ -52,6 +53,8 @@ def print_naming(report: Mapping[str, Any]) -> None:
         )
     screen = console()
     screen.print(table, soft_wrap=False)
+    if learnt := report.get("learnt"):
+        screen.print(f"learnt, with maps of their own: {', '.join(learnt)}")
     if left_out := report.get("left_out"):
         screen.print(
             f"left out: {', '.join(left_out)}: no better than the mean shape; the landmarks do not "

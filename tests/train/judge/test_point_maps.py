@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from lmk.runtime.errors import UserError
-from lmk.train.judge import point_maps
 from lmk.train.judge.point_fit import Fit
-from lmk.train.judge.point_maps import Learning, Learnt, find_all, learn_maps
+from lmk.train.judge.point_maps import Learning, Learnt, find_all, learn_maps, left_out_parts
 from lmk.train.network import HourglassConfig, LandmarkNetwork, with_maps
 
 SIZE, AROUND, LANDMARKS = 64, 80, 3
+HALVES = [np.arange(8), np.arange(8, 16)]
+THIRDS = [np.arange(2), np.arange(2, 4), np.arange(4, 7)]
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +36,7 @@ def dots():
 
 @pytest.fixture(scope="module")
 def learnt(model, dots):
-    crops, around, points = dots
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(point_maps, "PARTS", 2)
-        return learn_maps(model, crops, around, points, Learning(steps=60, lr=1e-2))
+    return learn_maps(model, *dots, HALVES, Learning(steps=60, lr=1e-2))
 
 
 def test_points_that_no_landmark_tells_are_found_where_they_were_left_out(learnt, dots):
@@ -47,7 +45,7 @@ def test_points_that_no_landmark_tells_are_found_where_they_were_left_out(learnt
     flat = np.linalg.norm(points.mean(axis=0) - points, axis=2).mean()
     assert away < flat / 2
     assert (learnt.fit.weight == np.hstack((np.zeros((2, LANDMARKS)), np.eye(2)))).all()
-    assert learnt.model.config.num_landmarks == LANDMARKS + 2
+    assert learnt.model.config.num_landmarks == LANDMARKS + 2 and learnt.maps == [0, 1]
 
 
 def test_the_landmarks_are_held_where_they_were(learnt, model, dots):
@@ -63,8 +61,8 @@ def test_the_pack_that_it_began_with_is_untouched(learnt, model, shared_core):
 
 
 def test_the_same_budget_of_steps_gives_the_same(model, dots):
-    crops, around, points = (part[:5] for part in dots)
-    one, other = (learn_maps(model, crops, around, points, Learning(steps=2)) for _ in "ab")
+    some = [part[:7] for part in dots]
+    one, other = (learn_maps(model, *some, THIRDS, Learning(steps=2)) for _ in "ab")
     np.testing.assert_array_equal(one.left_out, other.left_out)
 
 
@@ -72,7 +70,7 @@ def test_missing_points_are_no_reason_to_fail(model, dots):
     crops, around, points = (part[:7] for part in dots)
     points = points.copy()
     points[:2, 0] = np.nan
-    found = learn_maps(model, crops, around, points, Learning(steps=2))
+    found = learn_maps(model, crops, around, points, THIRDS, Learning(steps=2))
     assert np.isfinite(found.left_out).all() and np.isfinite(found.fit.offset).all()
 
 
@@ -96,6 +94,12 @@ def test_a_budget_of_nothing(budget):
 
 
 def test_a_loss_that_is_no_number(model, dots):
-    crops, around, points = (part[:5] for part in dots)
+    some = [part[:7] for part in dots]
     with pytest.raises(UserError, match="learning: got a loss of nan"):
-        learn_maps(model, crops, around, points, Learning(steps=3, lr=float("nan")))
+        learn_maps(model, *some, THIRDS, Learning(steps=3, lr=float("nan")))
+
+
+def test_objects_of_a_frame_are_left_out_together():
+    frames = ["a", "b", "a", "c", "d", "b", "e"]
+    assert [part.tolist() for part in left_out_parts(frames)] == [[0, 1, 2, 5], [3, 4], [6]]
+    assert [part.tolist() for part in left_out_parts(["a", "a", "b"])] == [[0, 1], [2]]
