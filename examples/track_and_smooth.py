@@ -1,6 +1,6 @@
 """Video of moving objects -> each one followed, its points steadied: JSON lines, one a frame.
 
-python examples/track_and_smooth.py street.mp4 --model bodies --start 40,60,120,240
+python examples/track_and_smooth.py street.mp4 --model faces --start 40,60,120,240
 """
 
 from __future__ import annotations

@@ -35,7 +35,6 @@ _VIDEOS = (
     ("faces", "face_carphone"),
     ("cats", "cat_sofa"),
     ("faces", "person_juggle"),
-    ("bodies", "person_juggle"),
 )
 # Category, its images, the video whose first frame, which shows none of it, is the background.
 _PASTED = (("faces", "face_mtfl80", "cat_sofa"), ("cats", "cat_heads", "person_juggle"))

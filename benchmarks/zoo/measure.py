@@ -68,7 +68,6 @@ _STAGES = {
     "faces": Stage(("face_celeba_small",), "center", "core", {"face_mtfl80": "image"}, _TIGHT),
     "cats": Stage(("cat_heads",), "image", "core", options=_TIGHT),
     "shoes": Stage(("shoes_zappos",), "image", "core", options=_TIGHT),
-    "bodies": Stage(("pose_lspet",), "image", "face-core"),
     "mouse": Stage(
         ("videos/mouse_openfield.mp4",), "image", "core", {"mouse_openfield": "annotation"}
     ),
@@ -85,7 +84,7 @@ _DRY_STAGES = {
     "core": Stage(("builtin:puppet",), "annotation"),
     "face-core": Stage(("builtin:puppet", "builtin:butterfly"), "image"),
     "butterflies": Stage(("builtin:butterfly",), "image", "core", {"builtin:puppet": "image"}),
-    "bodies": Stage(("builtin:puppet",), "image", "face-core"),
+    "puppets": Stage(("builtin:puppet",), "image", "face-core"),
     "butterflies-fast": Stage(("builtin:butterfly",), "image", teacher="butterflies"),
 }
 PLANS = {

@@ -24,7 +24,7 @@ from lmk.runtime.model.weights import read_header
 from lmk.runtime.regions import Finding
 from lmk.train.network.category import load_pack
 
-NAMES = ["core", "face-core", "butterflies", "bodies", "butterflies-fast"]
+NAMES = ["core", "face-core", "butterflies", "puppets", "butterflies-fast"]
 SCRIPT = Path(train_zoo.__file__).with_suffix(".sh")
 
 
@@ -75,7 +75,7 @@ def test_pieces_go_on_where_the_last_one_stopped(tmp_path, monkeypatch):
     assert taught["sha256"] == read_header(out / "butterflies.safetensors")["sha256"]
     assert taught["mean_px"] == header["teacher"]["mean_px"] > 0
     assert 0 <= results["entries"]["face-core"]["accuracy"]["pck"] <= 1
-    assert (out / "previews/bodies.png").exists() and not (out / "previews/core.png").exists()
+    assert (out / "previews/puppets.png").exists() and not (out / "previews/core.png").exists()
 
     brought = tmp_path / "brought/out"  # what is there is measured and not made again
     brought.mkdir(parents=True)
