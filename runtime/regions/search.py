@@ -20,7 +20,9 @@ from lmk.runtime.regions.region import overlap
 _SHRINK = 1.6
 _STEP = 0.4  # of the crop's side
 _STEP_BACK = 1.1  # below the object's own size a crop may be so much, and still show it whole
+_ROOMY = 1.2  # times its side is the crop in which an object of known size is searched
 _SMALLEST = 0.25  # of the frame's shorter side: objects down to about a seventh of it are found
+_MOST = 4000  # crops of a size: no search gets through more
 _BATCH = 16
 _BEST = 6  # crops of a search that are looked at closer
 _PROMISING = 0.4  # of the score that counts; below it a crop of the grid shows nothing
@@ -44,16 +46,23 @@ class Candidate:
     is_object: bool  # and no texture
 
 
-def grid(height: int, width: int) -> list[list[Box]]:
-    """Overlapping square crops that cover a frame, large ones first, one list a size; pixels."""
+def grid(height: int, width: int, known: float | None = None) -> list[list[Box]]:
+    """Overlapping square crops that cover a frame, large ones first, one list a size; pixels.
+
+    known: the side of an object, if any is; one too small to show in these has crops of its own,
+    unless those would be thousands.
+    """
     longer, shorter = max(height, width), min(height, width)
     whole: Box = ((width - longer) / 2, (height - longer) / 2, float(longer), float(longer))
     count = 1 + math.ceil(math.log(1 / _SMALLEST) / math.log(_SHRINK) - 1e-9)
-    sides = np.geomspace(shorter, shorter * _SMALLEST, count)
+    sides = [*np.geomspace(shorter, shorter * _SMALLEST, count)]
+    if known and known < sides[-1] and not _shows(known, sides[-1]):
+        sides.append(_ROOMY * known)
     levels: list[list[Box]] = [[whole]] if longer > _SHRINK * shorter else []
     for side in map(float, sides):
         lefts, tops = _starts(width, side), _starts(height, side)
-        levels.append([(x, y, side, side) for y in tops for x in lefts])
+        if len(lefts) * len(tops) <= _MOST:
+            levels.append([(x, y, side, side) for y in tops for x in lefts])
     return levels
 
 
@@ -72,9 +81,14 @@ def nearest_first(boxes: Sequence[Box], last: Box) -> list[Box]:
 
     def order(box: Box) -> tuple[bool, float]:
         away = math.hypot(box[0] + box[2] / 2 - x - width / 2, box[1] + box[3] / 2 - y - height / 2)
-        return not 1 / _STEP_BACK <= box[2] / side < _SHRINK / _STEP_BACK, away
+        return not _shows(side, box[2]), away
 
     return sorted(boxes, key=order)  # stable: the same order every time
+
+
+def _shows(side: float, crop: float) -> bool:
+    """Whether an object of that side is found in a crop of that side."""
+    return 1 / _STEP_BACK <= crop / side < _SHRINK / _STEP_BACK
 
 
 def search(

@@ -243,8 +243,10 @@ class Tracker(Region):
         last = self._lost[-1].motion.box if self._lost else None
         if last and (self._missing < _AT_ONCE or self._missing < _SOON and self._missing % 2):
             return [square_around(last, zoom) for zoom in _ZOOMS]
-        crops = [crop for level in grid(*frame.size) for crop in level]
-        crops = nearest_first(crops, last) if last else crops
+        # What was never seen is likely to be as large as what is followed.
+        alike = last or next((track.motion.box for track in self._tracks), None)
+        crops = [crop for level in grid(*frame.size, alike and alike[2]) for crop in level]
+        crops = nearest_first(crops, alike) if alike else crops
         first = self._place % len(crops)
         self._place = (first + _SEARCH_CROPS) % len(crops)
         return (crops + crops)[first : first + min(_SEARCH_CROPS, len(crops))]

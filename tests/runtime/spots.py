@@ -60,6 +60,17 @@ class NamedRunner(SpotRunner):
         return np.concatenate([middle, points], 1), np.concatenate([score, scores], 1)
 
 
+class NearRunner(SpotRunner):
+    """Finds what is whole and no smaller than half of the crop, as networks do."""
+
+    def __call__(self, crops):
+        points, scores = super().__call__(crops)
+        radius = np.linalg.norm(points - points.mean(axis=1, keepdims=True), axis=2).mean(axis=1)
+        half = SIDE / 2 * np.linalg.norm(CORNERS, axis=1).mean()
+        near = (radius >= half) & (scores > 0).all(axis=1)
+        return points, np.where(near[:, None], scores, np.float32(0))
+
+
 def landmarker():
     return Landmarker(SpotRunner())
 

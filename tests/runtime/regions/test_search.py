@@ -25,6 +25,16 @@ def test_the_grid_covers_the_frame_at_every_size(height, width):
     assert sides[-1] == pytest.approx(min(height, width) / 4)
 
 
+def test_a_small_object_of_known_size_has_crops_that_show_it():
+    usual = grid(480, 640)
+    assert grid(480, 640, 110) == usual and grid(480, 640, 300) == usual  # it shows in those
+    *others, fine = grid(480, 640, 40)
+    assert others == usual and 40 < fine[0][2] < 1.5 * 40
+    away = np.array([np.hypot(*np.subtract(centre(crop), (333, 257))) for crop in fine])
+    assert away.min() < fine[0][2] / 3  # as near as landmarks are found
+    assert grid(480, 640, 4) == usual  # no search would get through those
+
+
 def test_the_nearest_crops_come_first():
     crops = [crop for level in grid(480, 640) for crop in level]
     ordered = nearest_first(crops, (500, 300, 120, 120))

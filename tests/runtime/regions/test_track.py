@@ -81,6 +81,25 @@ def test_a_lost_object_gives_no_rows_and_is_found_again(spots):
     assert overlap(found[-1][0].box, square(*there)) > 0.8  # as large as the box of the user was
 
 
+def test_a_small_object_is_found_again_where_it_would_not_be_found_at_first(spots):
+    landmarker, size = spots.landmarker(), (400, 600)
+    landmarker.runner = spots.NearRunner()
+    here, there = spots.picture(*size, (100, 200, 40)), spots.picture(*size, (250, 130, 40))
+    assert follow(landmarker, Tracker(landmarker), [there] * 5)[-1] == []
+    images = [here] * 5 + [spots.picture(*size)] * 10 + [there] * 80
+    found = follow(landmarker, Tracker(landmarker, start(square(100, 200, 40))), images)
+    assert len(found[14]) == 0 and len(found[-1]) == 1
+    assert overlap(found[-1][0].box, square(250, 130, 40)) > 0.7
+
+
+def test_a_second_object_as_small_as_the_first_is_found(spots):
+    landmarker = spots.landmarker()
+    landmarker.runner = spots.NearRunner()
+    images = [spots.picture(400, 600, (100, 200, 40), (330, 130, 40))] * 300
+    tracker = Tracker(landmarker, start(square(100, 200, 40)), max_tracks=2)
+    assert len(follow(landmarker, tracker, images)[-1]) == 2
+
+
 def test_a_search_costs_a_few_crops_a_frame(spots):
     landmarker = spots.landmarker()
     follow(landmarker, tracker := Tracker(landmarker), [spots.picture(*SIZE)])
