@@ -74,7 +74,8 @@ lmk.benchmarks.zoo.cards`, from [zoo.json](zoo.json). All measures are of the fi
 images that they were not trained on. *Consistency*: how far landmarks of a transformed image are
 from the transformed landmarks, beside that of points that never move. *Forward*, *backward*: error
 of the best linear map from found to annotated points and back, beside the mean shape's. Pictures:
-where each landmark lands on many such images, over the mean of their crops.
+where each landmark lands on many such images, over the mean of their crops, turned alike if the
+object turns.
 """
 
 

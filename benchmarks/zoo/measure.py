@@ -18,7 +18,7 @@ from lmk.train.config import AdaptConfig, CoreConfig, DistillConfig, EvaluateCon
 from lmk.train.core import find_points
 from lmk.train.datasets import CropMode, DecodedSet
 from lmk.train.device import pick_device
-from lmk.train.judge import evaluate, pck, spread_over, views
+from lmk.train.judge import evaluate, pck, righted, spread_over, views
 from lmk.train.network import LandmarkNetwork, load_core, load_pack
 from lmk.train.split import split_indices
 
@@ -162,14 +162,18 @@ def measure(path: Path, stage: Stage, data: Mapping[str, DecodedSet]) -> dict[st
 def write_map(path: Path, weights: Path, stage: Stage, data: DecodedSet) -> int:
     """Draw where the landmarks of `weights` land on held-out images, over the mean of their crops.
 
-    No single image can be seen in it. Returns the number of images.
+    Objects that turn are shown as if they did not. No single image can be seen in it. Returns the
+    number of images.
     """
-    _, held_out = split_indices(data.splits, read_header(weights)["config"]["seed"])
-    chosen = spread_over(held_out, MAP_IMAGES)
-    seen = views(_load(weights, stage), data, chosen, EvaluateConfig(), 0)
+    options = read_header(weights)["config"]
+    _, held_out = split_indices(data.splits, options["seed"])
+    chosen, config = spread_over(held_out, MAP_IMAGES), EvaluateConfig()
+    model, turns = _load(weights, stage), options["rotation"] == 180
+    seen = (righted if turns else views)(model, data, chosen, config)
+    found, images = (seen.found[1], seen.images[1]) if turns else (seen.found[0], seen.images[0])
     with atomic_path(path) as temporary:
-        mean = np.repeat(seen.images[0].mean(axis=(0, 3))[..., None], 3, axis=2).astype(np.uint8)
-        Image.fromarray(cloud(mean, seen.found[0])).save(temporary)
+        mean = np.repeat(images.mean(axis=(0, 3))[..., None], 3, axis=2).astype(np.uint8)
+        Image.fromarray(cloud(mean, found)).save(temporary)
     return len(chosen)
 
 

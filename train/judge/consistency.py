@@ -70,6 +70,26 @@ def turned(
     return _seen(model, data, indices, config, [None, *moves])
 
 
+def righted(
+    model: LandmarkNetwork, data: DecodedSet, indices: Indices, config: EvaluateConfig
+) -> Views:
+    """See the images `indices` of `data` as they are and turned alike, by their landmarks: V is 2.
+
+    Most heads are up then, as far as headings are known; one alone is by the way that an object
+    moves, and so may be wrong. Raises UserError for a device that is not there.
+    """
+    found = views(model, data, indices, config, 0).found[0]
+    shapes = found - found.mean(axis=1, keepdims=True)  # (N,K,2)
+    places = shapes[..., 0] + 1j * shapes[..., 1]
+    onto_first = np.angle((places.conj() * places[0]).sum(axis=1))
+    headings = np.full(len(indices), np.nan) if data.headings is None else data.headings[indices]
+    heads = np.exp(1j * (headings + onto_first))  # once all are turned as the first is
+    mean = heads[np.isfinite(heads)].sum()
+    up = -np.pi / 2 - np.angle(mean) if mean else 0.0
+    turns = augment.turns(torch.from_numpy(onto_first + up), model.config.input_size)
+    return _seen(model, data, indices, config, [None, turns])
+
+
 def _seen(
     model: LandmarkNetwork,
     data: DecodedSet,

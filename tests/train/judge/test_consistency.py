@@ -1,5 +1,7 @@
 """Landmarks of views: where they are found, where they belong, and what moves with the image."""
 
+from dataclasses import replace
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from lmk.train.judge.consistency import (
     following,
     moved,
     prepared,
+    righted,
     transforms,
     views,
 )
@@ -53,6 +56,24 @@ def test_views_show_what_they_say(spots, detectors):
     flat = seen.images[1].reshape(8, -1, 3).argmax(axis=1)
     brightest = np.stack((flat % SIZE, flat // SIZE), axis=2)
     assert np.abs(brightest - seen.expected[1]).max() < 1.6
+
+
+def test_objects_are_turned_alike_and_most_heads_up(spots, detectors):
+    turns = augment.turns(torch.linspace(0, 5, 8), spots.images.shape[1])
+    once = torch.from_numpy(spots.images[:1]).permute(0, 3, 1, 2).float()
+    images = augment.warp(once.expand(8, -1, -1, -1), turns, once.shape[-1])
+    headings = np.linspace(0, 5, 8, dtype=np.float32) + 1  # a heading goes with its object
+    headings[3] += np.pi  # and may be wrong
+    headings[5] = np.nan
+    turned = replace(
+        spots, images=images.round().byte().permute(0, 2, 3, 1).numpy(), headings=headings
+    )
+    seen = righted(detectors.Perfect(), turned, EVERY, EvaluateConfig())
+    assert np.abs(seen.found[1] - seen.found[1][0]).max() < 1
+    there = seen.found[1] - seen.found[1].mean(axis=1, keepdims=True)
+    before = seen.found[0] - seen.found[0].mean(axis=1, keepdims=True)
+    angle = np.angle((there[0] @ [1, 1j]) / (before[0] @ [1, 1j])).mean()
+    assert headings[0] + angle == pytest.approx(-np.pi / 2, abs=0.05)  # up
 
 
 @settings(max_examples=10)
