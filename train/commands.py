@@ -98,7 +98,7 @@ def train_core_command(
 
 _SECTIONS = {  # of `lmk adapt --help`: what matters first
     "First of all": ("data", "landmarks", "minutes", "output", "resume"),
-    "Data": ("layout", "crop", "frames", "boxes", "images"),
+    "Data": ("join", "layout", "crop", "frames", "boxes", "images"),
     "Budget": ("preset", "steps", "batch", "lr", "schedule", "weight_decay", "clip", "average"),
     "Network": (
         *("core", "method", "width", "input_size", "scope", "train_plain_convs"),
@@ -121,6 +121,7 @@ _SECTIONS = {  # of `lmk adapt --help`: what matters first
     multiple=True,
     help="A folder, film, pattern, name, or builtin:butterfly; several give a pack each, by Ray.",
 )
+@click.option("--join", is_flag=True, help="Learn one pack of several --data, of one category.")
 @_data_options("image")
 @film_options
 @click.option("--preset", type=click.Choice(list(PRESETS)), default="default", show_default=True)
@@ -133,6 +134,7 @@ _SECTIONS = {  # of `lmk adapt --help`: what matters first
 @config_options(AdaptConfig)
 def adapt_command(
     data: tuple[str, ...],
+    join: bool,
     layout: str,
     crop: CropMode,
     films: FilmOptions,
@@ -142,23 +144,24 @@ def adapt_command(
     **o: Any,
 ) -> None:
     """Discover landmarks on a new category from unlabelled images, or on several."""
-    if len(data) > 1 and o["output"]:
+    is_one = join or len(data) == 1
+    if not is_one and o["output"]:
         raise UserError(
             f"--output: got {o['output']} for several --data, expected none; each writes "
-            f"{workspace.RUNS}/NAME.safetensors"
+            f"{workspace.RUNS}/NAME.safetensors, or with --join all are one category"
         )
-    if len(data) == 1 and jobs:
-        raise UserError(f"--jobs: got {jobs} for one --data, expected several; leave it out")
-    configs = _adapt_configs(data, o, preset, force)
-    if len(data) == 1:
-        _print(_adapt(configs[0], data[0], layout, crop, films, force))
+    if is_one and jobs:
+        raise UserError(f"--jobs: got {jobs} for one pack, expected several; leave it out")
+    configs = _adapt_configs([data] if is_one else [(each,) for each in data], o, preset, force)
+    if is_one:
+        _print(_adapt(configs[0], data, layout, crop, films, force))
     else:
         _run_many(data, configs, layout, crop, films, jobs)
 
 
 def _adapt(
     config: AdaptConfig,
-    data: str,
+    data: tuple[str, ...],
     layout: str | None,
     crop: CropMode,
     films: FilmOptions,
@@ -197,23 +200,25 @@ def _with_options_of(
 
 
 @_with_options_of(AdaptOptions)
-def adapt(data: Path | str, **options: Any) -> Path:
+def adapt(data: Path | str | Sequence[Path | str], **options: Any) -> Path:
     """Discover landmarks on a category from unlabelled images, as `lmk adapt`; the pack.
 
-    data: a folder, film, pattern, name, or builtin:butterfly. The options are those of the
-    command; what is not given is filled in as there. Progress goes to standard error. Raises
-    TypeError for an option that is none, UserError, and KeyboardInterrupt, with everything saved.
+    data: a folder, film, pattern, name, or builtin:butterfly; several are joined. The options are
+    those of the command; what is not given is filled in as there. Progress goes to standard error.
+    Raises TypeError for an option that is none, UserError, and KeyboardInterrupt, with everything
+    saved.
     """
-    o = read_options(adapt_command, {"data": [str(data)], **options})
+    specs = [data] if isinstance(data, (str, Path)) else data
+    o = read_options(adapt_command, {"data": [str(each) for each in specs], **options})
     films = FilmOptions(o["frames"], o["boxes"])
-    (config,) = _adapt_configs(o["data"], o, o["preset"], o["force"])
-    return _adapt(config, str(data), o["layout"], o["crop"], films, o["force"])
+    (config,) = _adapt_configs([o["data"]], o, o["preset"], o["force"])
+    return _adapt(config, o["data"], o["layout"], o["crop"], films, o["force"])
 
 
 def _adapt_configs(
-    data: Sequence[str], o: dict[str, Any], preset: str, force: bool
+    data: Sequence[tuple[str, ...]], o: dict[str, Any], preset: str, force: bool
 ) -> list[AdaptConfig]:
-    """The configuration of each run, whose output can be written."""
+    """The configuration of each run, of data that are joined, whose output can be written."""
     scratch = o["method"] == "scratch"
     if o["core"] is None and not (scratch and o["perceptual"] not in (None, "core")):
         o["core"] = workspace.pick(None, "core")
@@ -221,16 +226,19 @@ def _adapt_configs(
         if o[name] is not None and o["core"] is not None:
             flag = "--" + name.replace("_", "-")
             raise UserError(f"{flag}: got {o[name]}, but the core's {name} is taken; leave it out")
-    return [_adapt_config(spec, o, PRESETS[preset], force) for spec in data]
+    return [_adapt_config(specs, o, PRESETS[preset], force) for specs in data]
 
 
-def _adapt_config(data: str, o: dict[str, Any], preset: dict[str, Any], force: bool) -> AdaptConfig:
-    output = workspace.RUNS / f"{category_name(data)}.safetensors"
+def _adapt_config(
+    data: tuple[str, ...], o: dict[str, Any], preset: dict[str, Any], force: bool
+) -> AdaptConfig:
+    output = workspace.RUNS / f"{'+'.join(map(category_name, data))}.safetensors"
     config = make_config(AdaptConfig, o, **{"output": output, **preset})
     if not config.resume:
         check_output(config.output, force)
-    if Path(data).is_dir() and Path(data).resolve() in config.output.resolve().parents:
-        raise UserError(f"{config.output}: lies inside the data {data}; give another --output")
+    for each in map(Path, data):
+        if each.is_dir() and each.resolve() in config.output.resolve().parents:
+            raise UserError(f"{config.output}: lies inside the data {each}; give another --output")
     return sized_as_core(config)
 
 

@@ -187,6 +187,8 @@ def command(header: Mapping[str, Any], stage: Stage) -> str:
         words, config = ["lmk", "distill", stage.teacher], DistillConfig
         free = _FREE | {"input_size"}
     words += [f"--data {data}" for data in stage.data]
+    if stage.core and len(stage.data) > 1:
+        words.append("--join")
     if stage.core:
         words.append(f"--core {stage.core}.safetensors")
     if stage.crop != ("annotation" if is_core else "image"):

@@ -1,11 +1,14 @@
 """Options on the command line: times with a unit, and several sets of data at once."""
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
+import lmk
 from lmk.commands import cli
 from lmk.runtime.errors import UserError
 from lmk.train.config import AdaptConfig, CoreConfig
@@ -64,7 +67,8 @@ def run(*arguments):
     ("more", "complaint"),
     [
         (["--data", "b", "--output", "x.safetensors"], "--output: got x.safetensors for several"),
-        (["--jobs", "2"], "--jobs: got 2 for one --data, expected several"),
+        (["--jobs", "2"], "--jobs: got 2 for one pack, expected several"),
+        (["--data", "b", "--join", "--jobs", "2"], "--jobs: got 2 for one pack"),
     ],
 )
 def test_what_makes_no_sense_with_one_or_with_several(more, complaint):
@@ -99,6 +103,33 @@ def test_several_are_handed_over_and_a_failure_is_the_exit_code(tmp_path, monkey
     assert all(c.crop == "center" for c in seen)
     second_state = "stopped"
     assert run("adapt", "--data", "a", "--data", "b/cups", *more).exit_code == 1  # Abort
+
+
+def test_several_are_joined_if_asked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs = []
+    for start in (0, 40):
+        folder = tmp_path / f"part{start}"
+        folder.mkdir()
+        for number in range(start, start + 20 + start // 4):
+            colours = np.random.default_rng(number).integers(0, 255, (6, 6, 3), np.uint8)
+            Image.fromarray(colours).resize((64, 64)).save(folder / f"{number}.png")
+
+    def adapt(config, data):
+        runs.append((config.output, (data.name, len(data.splits))))
+        return config.output
+
+    monkeypatch.setattr("lmk.train.adapting.adapt", adapt)
+    both = ["--data", "part0", "--data", "part40", "--join"]
+    assert run("adapt", *both).stdout == "runs/part0+part40.safetensors\n"
+    run("adapt", *both, "--output", "cups.safetensors")
+    lmk.adapt(["part0", tmp_path / "part40"])
+    assert [str(output) for output, _ in runs] == [
+        "runs/part0+part40.safetensors",
+        "cups.safetensors",
+        "runs/part0+part40.safetensors",
+    ]
+    assert {told for _, told in runs} == {("part0+part40", 50)}
 
 
 def test_options_are_told_in_sections_and_none_is_left_out():
