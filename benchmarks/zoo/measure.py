@@ -60,21 +60,27 @@ class ZooPlan:
 
 
 _FACES = ("face_ytf68", "face_mtfl80")
+_ALL_FACES = ("face_celeba_small", "face_mtfl80", "face_ytf68")
+_JUDGED_FACES: Mapping[str, CropMode] = {
+    "face_celeba_small": "center",
+    "face_mtfl80": "image",
+    "face_ytf68": "image",
+}
 # Tight crops that hardly turn: the turning, growing and moving must come from the pairs.
 _TIGHT = {"shift": 0.15, "scale": 0.25}
 _STAGES = {
     "core": Stage(("pose_lspet",), "annotation"),
     "face-core": Stage(_FACES, "image"),
-    "faces": Stage(("face_celeba_small",), "center", "core", {"face_mtfl80": "image"}, _TIGHT),
+    "faces": Stage(_ALL_FACES, "image", "core", _JUDGED_FACES, _TIGHT),
     "cats": Stage(("cat_heads",), "image", "core", options=_TIGHT),
     "shoes": Stage(("shoes_zappos",), "image", "core", options=_TIGHT),
     "mouse": Stage(
         ("videos/mouse_openfield.mp4",), "image", "core", {"mouse_openfield": "annotation"}
     ),
     "faces-fast": Stage(
-        ("face_celeba_small", "face_mtfl80", "face_ytf68"),
+        _ALL_FACES,
         "image",
-        judged_on={"face_mtfl80": "image", "face_ytf68": "image"},
+        judged_on=_JUDGED_FACES,
         teacher="faces",
     ),
     "cats-fast": Stage(("cat_heads",), "image", teacher="cats"),
