@@ -42,6 +42,8 @@ def test_from_images_to_a_file_in_three_lines(here, capsys):
     ("call", "error", "words"),
     [
         (lambda: lmk.adapt("a", landmark=8), TypeError, "adapt: got an option 'landmark', exp.* l"),
+        (lambda: lmk.adapt("a", join=True), TypeError, "adapt: got an option 'join'"),
+        (lambda: lmk.adapt([]), lmk.UserError, "data: got an empty list"),
         (lambda: lmk.adapt("a", method="magic"), lmk.UserError, "adapt: .*--method.*'magic'"),
         (lambda: lmk.adapt("a", landmarks=1), lmk.UserError, "--landmarks: got 1, expected 2"),
         (lambda: lmk.adapt("nowhere", steps=1), lmk.UserError, "nowhere"),
@@ -70,7 +72,8 @@ def test_discover_is_asked_as_the_command_is(tmp_path, monkeypatch):
 
 
 def test_calls_take_the_options_of_the_commands():
-    names = {option.name for option in adapt_command.params} - {"jobs"}  # several sets of data
+    several = {"jobs", "join"}  # in Python a list is joined
+    names = {option.name for option in adapt_command.params} - several
     assert set(inspect.signature(lmk.adapt).parameters) == names
     own = [field for field in fields(AdaptOptions) if field.kw_only]
     context = adapt_command.make_context("adapt", ["--data", "x"])

@@ -96,6 +96,7 @@ def train_core_command(
     _print(_run(train_core, config, data, layout, crop, force=force))
 
 
+_LONGEST_NAME = 100  # of a category: more does not fit into a header or a file system
 _SECTIONS = {  # of `lmk adapt --help`: what matters first
     "First of all": ("data", "landmarks", "minutes", "output", "resume"),
     "Data": ("join", "layout", "crop", "frames", "boxes", "images"),
@@ -184,12 +185,15 @@ class AdaptOptions(AdaptConfig):
     force: bool = False
 
 
+_Data = Path | str | Sequence[Path | str]
+
+
 def _with_options_of(
     options: Callable[_Options, AdaptOptions],
-) -> Callable[[Callable[..., Path]], Callable[Concatenate[Path | str, _Options], Path]]:
-    """Let a function of one argument take the fields of a dataclass as keywords."""
+) -> Callable[[Callable[..., Path]], Callable[Concatenate[_Data, _Options], Path]]:
+    """Let a function of one argument take the fields of a dataclass as keywords, and no others."""
 
-    def add(function: Callable[..., Path]) -> Callable[Concatenate[Path | str, _Options], Path]:
+    def add(function: Callable[..., Path]) -> Callable[Concatenate[_Data, _Options], Path]:
         fields = signature(options).parameters.values()
         keywords = [field.replace(kind=Parameter.KEYWORD_ONLY) for field in fields]
         first = signature(function).parameters["data"]
@@ -200,7 +204,7 @@ def _with_options_of(
 
 
 @_with_options_of(AdaptOptions)
-def adapt(data: Path | str | Sequence[Path | str], **options: Any) -> Path:
+def adapt(data: _Data, **options: Any) -> Path:
     """Discover landmarks on a category from unlabelled images, as `lmk adapt`; the pack.
 
     data: a folder, film, pattern, name, or builtin:butterfly; several are joined. The options are
@@ -208,8 +212,11 @@ def adapt(data: Path | str | Sequence[Path | str], **options: Any) -> Path:
     Raises TypeError for an option that is none, UserError, and KeyboardInterrupt, with everything
     saved.
     """
-    specs = [data] if isinstance(data, (str, Path)) else data
-    o = read_options(adapt_command, {"data": [str(each) for each in specs], **options})
+    specs = [data] if isinstance(data, (str, os.PathLike)) else list(data)
+    if not specs:
+        raise UserError("data: got an empty list, expected images to learn from; name some")
+    given = {"data": [str(each) for each in specs], **options}
+    o = read_options(adapt_command, given, without=("join", "jobs"))
     films = FilmOptions(o["frames"], o["boxes"])
     (config,) = _adapt_configs([o["data"]], o, o["preset"], o["force"])
     return _adapt(config, o["data"], o["layout"], o["crop"], films, o["force"])
@@ -232,8 +239,15 @@ def _adapt_configs(
 def _adapt_config(
     data: tuple[str, ...], o: dict[str, Any], preset: dict[str, Any], force: bool
 ) -> AdaptConfig:
-    output = workspace.RUNS / f"{'+'.join(map(category_name, data))}.safetensors"
-    config = make_config(AdaptConfig, o, **{"output": output, **preset})
+    name = "+".join(map(category_name, data))
+    config = make_config(
+        AdaptConfig, o, **{"output": workspace.RUNS / f"{name}.safetensors", **preset}
+    )
+    if len(config.output.stem) > _LONGEST_NAME:
+        raise UserError(
+            f"--output: got a name of {len(config.output.stem)} letters, {config.output.name}, "
+            f"expected at most {_LONGEST_NAME}; give a shorter one"
+        )
     if not config.resume:
         check_output(config.output, force)
     for each in map(Path, data):

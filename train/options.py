@@ -118,14 +118,18 @@ def make_config(config: type, values: dict[str, Any], **more: Any) -> Any:
 
 
 def read_options(
-    command: click.Command, given: Mapping[str, Any], arguments: Sequence[str] = ()
+    command: click.Command,
+    given: Mapping[str, Any],
+    arguments: Sequence[str] = (),
+    without: Sequence[str] = (),
 ) -> dict[str, Any]:
     """All options of a command as it gets them, from those `given` in Python; None is not given.
 
-    arguments: what stands alone on its command line. Raises TypeError for an option that it does
-    not have and UserError for a value that it does not take.
+    arguments: what stands alone on its command line; without: options that Python does not have.
+    Raises TypeError for an option that it does not have and UserError for a value that it does not
+    take.
     """
-    names = [option.name for option in command.params if option.name]
+    names = [p.name for p in command.params if p.name and p.name not in without]
     for name in given:
         if name not in names:
             near = difflib.get_close_matches(name, names, 1) or [", ".join(names)]

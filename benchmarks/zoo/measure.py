@@ -175,11 +175,10 @@ def write_map(path: Path, weights: Path, stage: Stage, data: DecodedSet) -> int:
     _, held_out = split_indices(data.splits, options["seed"])
     chosen, config = spread_over(held_out, MAP_IMAGES), EvaluateConfig()
     model, turns = _load(weights, stage), options["rotation"] == 180
-    seen = (righted if turns else views)(model, data, chosen, config)
-    found, images = (seen.found[1], seen.images[1]) if turns else (seen.found[0], seen.images[0])
+    seen = righted(model, data, chosen, config) if turns else views(model, data, chosen, config, 0)
     with atomic_path(path) as temporary:
-        mean = np.repeat(images.mean(axis=(0, 3))[..., None], 3, axis=2).astype(np.uint8)
-        Image.fromarray(cloud(mean, found)).save(temporary)
+        mean = np.repeat(seen.images[-1].mean(axis=(0, 3))[..., None], 3, axis=2).astype(np.uint8)
+        Image.fromarray(cloud(mean, seen.found[-1])).save(temporary)
     return len(chosen)
 
 

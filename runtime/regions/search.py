@@ -22,7 +22,7 @@ _STEP = 0.4  # of the crop's side
 _STEP_BACK = 1.1  # below the object's own size a crop may be so much, and still show it whole
 _ROOMY = 1.2  # times its side is the crop in which an object of known size is searched
 _SMALLEST = 0.25  # of the frame's shorter side: objects down to about a seventh of it are found
-_MOST = 4000  # crops of a size: no search gets through more
+_REACH = 40  # of the crops for a small object in a row and in a column: some seconds of search
 _BATCH = 16
 _BEST = 6  # crops of a search that are looked at closer
 _PROMISING = 0.4  # of the score that counts; below it a crop of the grid shows nothing
@@ -46,24 +46,35 @@ class Candidate:
     is_object: bool  # and no texture
 
 
-def grid(height: int, width: int, known: float | None = None) -> list[list[Box]]:
-    """Overlapping square crops that cover a frame, large ones first, one list a size; pixels.
-
-    known: the side of an object, if any is; one too small to show in these has crops of its own,
-    unless those would be thousands.
-    """
+def grid(height: int, width: int) -> list[list[Box]]:
+    """Overlapping square crops that cover a frame, large ones first, one list a size; pixels."""
     longer, shorter = max(height, width), min(height, width)
     whole: Box = ((width - longer) / 2, (height - longer) / 2, float(longer), float(longer))
     count = 1 + math.ceil(math.log(1 / _SMALLEST) / math.log(_SHRINK) - 1e-9)
-    sides = [*np.geomspace(shorter, shorter * _SMALLEST, count)]
-    if known and known < sides[-1] and not _shows(known, sides[-1]):
-        sides.append(_ROOMY * known)
+    sides = np.geomspace(shorter, shorter * _SMALLEST, count)
     levels: list[list[Box]] = [[whole]] if longer > _SHRINK * shorter else []
     for side in map(float, sides):
         lefts, tops = _starts(width, side), _starts(height, side)
-        if len(lefts) * len(tops) <= _MOST:
-            levels.append([(x, y, side, side) for y in tops for x in lefts])
+        levels.append([(x, y, side, side) for y in tops for x in lefts])
     return levels
+
+
+def fine_grid(height: int, width: int, known: Box) -> list[Box]:
+    """Crops for objects as small as one in the square `known`, the nearest to it first; pixels.
+
+    They cover the frame, or, of the smallest objects, what is around `known`. None for an object
+    that shows in those of `grid`.
+    """
+    x, y, object_side, _ = known
+    smallest = min(height, width) * _SMALLEST
+    if object_side >= smallest or _shows(object_side, smallest):
+        return []
+    side = _ROOMY * object_side
+    lefts, tops = (
+        sorted(_starts(length, side), key=lambda start: abs(start + side / 2 - middle))[:_REACH]
+        for length, middle in ((width, x + object_side / 2), (height, y + object_side / 2))
+    )
+    return nearest_first([(left, top, side, side) for top in tops for left in lefts], known)
 
 
 def _starts(length: int, side: float) -> list[float]:

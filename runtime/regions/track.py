@@ -21,6 +21,7 @@ from lmk.runtime.regions.region import Region, Target, overlap
 from lmk.runtime.regions.search import (
     Pyramid,
     acceptance_of,
+    fine_grid,
     grid,
     look_again,
     nearest_first,
@@ -40,6 +41,7 @@ _SAME_PLACE = 0.5  # tracks that overlap by so much follow one object
 _MEMORY_S = 1.0  # one of several objects found again after longer has a new number
 _SIDES_PX = 8.0  # a smaller object is none
 _SEARCH_CROPS = 10  # of the frame in a search, while something is wanted: the rate is to hold
+_SEARCH_FINE = 6  # of them of a size that is known, if those that cover the frame are too large
 _SEARCH_EVERY = 4  # frames, when something was lost long ago or never seen
 _ZOOMS = (1.0, 1.6)  # of the last box
 _AT_ONCE = 5  # frames in which what was lost is searched where it was,
@@ -126,7 +128,7 @@ class Tracker(Region):
         self._tracks: list[Track] = []
         self._lost: list[Track] = []  # the latest last
         self._next_number = 0
-        self._frames = self._place = 0  # frames seen; crops of the search for the lost
+        self._frames = self._place = 0  # frames seen; turns of the search for the lost
         self._missing = _SOON  # frames since something was lost
         self._time_s = self._clock_s = 0.0  # of the last frame; ours, which never stands still
 
@@ -243,13 +245,18 @@ class Tracker(Region):
         last = self._lost[-1].motion.box if self._lost else None
         if last and (self._missing < _AT_ONCE or self._missing < _SOON and self._missing % 2):
             return [square_around(last, zoom) for zoom in _ZOOMS]
+        crops = [crop for level in grid(*frame.size) for crop in level]
+        crops = nearest_first(crops, last) if last else crops
         # What was never seen is likely to be as large as what is followed.
         alike = last or next((track.motion.box for track in self._tracks), None)
-        crops = [crop for level in grid(*frame.size, alike and alike[2]) for crop in level]
-        crops = nearest_first(crops, alike) if alike else crops
-        first = self._place % len(crops)
-        self._place = (first + _SEARCH_CROPS) % len(crops)
-        return (crops + crops)[first : first + min(_SEARCH_CROPS, len(crops))]
+        fine = fine_grid(*frame.size, alike) if alike and alike[2] >= _SIDES_PX else []
+        turn, self._place = self._place, self._place + 1
+        fine_count = _SEARCH_FINE if fine else 0
+        return [
+            each[place % len(each)]
+            for each, count in ((fine, fine_count), (crops, _SEARCH_CROPS - fine_count))
+            for place in range(turn * count, turn * count + min(count, len(each)))
+        ]
 
     def _resume(self, box: Box, detection: Detection | None) -> None:
         """Follow what is in `box`: a lost object, if it can be that, else a new one."""

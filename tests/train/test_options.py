@@ -130,6 +130,10 @@ def test_several_are_joined_if_asked(tmp_path, monkeypatch):
         "runs/part0+part40.safetensors",
     ]
     assert {told for _, told in runs} == {("part0+part40", 50)}
+    with pytest.raises(
+        UserError, match="--output: got a name of 103 letters, .* at most 100; give"
+    ):
+        run("adapt", "--data", "a" * 51, "--data", "b" * 51, "--join")
 
 
 def test_options_are_told_in_sections_and_none_is_left_out():

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lmk.runtime.errors import UserError
 from lmk.runtime.files import cache_folder
 from lmk.runtime.terminal import progress
 from lmk.train.datasets.decoded import CROP_MARGIN, CropMode, DecodedSet, decode
@@ -29,30 +31,40 @@ def load_decoded(
     crop: CropMode = "image",
     margin: float = CROP_MARGIN,
     films: FilmOptions = USUAL_FILMS,
+    seed: int = 0,
 ) -> DecodedSet:
     """The decoded images of what the user calls `spec`, from the cache if they are there.
 
-    Several sets are joined: see `join`.
+    Several sets are joined: see `join`, whose `seed` is that of the run that learns from them.
     """
     specs = (spec,) if isinstance(spec, str) else spec
-    dataset = join([open_dataset(each, layout, films) for each in specs])
+    opened = [open_dataset(each, layout, films) for each in specs]
+    dataset = join(opened, seed)
+    if len({each.finding for each in opened}) > 1:
+        log.warning(
+            "%s: their objects were found in different ways, so what is known of some alone (what "
+            "is beside the object, when frames are) is not used, and `lmk detect` looks in whole "
+            "frames unless --roi says otherwise",
+            dataset.name,
+        )
     for problem in dataset.problems:
         log.warning("%s: left out, %s", dataset.name, problem)
     with progress(f"decoding {dataset.name}") as report:
         return decode(dataset, input_size, crop, cache_folder(), report, margin)
 
 
-def join(datasets: Sequence[Dataset]) -> Dataset:
+def join(datasets: Sequence[Dataset], seed: int = 0) -> Dataset:
     """One data set of all samples; a landmark that a set does not annotate is missing (NaN) there.
 
     Landmarks of one name are one landmark. Errors of each image are divided by what its own set
-    divides by. Mirror twins are known only if every set knows its own. Of a set without splits
-    beside one that has some a tenth is kept to judge by, as of one alone.
+    divides by. Mirror twins are known only if every set knows its own. Of a set without splits the
+    tenth is kept to judge by that a run of `seed` on it alone would keep. Raises UserError for the
+    same images twice, and for two films of one name.
     """
     if len(datasets) == 1:
         return datasets[0]
-    if any(map(_has_held_out, datasets)):
-        datasets = [each if _has_held_out(each) else _with_held_out(each) for each in datasets]
+    _check_different(datasets)
+    datasets = [each if _has_held_out(each) else _with_held_out(each, seed) for each in datasets]
     names = tuple(dict.fromkeys(name for each in datasets for name in each.landmark_names))
     labels = dict.fromkeys(each.scheme.normaliser.label for each in datasets)
     findings = {each.finding for each in datasets}
@@ -69,19 +81,39 @@ def join(datasets: Sequence[Dataset]) -> Dataset:
     )
 
 
+def _check_different(datasets: Sequence[Dataset]) -> None:
+    for number, each in enumerate(datasets):
+        for other in datasets[:number]:
+            if each.fingerprint == other.fingerprint:
+                raise UserError(
+                    f"--data: got {each.name} twice, expected different images to join; leave one "
+                    "out"
+                )
+            if same := _films(each) & _films(other):
+                raise UserError(
+                    f"--data: got two films called {min(same)}, expected different names; rename "
+                    "one"
+                )
+
+
+def _films(dataset: Dataset) -> set[str]:
+    timed = (sample for sample in dataset.samples if math.isfinite(sample.time_s))
+    return {sample.name.rpartition("#")[0] for sample in timed}
+
+
 def _has_held_out(dataset: Dataset) -> bool:
     return any(is_held_out(sample.split) for sample in dataset.samples)
 
 
-def _with_held_out(dataset: Dataset) -> Dataset:
+def _with_held_out(dataset: Dataset, seed: int) -> Dataset:
     """The same with a tenth as a validation split."""
-    _, held_out = split_indices(tuple(sample.split for sample in dataset.samples), seed=0)
+    _, held_out = split_indices(tuple(sample.split for sample in dataset.samples), seed)
     chosen = set(held_out.tolist())
     samples = [
         replace(sample, split="validation") if number in chosen else sample
         for number, sample in enumerate(dataset.samples)
     ]
-    kept = f"{dataset.fingerprint} with a tenth held out"
+    kept = f"{dataset.fingerprint} with a tenth held out, seed {seed}"
     return replace(dataset, samples=tuple(samples), fingerprint=kept)
 
 

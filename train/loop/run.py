@@ -331,4 +331,4 @@ def training_set(
 ) -> DecodedSet:
     """The decoded images for a run; a device that is not there is told before they are decoded."""
     pick_dtype(config.dtype, pick_device(config.device))
-    return load_decoded(data, layout, config.input_size, crop, films=films)
+    return load_decoded(data, layout, config.input_size, crop, films=films, seed=config.seed)

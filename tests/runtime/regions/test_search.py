@@ -5,7 +5,7 @@ import pytest
 
 from lmk.runtime.regions.acceptance import Acceptance
 from lmk.runtime.regions.region import overlap
-from lmk.runtime.regions.search import Pyramid, grid, nearest_first, search, search_frame
+from lmk.runtime.regions.search import Pyramid, fine_grid, grid, nearest_first, search, search_frame
 
 
 def centre(box):
@@ -26,13 +26,22 @@ def test_the_grid_covers_the_frame_at_every_size(height, width):
 
 
 def test_a_small_object_of_known_size_has_crops_that_show_it():
-    usual = grid(480, 640)
-    assert grid(480, 640, 110) == usual and grid(480, 640, 300) == usual  # it shows in those
-    *others, fine = grid(480, 640, 40)
-    assert others == usual and 40 < fine[0][2] < 1.5 * 40
-    away = np.array([np.hypot(*np.subtract(centre(crop), (333, 257))) for crop in fine])
-    assert away.min() < fine[0][2] / 3  # as near as landmarks are found
-    assert grid(480, 640, 4) == usual  # no search would get through those
+    assert fine_grid(480, 640, (0, 0, 110, 110)) == []  # it shows in the usual ones
+    assert fine_grid(480, 640, (0, 0, 300, 300)) == []
+    fine = fine_grid(480, 640, (500, 300, 40, 40))
+    assert 40 < fine[0][2] < 1.5 * 40
+    assert np.hypot(*np.subtract(centre(fine[0]), (520, 320))) < 20
+    for place in ((333, 257), (30, 30), (600, 450)):
+        away = np.array([np.hypot(*np.subtract(centre(crop), place)) for crop in fine])
+        assert away.min() < fine[0][2] / 3  # as near as landmarks are found
+
+
+def test_the_smallest_are_searched_around_where_they_were():
+    fine = np.array(fine_grid(2160, 3840, (3000, 200, 20, 20)))
+    assert len(fine) == 1600 and set(fine[:, 2]) == {24}
+    middles = fine[:, :2] + 12
+    assert np.abs(middles - (3010, 210)).max() < 20 * 12
+    assert np.abs(middles - (3010, 210)).max(axis=0).min() > 15 * 12
 
 
 def test_the_nearest_crops_come_first():

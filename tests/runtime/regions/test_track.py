@@ -86,10 +86,19 @@ def test_a_small_object_is_found_again_where_it_would_not_be_found_at_first(spot
     landmarker.runner = spots.NearRunner()
     here, there = spots.picture(*size, (100, 200, 40)), spots.picture(*size, (250, 130, 40))
     assert follow(landmarker, Tracker(landmarker), [there] * 5)[-1] == []
-    images = [here] * 5 + [spots.picture(*size)] * 10 + [there] * 80
+    images = [here] * 5 + [spots.picture(*size)] * 10 + [there] * 160
     found = follow(landmarker, Tracker(landmarker, start(square(100, 200, 40))), images)
     assert len(found[14]) == 0 and len(found[-1]) == 1
     assert overlap(found[-1][0].box, square(250, 130, 40)) > 0.7
+
+
+def test_an_object_that_was_lost_small_is_found_again_when_it_is_large(spots):
+    landmarker, size = spots.landmarker(), (400, 600)
+    landmarker.runner = spots.NearRunner()
+    images = [spots.picture(*size, (100, 200, 40))] * 5 + [spots.picture(*size)] * 10
+    images += [spots.picture(*size, (400, 200, 240))] * 120
+    found = follow(landmarker, Tracker(landmarker, start(square(100, 200, 40))), images)
+    assert len(found[-1]) == 1
 
 
 def test_a_second_object_as_small_as_the_first_is_found(spots):
