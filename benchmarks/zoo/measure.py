@@ -74,6 +74,7 @@ _STAGES = {
     "faces": Stage(_ALL_FACES, "image", "core", _JUDGED_FACES, _TIGHT),
     "cats": Stage(("cat_heads",), "image", "core", options=_TIGHT),
     "shoes": Stage(("shoes_zappos",), "image", "core", options=_TIGHT),
+    "faces-20": Stage(_ALL_FACES, "image", "core", _JUDGED_FACES, {**_TIGHT, "landmarks": 20}),
     "mouse": Stage(
         ("videos/mouse_openfield.mp4",), "image", "core", {"mouse_openfield": "annotation"}
     ),
