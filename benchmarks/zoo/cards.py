@@ -72,10 +72,11 @@ Each file was made by the recipe on its card and measured by `benchmarks/zoo/tra
 also makes such files anew with the options of its own plan; this page is made by `python -m
 lmk.benchmarks.zoo.cards`, from [zoo.json](zoo.json). All measures are of the files as they ship, on
 images that they were not trained on. *Consistency*: how far landmarks of a transformed image are
-from the transformed landmarks, beside that of points that never move. *Forward*, *backward*: error
-of the best linear map from found to annotated points and back, beside the mean shape's. Pictures:
-where each landmark lands on many such images, over the mean of their crops, turned alike if the
-object turns.
+from the transformed landmarks, beside that of points that never move. *Covered*: share of the
+annotated points that have a landmark within a quarter of the object's size. *Forward*, *backward*:
+error of the best linear map from found to annotated points and back, beside the mean shape's.
+Pictures: where each landmark lands on many such images, over the mean of their crops, turned alike
+if the object turns.
 """
 
 
@@ -175,7 +176,8 @@ def _measures(reports: list[Mapping[str, Any]]) -> str:
     labels = {report["normaliser"] for report in reports if "normaliser" in report}
     of = f", % of the {' or '.join(sorted(labels))}" if labels else ""
     columns = ["judged on", "images", "consistency, px of 128", "not moving", "spread"]
-    columns += [f"forward{of}", "mean shape", f"backward{of}", "mean shape"] if labels else []
+    if labels:
+        columns += ["covered, %", f"forward{of}", "mean shape", f"backward{of}", "mean shape"]
     table = markdown_table(columns, [_line(report, bool(labels)) for report in reports])
     notes = [
         f"{r['data']}: collapsed, {r['collapsed_because']}." for r in reports if r["collapsed"]
@@ -193,7 +195,7 @@ def _line(report: Mapping[str, Any], annotated: bool) -> list[str]:
     cells = [report["data"], f"{report['test_images']:,}"]
     names = ["consistency_px", "consistency_still_px", "spread_px"]
     if annotated:
-        names += ["forward_percent", "forward_mean_shape_percent"]
+        names += ["covered_percent", "forward_percent", "forward_mean_shape_percent"]
         names += ["backward_percent", "backward_mean_shape_percent"]
     values = (report.get(name) for name in names)
     return cells + ["" if value is None else f"{value:.2f}" for value in values]

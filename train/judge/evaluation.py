@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lmk.runtime.errors import UserError
 from lmk.train.config import EvaluateConfig
@@ -19,6 +21,8 @@ from lmk.train.split import Indices, split_indices
 REFERENCE = 128  # pixels; networks of another input are compared at this one
 COLLAPSED_SPREAD = 6.0  # pixels: under it the landmarks sit on one blob and mean nothing
 COLLAPSED_FOLLOWING = 0.2  # under it they stay where they are, whatever the image shows
+# How far a landmark speaks for the object around it: ten that are spread well cover all of it.
+REACH = 0.25  # of the root of the object's area
 
 
 def evaluate(
@@ -39,10 +43,12 @@ def evaluate(
     stay. spread_px: rms distance of the landmarks from their centre. collapsed: the landmarks sit
     on one blob or stay, collapsed_because in words, and no other number means anything.
 
-    With annotated points also what `regression.regress` gives for forward (found to annotated) and
-    backward, in % of the normaliser. Regressors are fitted to the training images of `fit_on`, else
-    of `data`; where `data` has no split, with `fit_on` all its images are tested. Left out and
-    counted: images_incomplete (a point is missing), images_without_length (no normaliser).
+    With annotated points also covered_percent, the share of them that have a landmark within REACH
+    (the object's area: that of the box of its points), and what `regression.regress` gives for
+    forward (found to annotated) and backward, in % of the normaliser. Regressors are fitted to the
+    training images of `fit_on`, else of `data`; where `data` has no split, with `fit_on` all its
+    images are tested. Left out and counted: images_incomplete (a point is missing),
+    images_without_length (no normaliser).
     Raises UserError for too few images, another scheme in `fit_on`, or a device that is not there.
     """
     if config.threads:
@@ -65,8 +71,15 @@ def evaluate(
     if data.landmark_names:
         source = _Truth(fit_on or data, spread_over(train, config.regressor_images), size)
         target = _Truth(data, test, size)
+        report["covered_percent"] = _covered(target.points, found)
         report |= _regressions(ready, source, target, found, config)
     return report
+
+
+def within_reach(places: PointArray, landmarks: PointArray, area: float) -> NDArray[np.bool_]:
+    """Which places (P,2) of an object of that area have one of its landmarks (K,2) within REACH."""
+    away = np.linalg.norm(places[:, None] - landmarks, axis=2).min(axis=1)
+    return np.asarray(away <= REACH * math.sqrt(area))
 
 
 def spread_over(indices: Indices, count: int | None) -> Indices:
@@ -92,6 +105,20 @@ def _split(data: DecodedSet, seed: int, fit_on: DecodedSet | None) -> tuple[Indi
     if not len(test):
         raise UserError(f"{data.name}: got no image to evaluate on, expected 2 or more images")
     return train, test
+
+
+def _covered(points: PointArray, found: PointArray) -> float | None:
+    """Percentage of points (N,P,2), NaN where missing, in reach of landmarks found (N,K,2).
+
+    None if in no image two or more points span a box.
+    """
+    near: list[NDArray[np.bool_]] = []
+    for each, landmarks in zip(points, found, strict=True):
+        there = each[np.isfinite(each).all(axis=1)]
+        area = float(np.ptp(there, axis=0).prod()) if len(there) else 0.0
+        if area > 0:
+            near.append(within_reach(there, landmarks, area))
+    return 100 * float(np.concatenate(near).mean()) if near else None
 
 
 def _named(landmarks: tuple[str, ...]) -> str:

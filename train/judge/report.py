@@ -24,7 +24,7 @@ from lmk.train.datasets import DecodedSet, PointArray
 from lmk.train.device import to_float
 from lmk.train.judge import steadiness
 from lmk.train.judge.consistency import TURNS, Views, prepared, turned, views
-from lmk.train.judge.evaluation import spread_over
+from lmk.train.judge.evaluation import REACH, spread_over
 from lmk.train.judge.real_motion import moving_errors, neighbours
 from lmk.train.judge.steadiness import Landmark, Steadiness
 from lmk.train.network import LandmarkNetwork, find_given, versions
@@ -96,6 +96,7 @@ def write_report(
         reasons=[_reason(landmark, judged.size) for landmark in judged.landmarks],
         config=config,
         rule=steadiness,
+        reach=REACH,
         facts=_facts(header, data, judged),
         data=data.name,
         which=which,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lmk.runtime.model import STRIDE
 from lmk.train.datasets import PointArray
 from lmk.train.judge.consistency import Views, following
-from lmk.train.judge.evaluation import COLLAPSED_SPREAD, REFERENCE
+from lmk.train.judge.evaluation import COLLAPSED_SPREAD, REFERENCE, within_reach
 
 # Under the transforms of `evaluate` a landmark that sees nothing is off by 4 % of the crop (median;
 # measured on an untrained network). Steady is, typically, half of that,
@@ -38,8 +38,6 @@ STEADY_SCORE = 0.5
 TURNS_MEDIAN = STEADY_P90  # share of the crop's side
 # A landmark that is beside the object in more frames than this marks something else.
 BACKGROUND = 0.2
-# How far a landmark speaks for the object around it: ten that are spread well cover all of it.
-REACH = 0.25  # of the root of the object's area
 # How far landmarks may have moved, and the loss fallen, in the second half of a run that is over.
 STILL_MOVING, STILL_FALLING = STEADY_MEDIAN, 0.1
 FEW_IMAGES = 20  # with fewer, one view in ten is hardly a view
@@ -264,10 +262,9 @@ def coverage(found: PointArray, objects: NDArray[np.bool_]) -> float:
     """
     shares = []
     for points, there in zip(found, objects, strict=True):
-        pixels = np.argwhere(there)[:, ::-1]
+        pixels = np.argwhere(there)[:, ::-1].astype(np.float32)
         if len(pixels):
-            away = np.linalg.norm(pixels[:, None] - points, axis=2).min(axis=1)
-            shares.append((away <= REACH * math.sqrt(len(pixels))).mean())
+            shares.append(within_reach(pixels, points, len(pixels)).mean())
     return float(np.mean(shares)) if shares else math.nan
 
 

@@ -83,13 +83,13 @@ def _measures(rows: Sequence[Mapping[str, Any]]) -> Table:
     caption = "px: of crops of 128"
     for row in rows:
         if "normaliser" in row:
-            columns += ["forward\n%", "mean\nshape", "backward\n%", "mean\nshape"]
-            caption += f"; %: of the {row['normaliser']}"
+            columns += ["covered\n%", "forward\n%", "mean\nshape", "backward\n%", "mean\nshape"]
+            caption += f"; covered: % of the points; other %: of the {row['normaliser']}"
             break
     if any(row["batch_norm"] == "batch" for row in rows):
         caption += "; batch-norm: statistics of each batch"
     if not all(row["leak_free"] for row in rows):
-        caption += "; crop annotation: tells where the points are, and so flatters"
+        caption += "\ncrop annotation: tells where the points are, and so flatters"
     title = f"{first['data']}: {first['test_images']} test images"
     table = Table(title=Text(title), caption=Text(caption))
     table.add_column("pack")
@@ -97,6 +97,8 @@ def _measures(rows: Sequence[Mapping[str, Any]]) -> Table:
         table.add_column(column, justify="right")
     for row in rows:
         cells = [_px(row[name]) for name in ("consistency_px", "consistency_still_px", "spread_px")]
+        if "covered_percent" in row:
+            cells.append(_px(row["covered_percent"]))
         for name in ("forward", "backward"):
             if f"{name}_percent" in row:
                 value = f"{row[f'{name}_percent']:.2f}"

@@ -24,6 +24,7 @@ REPORT = {
 }
 ERRORS = {
     "normaliser": "inter-ocular",
+    "covered_percent": 66.666,
     "forward_percent": 11.111,
     "forward_mean_shape_percent": 33.333,
     "backward_percent": 22.222,
@@ -130,7 +131,7 @@ def test_what_a_card_says(folder):
     assert "`builtin:butterfly`: drawn by the package itself" in cats
     assert "`mine`: not known to this card" in cats
     assert "| cat_heads | 321 | 1.23 | 9.88 | 24.50 |  |  |  |  |" in cats
-    assert "| faces | 321 | 1.23 | 9.88 | 24.50 | 11.11 | 33.33 | 22.22 | 44.44 |" in cats
+    assert "| faces | 321 | 1.23 | 9.88 | 24.50 | 66.67 | 11.11 | 33.33 | 22.22 | 44.44 |" in cats
     assert "collapsed" not in cats
 
 

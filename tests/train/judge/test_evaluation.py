@@ -11,7 +11,7 @@ import torch
 
 from lmk.runtime.errors import UserError
 from lmk.train.config import EVALUATE_PRESETS, EvaluateConfig
-from lmk.train.datasets.sample import NO_SCHEME, scheme_of
+from lmk.train.datasets.sample import NO_SCHEME, Normaliser, scheme_of
 from lmk.train.judge.evaluation import evaluate, spread_over
 
 
@@ -75,6 +75,32 @@ def test_the_mean_shape_by_hand(spots, perfect):
     expected = 100 * (errors / lengths).mean()
     report = measure(perfect, spots)
     assert report["forward_mean_shape_percent"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_covered_is_the_share_of_points_in_reach_of_a_landmark(spots, perfect, detectors):
+    assert measure(perfect, spots)["covered_percent"] == 100
+    truth = spots.points[20:] - 8  # of crops of 64 in images of 80
+    area = np.prod(truth.max(axis=1) - truth.min(axis=1), axis=1)
+    away = np.linalg.norm(truth - (21.5, 25.5), axis=2)  # the middle of cell 5, 6
+    expected = 100 * (away <= np.sqrt(area)[:, None] / 4).mean()
+    assert 0 < expected < 100 / 3  # of the three spots one is near, now and then
+    blob = detectors.Constant((5, 6), (5, 6), (5, 6))
+    assert measure(blob, spots)["covered_percent"] == pytest.approx(expected)
+
+
+def test_points_that_are_missing_are_not_covered_nor_uncovered(spots, perfect):
+    gaps = spots.points.copy()
+    gaps[20:25, 2] = np.nan  # two that are left span a box
+    gaps[25] = gaps[25, :1]  # all in one place span none
+    assert measure(perfect, replace(spots, points=gaps))["covered_percent"] == 100
+    gaps[20:, 1:] = np.nan
+    gaps[29] = 20.0
+    lengths = np.full(30, 10, np.float32)
+    scheme = replace(spots.scheme, normaliser=Normaliser("given", "sample"))
+    single = replace(spots, points=gaps, lengths=lengths, scheme=scheme)
+    report = measure(perfect, single)
+    assert report["covered_percent"] is None
+    json.dumps(report, allow_nan=False)
 
 
 def test_a_constant_detector_is_the_mean_shape_and_collapsed(spots, apart):

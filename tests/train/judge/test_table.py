@@ -28,7 +28,7 @@ def regressed(**values):
         {"images": n, "repeats": r, "mean_percent": e, "std_percent": s, "mean_shape_percent": 33.3}
         for n, r, e, s in ((10, 7, 22.2, 1.5), (40, 1, 11.1, 0.0))
     ]
-    report = make(normaliser="inter-ocular")
+    report = make(normaliser="inter-ocular", covered_percent=87.654)
     for name, error in (("forward", 11.1), ("backward", 5.55)):
         report |= {f"{name}_percent": error, f"{name}_mean_shape_percent": 33.3}
         report |= {f"{name}_by_images": rows, f"{name}_images_needed": 1}
@@ -56,14 +56,14 @@ def test_takes_any_name(printed):
 
 def test_every_number_has_its_baseline_beside_it(printed):
     cells, _ = printed(regressed())
-    assert ["faces", "1.23", "7.00", "30.00", "11.10", "33.30", "5.55", "33.30"] in cells
+    assert ["faces", "1.23", "7.00", "30.00", "87.65", "11.10", "33.30", "5.55", "33.30"] in cells
     assert ["10", "22.20 ± 1.50", "33.30", "22.20 ± 1.50", "33.30"] in cells
 
 
 def test_a_collapsed_pack_has_no_proud_backward_error(printed):
     because = "the landmarks sit on one blob, within 1.0 px"
     cells, streams = printed(regressed(collapsed=True, collapsed_because=because))
-    assert ["faces", "1.23", "7.00", "30.00", "11.10", "33.30", "(5.55)", "33.30"] in cells
+    assert ["faces", "1.23", "7.00", "30.00", "87.65", "11.10", "33.30", "(5.55)", "33.30"] in cells
     assert ["10", "22.20 ± 1.50", "33.30", "(22.20 ± 1.50)", "33.30"] in cells
     assert streams.err.startswith(f"faces: collapsed: {because}; ")
 
@@ -74,7 +74,7 @@ def test_packs_stand_under_one_another_with_their_leak_free_crops(printed):
         regressed(crop="annotation", leak_free=False, leak_free_variant=other),
         make(pack="unlabelled"),
     )
-    first = {row[0]: row[4] for row in cells if len(row) == 8}
+    first = {row[0]: row[5] for row in cells if len(row) == 9}
     assert first["faces, crop annotation"] == "11.10"
     assert first["faces, crop object"] == "44.40"
     assert ["unlabelled", "1.23", "7.00", "30.00"] in cells
