@@ -107,7 +107,7 @@ _SECTIONS = {  # of `lmk adapt --help`: what matters first
     ),
     "Loss": (
         *("perceptual", "vgg", "vgg_normalise", "norm", "relative"),
-        *("equivariance", "separation", "ramp", "off_object", "identity"),
+        *("equivariance", "separation", "spacing", "ramp", "off_object", "identity"),
     ),
     "Views": ("rotation", "scale", "shift", "bend", "turn_ramp", "apart_s", "jitter", "border"),
     "Output": ("force", "report", "preview_every"),

@@ -28,7 +28,7 @@ AUTO = Path("auto")  # in the place of a core: the one that suits the data
 NAMED = Path("runs/category.safetensors")  # where the command line has the name of the data
 
 _POSITIVE = {"steps", "minutes", "lr", "threads", "epochs", "preview_every", "clip"}
-_POSITIVE |= {"images", "sigma", "projection_rate", "target_sigma", "generator_width"}
+_POSITIVE |= {"images", "sigma", "spacing", "projection_rate", "target_sigma", "generator_width"}
 _NOT_NEGATIVE = {"rotation", "scale", "shift", "gain", "equivariance", "separation", "seed"}
 _NOT_NEGATIVE |= {"ramp", "identity", "average", "bend", "jitter", "maps", "off_object"}
 _NOT_NEGATIVE |= {"apart_s", "turn_ramp"}
@@ -158,7 +158,13 @@ class AdaptConfig(RunConfig):
     equivariance: float = option(
         None, "weight: landmarks move as the image does (paper: 0); with --rotation 180, 3"
     )
-    separation: float = option(1.0, "weight: landmarks keep a cell apart (paper: 0)")
+    separation: float = option(1.0, "weight: landmarks keep apart (paper: 0)")
+    spacing: float = option(
+        None,
+        "how far apart: standard deviation in cells of what drives them; by default 0.2 of the "
+        "object's size (where nothing tells what that is, 3/4 of the crop) over the root of K, at "
+        "least 1",
+    )
     ramp: float = option(0.0, "share of the run in which these two weights grow from 0")
     off_object: float = option(
         0.3, "weight: landmarks stay on what was seen to move, if that is known (paper: 0)"

@@ -119,7 +119,7 @@ def adapting(
         loss = (painted - images).square().mean() + _unlike(features, painted, images)
         both = torch.cat((points, others))
         loss = loss + config.equivariance * objective.equivariance(both, pair)
-        loss = loss + config.separation * objective.separation(both)
+        loss = loss + config.separation * objective.separation(both, config.spacing)
         for optimizer in optimizers:
             optimizer.zero_grad()
         loss.backward()

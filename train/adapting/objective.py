@@ -29,6 +29,8 @@ class Objective(Protocol):
     @property
     def separation(self) -> float: ...
     @property
+    def spacing(self) -> float: ...
+    @property
     def off_object(self) -> float: ...
     @property
     def identity(self) -> float: ...
@@ -51,9 +53,9 @@ def pair_losses(
 
     pixel, perceptual: y painted from y' and the landmarks of y, against y (paper, eq. 1);
     equivariance: landmarks of y moved as the image was must be those of y' (|Δ| in cells, those
-    that leave the crop masked); separation: no two landmarks within about a cell; off_object: their
-    maps lie on the object; identity: ours. Where it is known what is the object, nothing else needs
-    to be painted right.
+    that leave the crop masked); separation: no two landmarks within about `spacing` cells;
+    off_object: their maps lie on the object; identity: ours. Where it is known what is the object,
+    nothing else needs to be painted right.
     """
     images, sources = pair.images, pair.sources
     batch, size = len(images), images.shape[-1] // augment.STRIDE
@@ -71,7 +73,7 @@ def pair_losses(
     if config.equivariance:
         losses["equivariance"] = config.equivariance * equivariance(points, pair)
     if config.separation:
-        losses["separation"] = config.separation * separation(points)
+        losses["separation"] = config.separation * separation(points, config.spacing)
     if config.off_object and pair.away.numel():
         losses["off_object"] = config.off_object * off_object(maps, pair.away)
     if config.identity:
@@ -99,7 +101,7 @@ def equivariance(points: Tensor, pair: PairBatch) -> Tensor:
     return distributed.mean_where((moved - second).abs().mean(dim=2, keepdim=True), inside)
 
 
-def separation(points: Tensor, sigma: float = 1.0) -> Tensor:
+def separation(points: Tensor, sigma: float) -> Tensor:
     """Sum over a landmark's neighbours of exp(-d²/(2 sigma²)), in cells; mean over all (B,K,2)."""
     squared = (points[:, :, None] - points[:, None]).square().sum(dim=3)
     near = torch.exp(squared / (-2 * sigma**2))

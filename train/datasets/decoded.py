@@ -24,12 +24,13 @@ from lmk.runtime.errors import UserError
 from lmk.runtime.files import atomic_path, write_bytes
 from lmk.runtime.images import Box, UnreadableImage, crop, square_around, to_crop, whole
 from lmk.runtime.regions import Finding
+from lmk.train.datasets.plain import is_plain, standing_out
 from lmk.train.datasets.sample import Dataset, Sample, Scheme
 
 CONTEXT = 1.25  # cached side / crop side: room for rotation and shift without inventing pixels
 CROP_MARGIN = 1.5  # crop side / longer side of the box of the annotated points
 CropMode = Literal["image", "center", "object", "annotation"]
-LAYOUT_VERSION = 4
+LAYOUT_VERSION = 5
 _FAR = 255  # pixels, and more
 log = logging.getLogger(__name__)
 # Pixels, points, the length that errors are divided by, pixels to the object.
@@ -50,7 +51,8 @@ class DecodedSet:
     skipped: tuple[str, ...]  # reasons, one an unreadable image
     crop_scale: float  # crop side / longer side of the object box, for the runtime
     crop: CropMode = "image"  # what the crops are fitted to
-    away: NDArray[np.uint8] | None = None  # (N,S,S) pixels to the object, 0 on it, 255: or more
+    # (N,S,S) pixels to the object, 0 on it, 255: or more; None: nothing tells what is the object
+    away: NDArray[np.uint8] | None = None
     films: tuple[tuple[str, int, float], ...] = ()  # film, track, seconds of each, of films alone
     headings: NDArray[np.float32] | None = None  # (N,) radians from x towards y, NaN: not known
     finding: Finding | None = None  # how the boxes of films were found
@@ -159,7 +161,6 @@ def _load(dataset: Dataset, folder: Path, size: int, fit: tuple[CropMode, float]
     index = json.loads((folder / "index.json").read_text())
     kept = [dataset.samples[i] for i in index["kept"]]
     mode, margin = fit
-    masked = all(sample.mask is not None for sample in dataset.samples)
     filmed = all(math.isfinite(sample.time_s) for sample in dataset.samples)
     decoded = DecodedSet(
         name=dataset.name,
@@ -172,7 +173,7 @@ def _load(dataset: Dataset, folder: Path, size: int, fit: tuple[CropMode, float]
         skipped=tuple(index["skipped"]),
         crop_scale=margin if mode == "annotation" and dataset.landmark_names else 1.0,
         crop=mode,
-        away=np.load(folder / "away.npy", mmap_mode="c")[: len(kept)] if masked else None,
+        away=np.load(folder / "away.npy", mmap_mode="c")[: len(kept)] if index["masked"] else None,
         films=tuple((s.name.rpartition("#")[0], s.track or 0, s.time_s) for s in kept if filmed),
         headings=np.array([np.nan if s.heading is None else s.heading for s in kept], np.float32),
         finding=dataset.finding,
@@ -218,7 +219,6 @@ def _fill(
         return crop(image, square, size), to_crop(sample.points, square, size), length, away
 
     kept: list[int] = []
-    sums: list[int] = []
     points: list[NDArray[np.float32]] = []
     lengths: list[np.float32] = []
     skipped: list[str] = []
@@ -239,8 +239,12 @@ def _fill(
                 kept.append(done)
                 points.append(found)
                 lengths.append(length)
-                sums.append(_sum(images[len(kept) - 1], found, length, away))
             progress(done + 1, total)
+        filmed = any(math.isfinite(sample.time_s) for sample in dataset.samples)
+        if not masked and not filmed and is_plain(images[: len(kept)]):
+            masked, distances = True, list(pool.map(_away_from_plain, images[: len(kept)]))
+        known = distances if masked else [None] * len(kept)
+        sums = list(pool.map(_sum, images[: len(kept)], points, lengths, known))
         images.flush()
     with atomic_path(folder / "points.npy") as temporary:
         count = len(dataset.landmark_names)
@@ -250,17 +254,27 @@ def _fill(
     if masked:
         with atomic_path(folder / "away.npy") as temporary:
             np.save(temporary, np.array(distances, np.uint8).reshape(len(kept), size, size))
-    index = {"kept": kept, "skipped": skipped, "sums": sums}
+    index = {"kept": kept, "skipped": skipped, "sums": sums, "masked": masked}
     write_bytes(folder / "index.json", json.dumps(index).encode())
 
 
 def _away(mask: NDArray[np.bool_], square: Box, size: int) -> NDArray[np.uint8]:
     """How far each pixel of a crop is from what the mask (H,W) of its image holds; uint8."""
+    shown = crop(np.repeat(np.uint8(255) * mask[..., None], 3, axis=2), square, size)[..., 0] > 127
+    return _distances(shown)
+
+
+def _away_from_plain(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The same of a crop by its own background; 0 all over where that is not plain."""
+    shown = standing_out(image)
+    return np.zeros(image.shape[:2], np.uint8) if shown is None else _distances(shown)
+
+
+def _distances(shown: NDArray[np.bool_]) -> NDArray[np.uint8]:
     from scipy import ndimage
 
-    shown = crop(np.repeat(np.uint8(255) * mask[..., None], 3, axis=2), square, size)[..., 0] > 127
     if not shown.any():
-        return np.full((size, size), _FAR, np.uint8)
+        return np.full(shown.shape, _FAR, np.uint8)
     return np.minimum(ndimage.distance_transform_edt(~shown), _FAR).round().astype(np.uint8)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from lmk.runtime.errors import UserError
 from lmk.runtime.owner import Owned
 from lmk.runtime.regions import Acceptance
-from lmk.train.adapting.adaptation import Pairs, adapt
+from lmk.train.adapting.adaptation import SPACING, UNKNOWN_SIZE, Pairs, adapt
 from lmk.train.datasets.decoded import decode
 from lmk.train.datasets.drawn.drawn import builtin
 from lmk.train.judge import find_landmarks
@@ -172,6 +172,26 @@ def test_full_turns_are_learnt_where_the_object_turns(
     assert (given["rotation"], given["equivariance"]) == (35, 1)
 
 
+def test_landmarks_keep_apart_as_the_size_of_the_object_and_their_number_have_it(
+    adapt_config, butterflies
+):
+    def spacing(data=butterflies, **options):
+        adapt(config := adapt_config(steps=1, off_object=0.0, **options), data)
+        return read_header(config.output)["config"]["spacing"]
+
+    side = UNKNOWN_SIZE * 16  # cells of a crop of 64
+    assert spacing(landmarks=2) == pytest.approx(SPACING * side / math.sqrt(2), abs=0.01)
+    assert spacing(landmarks=20) == 1  # a cell at least
+    away = np.full(butterflies.images.shape[:3], 9, np.uint8)
+    away[:, 10:42, 10:62] = 0
+    away[0] = 9  # an object that was not seen
+    known = replace(butterflies, away=away)
+    assert spacing(known, landmarks=2) == pytest.approx(
+        SPACING * math.sqrt(32 * 52) / 4 / math.sqrt(2), abs=0.01
+    )
+    assert spacing(known, landmarks=2, spacing=0.5) == 0.5  # unless it is given
+
+
 def test_what_is_known_of_the_object_is_learnt_from(adapt_config, butterflies):
     size = butterflies.images.shape[1]
     away = np.full((len(butterflies.images), size, size), 60, np.uint8)
@@ -229,7 +249,7 @@ def test_nan_ends_the_run_and_keeps_the_pack(
         monkeypatch.setattr("lmk.train.loop.run.TrainingRun.log", lambda *_: None)
         more["preview_every"] = 2
     monkeypatch.setattr(
-        "lmk.train.adapting.objective.separation", lambda points: points.mean() * math.nan
+        "lmk.train.adapting.objective.separation", lambda points, _: points.mean() * math.nan
     )
     with pytest.raises(UserError, match=complaint):
         adapt(replace(config, resume=True, **more), butterflies)

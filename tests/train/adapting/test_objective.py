@@ -1,5 +1,6 @@
 """The loss terms: zero where they should be, positive elsewhere, pulling the right way."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -71,10 +72,11 @@ def test_equivariance_masks_what_leaves_the_crop():
 
 def test_separation_is_zero_for_far_points_and_largest_for_one_place():
     grid = torch.tensor([[[0.0, 0.0], [6.0, 0.0], [0.0, 6.0], [6.0, 6.0]]])
-    assert separation(grid) == pytest.approx(0, abs=1e-6)
-    assert separation(grid * 0) == pytest.approx(3)  # three neighbours each
+    assert separation(grid, 1.0) == pytest.approx(0, abs=1e-6)
+    assert separation(grid * 0, 1.0) == pytest.approx(3)  # three neighbours each
     near = torch.tensor([[[5.0, 5.0], [6.0, 5.0]]])
-    assert separation(near) == pytest.approx(torch.exp(torch.tensor(-0.5)).item())
+    assert separation(near, 1.0) == pytest.approx(math.exp(-0.5))
+    assert separation(near, 3.0) == pytest.approx(math.exp(-1 / 18))
 
 
 def test_off_object_is_how_many_cells_the_maps_lie_beside_it():
@@ -97,7 +99,7 @@ def test_beside_the_object_nothing_is_painted():
 
 def test_separation_pushes_apart():
     points = torch.tensor([[[5.0, 5.0], [6.0, 5.0]]], requires_grad=True)
-    separation(points).backward()
+    separation(points, 1.0).backward()
     (left, right), downhill = points.grad[0], -points.grad[0]
     assert downhill[0, 0] < 0 < downhill[1, 0]
     assert left[1] == right[1] == 0
@@ -123,6 +125,7 @@ def config(equivariance=0.0, separation=0.0, identity=0.0, off_object=0.0):
         off_object=off_object,
         equivariance=equivariance,
         separation=separation,
+        spacing=2.0,
         identity=identity,
         sigma=0.5,
         norm="l1",

@@ -131,7 +131,7 @@ def _loss(model, painter, core):
 
     class Weights:
         equivariance, separation, identity, sigma, norm, relative = 0.3, 1.0, 0.1, 0.5, "l1", True
-        off_object = 0.3  # nothing is known of the object
+        off_object, spacing = 0.3, 1.0  # nothing is known of the object
 
     images = torch.rand(4, 3, 64, 64)
     between = torch.eye(3).repeat(4, 1, 1)
