@@ -162,8 +162,7 @@ class AdaptConfig(RunConfig):
     spacing: float = option(
         None,
         "how far apart: standard deviation in cells of what drives them; by default 0.2 of the "
-        "object's size (where nothing tells what that is, 3/4 of the crop) over the root of K, at "
-        "least 1",
+        "object's size over the root of K where it is known, at least 1; else 1",
     )
     ramp: float = option(0.0, "share of the run in which these two weights grow from 0")
     off_object: float = option(

@@ -12,7 +12,7 @@ from PIL import Image
 from lmk.runtime.errors import UserError
 from lmk.runtime.owner import Owned
 from lmk.runtime.regions import Acceptance
-from lmk.train.adapting.adaptation import SPACING, UNKNOWN_SIZE, Pairs, adapt
+from lmk.train.adapting.adaptation import SPACING, Pairs, adapt
 from lmk.train.datasets.decoded import decode
 from lmk.train.datasets.drawn.drawn import builtin
 from lmk.train.judge import find_landmarks
@@ -179,9 +179,7 @@ def test_landmarks_keep_apart_as_the_size_of_the_object_and_their_number_have_it
         adapt(config := adapt_config(steps=1, off_object=0.0, **options), data)
         return read_header(config.output)["config"]["spacing"]
 
-    side = UNKNOWN_SIZE * 16  # cells of a crop of 64
-    assert spacing(landmarks=2) == pytest.approx(SPACING * side / math.sqrt(2), abs=0.01)
-    assert spacing(landmarks=20) == 1  # a cell at least
+    assert spacing(landmarks=2) == 1  # cell: nothing tells how large it is
     away = np.full(butterflies.images.shape[:3], 9, np.uint8)
     away[:, 10:42, 10:62] = 0
     away[0] = 9  # an object that was not seen
@@ -189,7 +187,10 @@ def test_landmarks_keep_apart_as_the_size_of_the_object_and_their_number_have_it
     assert spacing(known, landmarks=2) == pytest.approx(
         SPACING * math.sqrt(32 * 52) / 4 / math.sqrt(2), abs=0.01
     )
+    assert spacing(known, landmarks=20) == 1  # at least
     assert spacing(known, landmarks=2, spacing=0.5) == 0.5  # unless it is given
+    unseen = replace(butterflies, away=np.full_like(away, 9))
+    assert spacing(unseen, landmarks=2) == 1
 
 
 def test_what_is_known_of_the_object_is_learnt_from(adapt_config, butterflies):
