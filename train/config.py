@@ -166,7 +166,9 @@ class AdaptConfig(RunConfig):
     )
     ramp: float = option(0.0, "share of the run in which these two weights grow from 0")
     off_object: float = option(
-        0.3, "weight: landmarks stay on what was seen to move, if that is known (paper: 0)"
+        0.3,
+        "weight: landmarks stay on the object, where it was seen to move or stands before a plain "
+        "background (paper: 0)",
     )
     identity: float = option(0.0, "weight: W stays near the identity")
     average: float = option(0.0, "decay of a moving average of the weights, which is then kept")
@@ -235,7 +237,7 @@ BY_DEVICE: dict[type, dict[str, dict[str, Any]]] = {
         "cuda": {"width": "small", "batch": 64, "steps": 20_000},
     },
     AdaptConfig: {
-        device: {"rotation": 20.0, "equivariance": 0.3, **own}
+        device: {"rotation": 20.0, "equivariance": 0.3, "spacing": 1.0, **own}
         for device, own in {
             "cpu": {"width": "medium", "batch": 16, "generator_width": 16, "minutes": 20.0},
             "cuda": {"width": "full", "batch": 48, "generator_width": 64, "steps": 200_000},

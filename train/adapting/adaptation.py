@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lmk.runtime.errors import UserError
@@ -80,6 +81,8 @@ def adapt(config: AdaptConfig, data: DecodedSet) -> Path:
         config = replace(config, rotation=180.0)
     if config.equivariance is None and config.rotation == 180:
         config = replace(config, equivariance=FULL_TURNS)
+    if config.spacing is None and data.away is not None:
+        config = replace(config, spacing=_spacing(data.away, config.landmarks))
     if data.away is not None and not data.films and config.off_object:
         console().print(
             f"{data.name}: the objects stand before a plain background, so landmarks are kept on "
@@ -92,8 +95,6 @@ def adapt(config: AdaptConfig, data: DecodedSet) -> Path:
     core, core_sha256 = _core(config)
     width = next((name for name, w in WIDTHS.items() if w == core.config.width), config.width)
     config = replace(config, input_size=core.config.input_size, width=width)
-    if config.spacing is None:
-        config = replace(config, spacing=_spacing(data, config.landmarks))
     phase = finetune_phase(config) if config.method == "projection+finetune" else config
     run = TrainingRun(
         folder=config.output.with_suffix(""),
@@ -308,11 +309,9 @@ def _core(config: AdaptConfig) -> tuple[LandmarkNetwork, str]:
     return LandmarkNetwork(network).eval(), ""
 
 
-def _spacing(data: DecodedSet, landmarks: int) -> float:
-    """How far apart landmarks are driven, in cells: a cell, more on an object known to be large."""
-    if data.away is None:
-        return 1.0
-    areas = np.array([np.count_nonzero(away == 0) for away in data.away])
+def _spacing(away: NDArray[np.uint8], landmarks: int) -> float:
+    """How far apart landmarks are driven on objects of known size, in cells: at least one."""
+    areas = np.array([np.count_nonzero(each == 0) for each in away])
     size = math.sqrt(areas[areas > 0].mean()) / augment.STRIDE if areas.any() else 0.0
     return max(1.0, round(SPACING * size / math.sqrt(landmarks), 2))
 
