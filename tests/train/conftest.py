@@ -109,7 +109,7 @@ def adapt_config(tmp_path, core_path):
 
     def make(**options) -> AdaptConfig:
         defaults = {"core": core_path, "landmarks": 5, "batch": 4, "steps": 6, "generator_width": 8}
-        defaults |= {"report": False, "rotation": 20.0, "equivariance": 0.3}
+        defaults |= {"report": False, "rotation": 20.0, "equivariance": 0.3, "spacing": 1.0}
         return AdaptConfig(**{**_common(tmp_path / "shoes.safetensors"), **defaults, **options})
 
     return make

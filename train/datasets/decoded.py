@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -240,22 +240,40 @@ def _fill(
                 points.append(found)
                 lengths.append(length)
             progress(done + 1, total)
+        shown, known = images[: len(kept)], iter(distances)
         filmed = any(math.isfinite(sample.time_s) for sample in dataset.samples)
-        if not masked and not filmed and is_plain(images[: len(kept)]):
-            masked, distances = True, list(pool.map(_away_from_plain, images[: len(kept)]))
-        known = distances if masked else [None] * len(kept)
-        sums = list(pool.map(_sum, images[: len(kept)], points, lengths, known))
+        if not masked and not filmed and is_plain(shown):
+            masked, known = True, pool.map(_away_from_plain, shown)
+        masked = masked and bool(kept)
+        beside: Iterable[NDArray[np.uint8] | None] = [None] * len(kept)
+        if masked:
+            beside = _write_away(folder, known, (len(kept), size, size), progress)
+        sums = list(pool.map(_sum, shown, points, lengths, beside))
         images.flush()
     with atomic_path(folder / "points.npy") as temporary:
         count = len(dataset.landmark_names)
         np.save(temporary, np.array(points, np.float32).reshape(len(kept), count, 2))
     with atomic_path(folder / "lengths.npy") as temporary:
         np.save(temporary, np.array(lengths, np.float32))
-    if masked:
-        with atomic_path(folder / "away.npy") as temporary:
-            np.save(temporary, np.array(distances, np.uint8).reshape(len(kept), size, size))
     index = {"kept": kept, "skipped": skipped, "sums": sums, "masked": masked}
     write_bytes(folder / "index.json", json.dumps(index).encode())
+
+
+def _write_away(
+    folder: Path,
+    distances: Iterator[NDArray[np.uint8]],
+    shape: tuple[int, int, int],
+    progress: Callable[[int, int], None],
+) -> NDArray[np.uint8]:
+    """Keep the distances (S,S) of each of N images beside their pixels, as large as the disk."""
+    _check_space(folder, math.prod(shape))
+    with atomic_path(folder / "away.npy") as temporary:
+        away: NDArray[np.uint8] = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+        for number, each in enumerate(distances):
+            away[number] = each
+            progress(number + 1, shape[0])
+        away.flush()
+    return away
 
 
 def _away(mask: NDArray[np.bool_], square: Box, size: int) -> NDArray[np.uint8]:

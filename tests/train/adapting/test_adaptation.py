@@ -175,8 +175,9 @@ def test_full_turns_are_learnt_where_the_object_turns(
 def test_landmarks_keep_apart_as_the_size_of_the_object_and_their_number_have_it(
     adapt_config, butterflies
 ):
-    def spacing(data=butterflies, **options):
-        adapt(config := adapt_config(steps=1, off_object=0.0, **options), data)
+    def spacing(data=butterflies, spacing=None, **options):
+        config = adapt_config(steps=1, off_object=0.0, spacing=spacing, **options)
+        adapt(config, data)
         return read_header(config.output)["config"]["spacing"]
 
     assert spacing(landmarks=2) == 1  # cell: nothing tells how large it is
