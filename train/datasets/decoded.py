@@ -268,7 +268,7 @@ def _write_away(
     """Keep the distances (S,S) of each of N images beside their pixels, as large as the disk."""
     _check_space(folder, math.prod(shape))
     with atomic_path(folder / "away.npy") as temporary:
-        away: NDArray[np.uint8] = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+        away = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
         for number, each in enumerate(distances):
             away[number] = each
             progress(number + 1, shape[0])
