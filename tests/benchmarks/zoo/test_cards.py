@@ -82,6 +82,7 @@ def folder(tmp_path):
         "bytes": 301234,
         "sha256": sha256["cats"],
         "machine": {**MACHINE, "gpu": "Loom 9000"},
+        "pays": "Slower than before.",
         "measures": [{"data": "cat_heads", **REPORT}, {"data": "faces", **REPORT, **ERRORS}],
         "parameters": 1700000,
         **COMMON,
@@ -132,6 +133,7 @@ def test_what_a_card_says(folder):
     assert "`mine`: not known to this card" in cats
     assert "| cat_heads | 321 | 1.23 | 9.88 | 24.50 |  |  |  |  |" in cats
     assert "| faces | 321 | 1.23 | 9.88 | 24.50 | 66.67 | 11.11 | 33.33 | 22.22 | 44.44 |" in cats
+    assert cats.endswith("\n\nSlower than before.\n") and "None" not in core
     assert "collapsed" not in cats
 
 
