@@ -6,6 +6,7 @@ of a config that has been through it.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -28,12 +29,13 @@ AUTO = Path("auto")  # in the place of a core: the one that suits the data
 NAMED = Path("runs/category.safetensors")  # where the command line has the name of the data
 
 _POSITIVE = {"steps", "minutes", "lr", "threads", "epochs", "preview_every", "clip"}
-_POSITIVE |= {"images", "sigma", "spacing", "projection_rate", "target_sigma", "generator_width"}
+_POSITIVE |= {"images", "sigma", "projection_rate", "target_sigma", "generator_width"}
 _NOT_NEGATIVE = {"rotation", "scale", "shift", "gain", "equivariance", "separation", "seed"}
 _NOT_NEGATIVE |= {"ramp", "identity", "average", "bend", "jitter", "maps", "off_object"}
 _NOT_NEGATIVE |= {"apart_s", "turn_ramp"}
 _BELOW_1 = {"average", "jitter", "bend"}
 _AT_MOST_1 = {"ramp", "turn_ramp"}
+_SPACINGS = 0.1, 16.0  # cells: of nearer and wider ones nothing could be learnt
 
 
 # A batch-norm cannot be trained on one image, nor collapse be seen on one landmark.
@@ -77,6 +79,8 @@ class RunConfig:
         """Raise UserError for a number that no run can have."""
         for name in [f.name for f in fields(self)]:
             value, flag = getattr(self, name), "--" + name.replace("_", "-")
+            if value == math.inf:
+                raise UserError(f"{flag}: got {value}, expected a finite number; lower it")
             if name in _POSITIVE and value is not None and not value > 0:
                 raise UserError(f"{flag}: got {value}, expected more than 0; raise it")
             if name in _AT_LEAST_2 and value is not None and not value >= 2:
@@ -90,6 +94,12 @@ class RunConfig:
         rotation = getattr(self, "rotation", None)
         if rotation is not None and rotation > 180:
             raise UserError(f"--rotation: got {rotation}, expected at most 180 degrees; lower it")
+        spacing = getattr(self, "spacing", None)
+        if spacing is not None and not _SPACINGS[0] <= spacing <= _SPACINGS[1]:
+            least, most = _SPACINGS
+            raise UserError(
+                f"--spacing: got {spacing}, expected {least} to {most} cells; the default is 1"
+            )
         if self.output.suffix != ".safetensors":  # its folder is the name without it
             raise UserError(f"--output: got {self.output}, expected a name ending in .safetensors")
         if self.input_size < 64 or self.input_size % 64:

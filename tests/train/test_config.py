@@ -1,5 +1,6 @@
 """Options: what the presets stand for, what the device fills in, what no run can have."""
 
+import math
 import subprocess
 import sys
 from dataclasses import fields
@@ -77,6 +78,7 @@ def test_a_budget_in_any_unit_is_kept(budget, device):
     ("options", "complaint"),
     [
         ({"steps": 0}, "--steps: got 0, expected more than 0"),
+        ({"lr": math.inf}, "--lr: got inf, expected a finite number"),
         ({"steps": -5}, "--steps: got -5"),
         ({"minutes": -1.0}, "--minutes: got -1.0"),
         ({"batch": 0}, "--batch: got 0"),
@@ -87,6 +89,8 @@ def test_a_budget_in_any_unit_is_kept(budget, device):
         ({"landmarks": 1}, "--landmarks: got 1"),
         ({"landmarks": 0}, "--landmarks: got 0"),
         ({"sigma": 0.0}, "--sigma: got 0.0"),
+        ({"spacing": 0.0}, "--spacing: got 0.0, expected 0.1 to 16.0 cells"),
+        ({"spacing": 1e10}, "--spacing: got 1"),
         ({"generator_width": 0}, "--generator-width: got 0"),
         ({"scale": -1.0}, "--scale: got -1.0, expected 0 or more"),
         ({"input_size": 100}, "--input-size: got 100, expected a multiple of 64"),

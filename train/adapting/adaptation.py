@@ -74,6 +74,16 @@ def adapt(config: AdaptConfig, data: DecodedSet) -> Path:
     see `with_best_core`. Raises UserError for a missing core or a loss that stays not finite;
     KeyboardInterrupt after Ctrl-C, with everything saved.
     """
+    if data.plain and config.off_object:
+        console().print(
+            f"{data.name}: the objects stand before a plain background, so landmarks are kept on "
+            "them (--off-object 0: not)"
+        )
+    return _adapt(config, data)
+
+
+def _adapt(config: AdaptConfig, data: DecodedSet) -> Path:
+    """`adapt`, also for the runs that are a part of it: trials of cores, a phase before."""
     if config.threads:
         torch.set_num_threads(config.threads)
     device = pick_device(config.device)
@@ -83,14 +93,9 @@ def adapt(config: AdaptConfig, data: DecodedSet) -> Path:
         config = replace(config, equivariance=FULL_TURNS)
     if config.spacing is None and data.away is not None:
         config = replace(config, spacing=_spacing(data.away, config.landmarks))
-    if data.away is not None and not data.films and config.off_object:
-        console().print(
-            f"{data.name}: the objects stand before a plain background, so landmarks are kept on "
-            "them (--off-object 0: not)"
-        )
     config = for_device(config, device.type)
     if config.core == AUTO:
-        config = with_best_core(config, data, adapt)
+        config = with_best_core(config, data, _adapt)
     torch.manual_seed(config.seed)
     core, core_sha256 = _core(config)
     width = next((name for name, w in WIDTHS.items() if w == core.config.width), config.width)
@@ -311,7 +316,7 @@ def _core(config: AdaptConfig) -> tuple[LandmarkNetwork, str]:
 
 def _spacing(away: NDArray[np.uint8], landmarks: int) -> float:
     """How far apart landmarks are driven on objects of known size, in cells: at least one."""
-    areas = np.array([np.count_nonzero(each == 0) for each in away])
+    areas = np.array([np.count_nonzero(each == 0) for each in away if each.any()])
     size = math.sqrt(areas[areas > 0].mean()) / augment.STRIDE if areas.any() else 0.0
     return max(1.0, round(SPACING * size / math.sqrt(landmarks), 2))
 
@@ -345,7 +350,7 @@ def _networks(
     if config.method == "projection+finetune":
         first = projection_phase(config)
         if not (config.resume and is_finished(first.output)):
-            adapt(first, data)
+            _adapt(first, data)
         states = handed_on(first.output, config.core)
         detector.load_state_dict(states["detector"])
         painter.load_state_dict(states["generator"])

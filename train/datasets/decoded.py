@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,17 +24,18 @@ from lmk.runtime.errors import UserError
 from lmk.runtime.files import atomic_path, write_bytes
 from lmk.runtime.images import Box, UnreadableImage, crop, square_around, to_crop, whole
 from lmk.runtime.regions import Finding
-from lmk.train.datasets.plain import is_plain, standing_out
+from lmk.train.datasets.plain import MOST, standing_out
 from lmk.train.datasets.sample import Dataset, Sample, Scheme
 
 CONTEXT = 1.25  # cached side / crop side: room for rotation and shift without inventing pixels
 CROP_MARGIN = 1.5  # crop side / longer side of the box of the annotated points
 CropMode = Literal["image", "center", "object", "annotation"]
-LAYOUT_VERSION = 5
+LAYOUT_VERSION = 6
 _FAR = 255  # pixels, and more
+_FEWEST = 16  # pixels across, of a photograph that shows what its background is
 log = logging.getLogger(__name__)
-# Pixels, points, the length that errors are divided by, pixels to the object.
-_Crop = tuple[NDArray[np.uint8], NDArray[np.float32], np.float32, NDArray[np.uint8] | None]
+# Pixels, points, the length that errors are divided by, what of it is the object.
+_Crop = tuple[NDArray[np.uint8], NDArray[np.float32], np.float32, NDArray[np.bool_] | None]
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,10 @@ class DecodedSet:
     skipped: tuple[str, ...]  # reasons, one an unreadable image
     crop_scale: float  # crop side / longer side of the object box, for the runtime
     crop: CropMode = "image"  # what the crops are fitted to
-    # (N,S,S) pixels to the object, 0 on it, 255: or more; None: nothing tells what is the object
+    # (N,S,S) pixels to the object, 0 on it, 255: or more; 0 all over: not known of this image;
+    # None: nothing tells what is the object
     away: NDArray[np.uint8] | None = None
+    plain: bool = False  # `away` is from a plain background
     films: tuple[tuple[str, int, float], ...] = ()  # film, track, seconds of each, of films alone
     headings: NDArray[np.float32] | None = None  # (N,) radians from x towards y, NaN: not known
     finding: Finding | None = None  # how the boxes of films were found
@@ -63,10 +66,16 @@ class DecodedSet:
         return self.scheme.names
 
     @functools.cached_property
-    def sums(self) -> list[int]:
-        """CRC-32 of each image's pixels, points, length and distances to the object."""
+    def known(self) -> NDArray[np.bool_]:
+        """(N,) of which images it is known what is the object."""
+        if self.away is None:
+            return np.zeros(len(self.images), bool)
+        return np.array([bool(each.any()) for each in self.away])
 
-        away = [None] * len(self.images) if self.away is None else self.away
+    @functools.cached_property
+    def sums(self) -> list[int]:
+        """CRC-32 of each image's pixels, points, length and, unless they tell it, `away`."""
+        away = [None] * len(self.images) if self.away is None or self.plain else self.away
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return list(pool.map(_sum, self.images, self.points, self.lengths, away))
 
@@ -79,7 +88,8 @@ class DecodedSet:
         images: dict[str, list[Any]] = {}
         for name, split, crc in zip(self.names, self.splits, self.sums, strict=True):
             images.setdefault(name, []).extend((split, crc))
-        return {"data": self.name, "crop": self.crop, "images": images}
+        plain = {"plain background": True} if self.plain else {}
+        return {"data": self.name, "crop": self.crop, "images": images, **plain}
 
     def crop_points(self, indices: NDArray[np.intp], input_size: int) -> NDArray[np.float32]:
         """Annotated points (N,P,2) of `indices` in pixels of the central crop of `input_size`."""
@@ -173,7 +183,8 @@ def _load(dataset: Dataset, folder: Path, size: int, fit: tuple[CropMode, float]
         skipped=tuple(index["skipped"]),
         crop_scale=margin if mode == "annotation" and dataset.landmark_names else 1.0,
         crop=mode,
-        away=np.load(folder / "away.npy", mmap_mode="c")[: len(kept)] if index["masked"] else None,
+        away=None if index["away"] is None else np.load(folder / "away.npy", mmap_mode="c"),
+        plain=index["plain"],
         films=tuple((s.name.rpartition("#")[0], s.track or 0, s.time_s) for s in kept if filmed),
         headings=np.array([np.nan if s.heading is None else s.heading for s in kept], np.float32),
         finding=dataset.finding,
@@ -191,6 +202,8 @@ def _load(dataset: Dataset, folder: Path, size: int, fit: tuple[CropMode, float]
             raise ValueError(f"{name} are {array.dtype} {array.shape}, not {dtype} {shape}")
     if len(kept) + len(decoded.skipped) != len(dataset.samples) or decoded.sums != index["sums"]:
         raise ValueError("not the images that were written")
+    if decoded.away is not None and zlib.crc32(decoded.away.data) != index["away"]:
+        raise ValueError("not what was written of their objects")
     return decoded
 
 
@@ -204,6 +217,7 @@ def _fill(
     """Decode everything into `folder`; index.json comes last and marks it complete."""
     total = len(dataset.samples)
     masked = all(sample.mask is not None for sample in dataset.samples)
+    filmed = any(math.isfinite(sample.time_s) for sample in dataset.samples)
 
     def one(sample: Sample) -> _Crop | str:
         try:
@@ -215,14 +229,19 @@ def _fill(
         box, scale = object_box(sample, image, *fit)
         square = square_around(box, scale * CONTEXT)
         length = np.float32(sample.length * size / square[2])
-        away = _away(sample.mask(), square, size) if masked and sample.mask else None
-        return crop(image, square, size), to_crop(sample.points, square, size), length, away
+        cut, shown = crop(image, square, size), None
+        if masked and sample.mask:
+            mask = np.repeat(np.uint8(255) * sample.mask()[..., None], 3, axis=2)
+            shown = crop(mask, square, size)[..., 0] > 127
+        elif not filmed:
+            shown = _before_plain(cut, image.shape, square)
+        return cut, to_crop(sample.points, square, size), length, shown
 
     kept: list[int] = []
     points: list[NDArray[np.float32]] = []
     lengths: list[np.float32] = []
     skipped: list[str] = []
-    distances: list[NDArray[np.uint8]] = []
+    objects: list[NDArray[np.uint8] | None] = []  # a bit a pixel
     with (
         atomic_path(folder / "images.npy") as temporary,
         ThreadPoolExecutor(os.cpu_count()) as pool,
@@ -233,29 +252,28 @@ def _fill(
             if isinstance(result, str):
                 skipped.append(result)
             else:
-                images[len(kept)], found, length, away = result
-                if away is not None:
-                    distances.append(away)
+                images[len(kept)], found, length, shown = result
+                objects.append(None if shown is None else np.packbits(shown))
                 kept.append(done)
                 points.append(found)
                 lengths.append(length)
             progress(done + 1, total)
-        shown, known = images[: len(kept)], iter(distances)
-        filmed = any(math.isfinite(sample.time_s) for sample in dataset.samples)
-        if not masked and not filmed and is_plain(shown):
-            masked, known = True, pool.map(_away_from_plain, shown)
-        masked = masked and bool(kept)
-        beside: Iterable[NDArray[np.uint8] | None] = [None] * len(kept)
-        if masked:
-            beside = _write_away(folder, known, (len(kept), size, size), progress)
-        sums = list(pool.map(_sum, shown, points, lengths, beside))
+        known = sum(each is not None for each in objects)
+        away = None
+        if known >= (1 if masked else max(1, MOST * len(kept))):
+            distances = pool.map(functools.partial(_distances, size=size), objects)
+            away = _write_away(folder, distances, (len(kept), size, size), progress)
+        beside = [None] * len(kept) if away is None or not masked else away
+        sums = list(pool.map(_sum, images[: len(kept)], points, lengths, beside))
         images.flush()
     with atomic_path(folder / "points.npy") as temporary:
         count = len(dataset.landmark_names)
         np.save(temporary, np.array(points, np.float32).reshape(len(kept), count, 2))
     with atomic_path(folder / "lengths.npy") as temporary:
         np.save(temporary, np.array(lengths, np.float32))
-    index = {"kept": kept, "skipped": skipped, "sums": sums, "masked": masked}
+    index = {"kept": kept, "skipped": skipped, "sums": sums}
+    index |= {"away": away if away is None else zlib.crc32(away.data)}
+    index |= {"plain": away is not None and not masked}
     write_bytes(folder / "index.json", json.dumps(index).encode())
 
 
@@ -276,21 +294,34 @@ def _write_away(
     return away
 
 
-def _away(mask: NDArray[np.bool_], square: Box, size: int) -> NDArray[np.uint8]:
-    """How far each pixel of a crop is from what the mask (H,W) of its image holds; uint8."""
-    shown = crop(np.repeat(np.uint8(255) * mask[..., None], 3, axis=2), square, size)[..., 0] > 127
-    return _distances(shown)
+def _before_plain(
+    cut: NDArray[np.uint8], shape: tuple[int, ...], square: Box
+) -> NDArray[np.bool_] | None:
+    """What stands out in a crop (S,S,3) of an image of that shape; nothing does beside the image.
+
+    There the crop has pixels that were invented, from which nothing can be told.
+    """
+    size = len(cut)
+    height, width = shape[:2]
+    corners = to_crop(np.array([[-0.5, -0.5], [width - 0.5, height - 0.5]]), square, size) + 0.5
+    (left, top), (right, bottom) = corners.clip(0, size)
+    inside = slice(math.ceil(top), int(bottom)), slice(math.ceil(left), int(right))
+    photo = cut[inside]
+    found = standing_out(photo) if min(photo.shape[:2]) >= _FEWEST else None
+    if found is None:
+        return None
+    shown = np.zeros((size, size), bool)
+    shown[inside] = found
+    return shown
 
 
-def _away_from_plain(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The same of a crop by its own background; 0 all over where that is not plain."""
-    shown = standing_out(image)
-    return np.zeros(image.shape[:2], np.uint8) if shown is None else _distances(shown)
-
-
-def _distances(shown: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def _distances(bits: NDArray[np.uint8] | None, size: int) -> NDArray[np.uint8]:
+    """How far each pixel of a crop is from its object; 0 all over where that is not known."""
     from scipy import ndimage
 
+    if bits is None:
+        return np.zeros((size, size), np.uint8)
+    shown = np.unpackbits(bits, count=size * size).reshape(size, size).astype(bool)
     if not shown.any():
         return np.full(shown.shape, _FAR, np.uint8)
     return np.minimum(ndimage.distance_transform_edt(~shown), _FAR).round().astype(np.uint8)

@@ -44,11 +44,11 @@ def evaluate(
     on one blob or stay, collapsed_because in words, and no other number means anything.
 
     With annotated points also covered_percent, the share of them that have a landmark within REACH
-    (the object's area: that of the box of its points), and what `regression.regress` gives for
-    forward (found to annotated) and backward, in % of the normaliser. Regressors are fitted to the
-    training images of `fit_on`, else of `data`; where `data` has no split, with `fit_on` all its
-    images are tested. Left out and counted: images_incomplete (a point is missing),
-    images_without_length (no normaliser).
+    (the object's area: that of the smallest box of its points, however turned), and what
+    `regression.regress` gives for forward (found to annotated) and backward, in % of the
+    normaliser. Regressors are fitted to the training images of `fit_on`, else of `data`; where
+    `data` has no split, with `fit_on` all its images are tested. Left out and counted:
+    images_incomplete (a point is missing), images_without_length (no normaliser).
     Raises UserError for too few images, another scheme in `fit_on`, or a device that is not there.
     """
     if config.threads:
@@ -110,15 +110,29 @@ def _split(data: DecodedSet, seed: int, fit_on: DecodedSet | None) -> tuple[Indi
 def _covered(points: PointArray, found: PointArray) -> float | None:
     """Percentage of points (N,P,2), NaN where missing, in reach of landmarks found (N,K,2).
 
-    None if in no image two or more points span a box.
+    None if there are no two apart in any image.
     """
     near: list[NDArray[np.bool_]] = []
     for each, landmarks in zip(points, found, strict=True):
         there = each[np.isfinite(each).all(axis=1)]
-        area = float(np.ptp(there, axis=0).prod()) if len(there) else 0.0
-        if area > 0:
+        if area := _area(there):
             near.append(within_reach(there, landmarks, area))
     return 100 * float(np.concatenate(near).mean()) if near else None
+
+
+def _area(points: PointArray) -> float:
+    """Area of the smallest box about points (P,2), however turned; a narrow one is half as wide.
+
+    So it is the same of an object that turns, and that of two eyes does not hang on their level.
+    """
+    if not len(points):
+        return 0.0
+    angles = np.deg2rad(np.arange(90.0))
+    axes = np.array([[np.cos(angles), np.sin(angles)], [-np.sin(angles), np.cos(angles)]])
+    sides = np.ptp(np.tensordot(axes, points, (1, 1)), axis=2)  # (2,90), of one box each
+    smallest = sides.prod(axis=0).argmin()
+    longer, shorter = sides[:, smallest].max(), sides[:, smallest].min()
+    return float(longer * max(shorter, longer / 2))
 
 
 def _named(landmarks: tuple[str, ...]) -> str:

@@ -135,13 +135,14 @@ def choose_images(
 
 
 def _beside(data: DecodedSet, chosen: Indices, seen: Views) -> NDArray[np.bool_] | None:
-    """Which landmarks (N,K) of the images as they are lie more than a cell from the object."""
-    if data.away is None:
+    """Which landmarks (N,K) lie more than a cell from the object, of images where that is known."""
+    known = data.known[chosen]
+    if data.away is None or not known.any():
         return None
     size, margin = seen.images.shape[2], (data.images.shape[1] - seen.images.shape[2]) // 2
-    columns, rows = seen.found[0].round().clip(0, size - 1).astype(int).transpose(2, 0, 1) + margin
-    away = data.away[chosen[:, None], rows, columns]
-    return np.asarray(away > STRIDE)
+    places = seen.found[0][known].round().clip(0, size - 1).astype(int)
+    columns, rows = places.transpose(2, 0, 1) + margin
+    return np.asarray(data.away[chosen[known][:, None], rows, columns] > STRIDE)
 
 
 def _covered(data: DecodedSet, chosen: Indices, seen: Views) -> float:
@@ -150,8 +151,9 @@ def _covered(data: DecodedSet, chosen: Indices, seen: Views) -> float:
         return math.nan
     size = seen.images.shape[2]
     margin = (data.images.shape[1] - size) // 2
-    middle = slice(margin, margin + size)
-    return steadiness.coverage(seen.found[0], data.away[chosen, middle, middle] == 0)
+    known, middle = data.known[chosen], slice(margin, margin + size)
+    objects = data.away[chosen[known], middle, middle] == 0
+    return steadiness.coverage(seen.found[0][known], objects)
 
 
 @torch.inference_mode()

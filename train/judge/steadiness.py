@@ -36,7 +36,7 @@ STEADY_SCORE = 0.5
 # A turned image asks for a landmark elsewhere, not for the same one to the pixel: another that has
 # taken its place is off by far more.
 TURNS_MEDIAN = STEADY_P90  # share of the crop's side
-# A landmark that is beside the object in more frames than this marks something else.
+# A landmark that is beside the object in more images than this marks something else.
 BACKGROUND = 0.2
 # How far landmarks may have moved, and the loss fallen, in the second half of a run that is over.
 STILL_MOVING, STILL_FALLING = STEADY_MEDIAN, 0.1
@@ -59,7 +59,7 @@ class Landmark:
     turned_px: float  # the larger of the medians under turns by 90 and by 180 degrees
     turns: bool  # it goes with these
     moving_px: float  # median distance from where the picture has gone in the next frame
-    off_object: float  # share of frames in which it is beside the object; NaN: not known
+    off_object: float  # share of images in which it is beside the object; NaN: not known
     same_as: str | None  # the steadier landmark that it sits on
 
     @property

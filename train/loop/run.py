@@ -274,14 +274,14 @@ class TrainingRun:
         if not path.exists():
             raise UserError(f"--resume: no {path}, expected the state of a run; start without it")
         header = read_header(path)
+        if header.get("data") != _sha256(self.data):  # first: some options are told by the data
+            self._tell_other_data(header.get("data"))
         self._check_same_config(header["config"])
         if header.get("origin", "") != self.origin:
             raise UserError(
                 f"--resume: got a core with sha256 {self.origin}, the run in {self.folder} is from "
                 f"{header.get('origin')}; give that core or start anew with --force"
             )
-        if header.get("data") != _sha256(self.data):
-            self._tell_other_data(header.get("data"))
         header = load_state(path, models, optimizers)
         self.retreats = header.get("retreats", 0)
         self.step, self._elapsed_before = header["step"], header["elapsed"]

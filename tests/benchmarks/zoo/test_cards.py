@@ -139,7 +139,9 @@ def test_what_a_card_says(folder):
 
 def test_a_student_names_its_teacher(folder):
     zoo = json.loads((folder / "zoo.json").read_text())
-    taught = {"name": "tigers", "mean_px": 0.824, "p99_px": 4.57}
+    shutil.copy(folder / "core.safetensors", folder / "tigers.safetensors")
+    sha256 = zoo["entries"]["core"]["sha256"]
+    taught = {"name": "tigers", "sha256": sha256, "mean_px": 0.824, "p99_px": 4.57}
     zoo["entries"]["cats"] |= {"core": None, "core_sha256": None, "teacher": taught}
     (folder / "zoo.json").write_text(json.dumps(zoo))
     page = page_of(folder)
@@ -147,6 +149,9 @@ def test_a_student_names_its_teacher(folder):
         "a student of [tigers](#tigers): 0.82 px of 128 from it on average, more than 4.6" in page
     )
     assert "1,700,000 parameters" in page
+    shutil.copy(folder / "cats.safetensors", folder / "tigers.safetensors")  # trained anew since
+    result = CliRunner().invoke(cards.main, [str(folder)])
+    assert result.exit_code == 1 and "tigers.safetensors: got weights" in result.output
 
 
 def test_a_collapsed_pack_and_an_unknown_machine_are_told(folder):

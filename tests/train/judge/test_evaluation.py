@@ -12,11 +12,17 @@ import torch
 from lmk.runtime.errors import UserError
 from lmk.train.config import EVALUATE_PRESETS, EvaluateConfig
 from lmk.train.datasets.sample import NO_SCHEME, Normaliser, scheme_of
-from lmk.train.judge.evaluation import evaluate, spread_over
+from lmk.train.judge.evaluation import _covered, evaluate, spread_over
 
 
 def measure(model, data, fit_on=None, **options):
     return evaluate(model, data, EvaluateConfig(**options), fit_on=fit_on)
+
+
+def turn(degrees):
+    """Points (…,2) times this are turned."""
+    cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    return np.array([[cos, sin], [-sin, cos]])
 
 
 @pytest.fixture
@@ -80,12 +86,26 @@ def test_the_mean_shape_by_hand(spots, perfect):
 def test_covered_is_the_share_of_points_in_reach_of_a_landmark(spots, perfect, detectors):
     assert measure(perfect, spots)["covered_percent"] == 100
     truth = spots.points[20:] - 8  # of crops of 64 in images of 80
-    area = np.prod(truth.max(axis=1) - truth.min(axis=1), axis=1)
+    boxes = np.array([np.ptp(truth @ turn(degrees), axis=1) for degrees in range(90)])  # (90,N,2)
+    boxes = boxes[boxes.prod(axis=2).argmin(axis=0), np.arange(len(truth))]
+    area = boxes.max(axis=1) * np.maximum(boxes.min(axis=1), boxes.max(axis=1) / 2)
     away = np.linalg.norm(truth - (21.5, 25.5), axis=2)  # the middle of cell 5, 6
     expected = 100 * (away <= np.sqrt(area)[:, None] / 4).mean()
     assert 0 < expected < 100 / 3  # of the three spots one is near, now and then
     blob = detectors.Constant((5, 6), (5, 6), (5, 6))
     assert measure(blob, spots)["covered_percent"] == pytest.approx(expected)
+
+
+def test_what_is_covered_does_not_hang_on_how_the_object_is_turned():
+    points = np.array([[-50, -10], [50, -10], [50, 10], [-50, 10]], float)
+    shares = []
+    found = points[:3] + ((12, 0), (-17, 0), (0, -30))
+    for degrees in (0, 15, 45, 90, 170):
+        both = [(each @ turn(degrees))[None] for each in (points, found)]
+        shares.append(_covered(*both))
+    assert shares == [50] * 5  # 17.7 pixels are a quarter of a box that is half as wide as long
+    level = np.array([[[0, 0], [36, 0]], [[0, 0], [36, 0.5]]])
+    assert _covered(level, level + 3) == 100
 
 
 def test_points_that_are_missing_are_not_covered_nor_uncovered(spots, perfect):
