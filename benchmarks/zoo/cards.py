@@ -101,11 +101,13 @@ def render(zoo: Mapping[str, Any], headers: Mapping[str, Mapping[str, Any]]) -> 
     """The page for the measured entries of zoo.json, given the header of each of their files.
 
     Raises UserError for a file that is missing, that is not the one that was measured, or whose
-    core is not the one beside it.
+    core or teacher is not the one beside it.
     """
     entries = {name: e for name, e in zoo["entries"].items() if "sha256" in e}
     for name, entry in entries.items():
-        for file, wanted in ((name, entry["sha256"]), (entry["core"], entry["core_sha256"])):
+        teacher = entry.get("teacher") or {"name": None, "sha256": None}
+        wanted_files = {name: entry["sha256"], entry["core"]: entry["core_sha256"]}
+        for file, wanted in (wanted_files | {teacher["name"]: teacher["sha256"]}).items():
             got = headers.get(file, {}).get("sha256") if file else wanted
             if got != wanted:
                 raise UserError(
