@@ -32,11 +32,11 @@ def standing_out(image: _Pixels) -> _Mask | None:
     band = max(2, round(_BAND * min(image.shape[:2])))
     rim = np.ones(image.shape[:2], bool)
     rim[band:-band, band:-band] = False
-    colour = np.median(image[rim], axis=0)
-    unlike = np.abs(image - colour.astype(np.float32)).max(axis=2)
-    shade = float(np.quantile(unlike[rim], RIM))
+    colour = np.median(image[rim], axis=0).astype(np.int16)
+    shade = float(np.quantile(np.abs(image[rim] - colour).max(axis=1), RIM))
     if shade > NEAR:
         return None
+    unlike = np.abs(image - colour).max(axis=2)
     # Twice over what is at the edge, so that its noise and shade are not the object's.
     outline = _parts_over(_SPECK, unlike > np.clip(2 * shade, CLEAN, NEAR))
     square = np.ones((_GAP, _GAP))
