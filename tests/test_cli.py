@@ -141,6 +141,29 @@ def test_evaluate_prints_a_table_and_writes_json(here, capsys, tmp_path):
     assert report["leak_free"] and "leak_free_variant" not in report
 
 
+def test_a_folder_that_has_grown_since_is_told(here, capsys, tmp_path):
+    """Which tenth is held out hangs on all images: now some count that were learnt from."""
+    folder = tmp_path / "cups"
+    folder.mkdir()
+    for index in range(30):
+        Image.effect_noise((40, 40), 60).convert("RGB").save(folder / f"{index}.png")
+    common = "--data", folder, "--threads", 1
+    beside = "--steps", 1, "--output", tmp_path / "cups.safetensors"  # its run would be `folder`
+    assert "lies inside the data" in fails(capsys, "adapt", *common, *beside)
+    pack = tmp_path / "runs/cups.safetensors"
+    assert run("adapt", *common, "--steps", 1, "--no-report", "--output", pack) == 0
+    capsys.readouterr()
+    told = "images came or went since"
+    assert run("evaluate", pack, *common) == 0
+    assert told not in capsys.readouterr().err
+    Image.effect_noise((40, 40), 60).convert("RGB").save(folder / "30.png")
+    assert run("evaluate", pack, *common) == 0
+    assert told in capsys.readouterr().err
+    page = tmp_path / "cups.html"
+    assert run("report", pack, *common, "--output", page) == 0
+    assert "some of which it was adapted to, as images came or went since" in page.read_text()
+
+
 def test_evaluate_on_fitted_crops_shows_the_leak_free_ones_too(here, capsys, tmp_path):
     report = evaluate(tmp_path / "r.json", "--crop", "annotation", "--crop-margin", 1.8)
     table = capsys.readouterr().out

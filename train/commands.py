@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from inspect import Parameter, Signature, signature
 from pathlib import Path
@@ -250,9 +250,7 @@ def _adapt_config(
         )
     if not config.resume:
         check_output(config.output, force)
-    for each in map(Path, data):
-        if each.is_dir() and each.resolve() in config.output.resolve().parents:
-            raise UserError(f"{config.output}: lies inside the data {each}; give another --output")
+    _check_apart(config.output, data)
     return sized_as_core(config)
 
 
@@ -294,12 +292,24 @@ def _run(
     from lmk.train.distributed import joined, leader_first
     from lmk.train.loop import training_set
 
+    _check_apart(config.output, data)
     with joined(pick_device(config.device)):
         with leader_first():
             images = training_set(data, layout, crop, config, films)
             if not config.resume:  # another run may have ended in the meantime
                 check_output(config.output, force)
         return train(config, images)
+
+
+def _check_apart(output: Path, data: Specs) -> None:
+    """Raise UserError if a run of `output` puts files, pictures too, among those of the data."""
+    folder = output.with_suffix("").resolve()
+    for each in map(Path, [data] if isinstance(data, str) else data):
+        if each.is_dir() and each.resolve() in (folder, *folder.parents):
+            raise UserError(
+                f"{output}: its run, {output.with_suffix('')}, lies inside the data {each}; give "
+                "another --output"
+            )
 
 
 def _print(written: Path) -> None:
@@ -381,7 +391,7 @@ def evaluate_command(
     of several a list.
     """
     from lmk.train.device import pick_device
-    from lmk.train.judge import evaluate, print_evaluation
+    from lmk.train.judge import evaluate, has_learnt_from_some, print_evaluation
     from lmk.train.network import load_pack
 
     config = make_config(EvaluateConfig, o, **EVALUATE_PRESETS[o["preset"]])
@@ -398,21 +408,26 @@ def evaluate_command(
     pick_device(config.device)  # told before images are decoded
     reports, load = [], functools.cache(load_decoded)  # once for all packs
 
-    def measure(model: Any, seed: int, crop: CropMode) -> dict[str, Any]:
+    def measure(model: Any, header: Mapping[str, Any], crop: CropMode) -> dict[str, Any]:
         size, margin = model.config.input_size, config.crop_margin or CROP_MARGIN
         data = load(o["data"], o["layout"], size, crop, margin)
         fit_on = load(o["fit_data"], None, size, crop, margin) if o["fit_data"] else None
         data = replace(data, scheme=normalised_by(data.scheme, o["normaliser"]))
-        return evaluate(model, data, config, seed, fit_on, crop)
+        if has_learnt_from_some(data, header):
+            click.echo(
+                f"{data.name}: images came or went since {pack} was adapted to them, so it has "
+                "learnt from some that are judged here: adapt again, or judge on others",
+                err=True,
+            )
+        return evaluate(model, data, config, header["config"]["seed"], fit_on, crop)
 
     for pack in [workspace.pick(pack, "pack") for pack in packs or (None,)]:
         model, header = load_pack(pack, core or workspace.core_of(pack))
         workspace.warn_unfinished(pack, header)
         click.echo(f"measuring {pack}", err=True)
-        seed = header["config"]["seed"]
-        report = measure(model, seed, o["crop"])
+        report = measure(model, header, o["crop"])
         if not report["leak_free"]:
-            report["leak_free_variant"] = measure(model, seed, "object")
+            report["leak_free_variant"] = measure(model, header, "object")
         reports.append({"pack": pack.name, "pack_sha256": header["sha256"], **report})
     if output:
         result = reports if len(packs) > 1 else reports[0]

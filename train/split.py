@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from lmk.runtime.errors import UserError
 
 Indices = NDArray[np.intp]
-HELD_OUT = ("val", "valid", "validation", "test")  # names of splits that are never learnt from
+DRAWN = "validation"  # the split of images that were drawn to be held out
+HELD_OUT = ("val", "valid", DRAWN, "test")  # names of splits that are never learnt from
 
 
 def is_held_out(split: str) -> bool:
@@ -29,6 +33,16 @@ def split_indices(
         order = np.random.default_rng(seed).permutation(len(splits))
         held_out[order[: max(1, round(len(splits) * fraction))]] = len(splits) > 1
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def drawn_digest(names: Sequence[str], splits: tuple[str, ...], seed: int) -> str | None:
+    """What tells whether later the same images are held out; None where splits alone say which.
+
+    What is drawn hangs on how many images there are and on their order: one more, and others are.
+    """
+    held_out = split_indices(splits, seed)[1]
+    drawn = [names[index] for index in held_out if splits[index] in ("", DRAWN)]
+    return hashlib.sha256("\n".join(drawn).encode()).hexdigest()[:16] if drawn else None
 
 
 def split_for_training(name: str, splits: tuple[str, ...], seed: int) -> tuple[Indices, Indices]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lmk.runtime.errors import UserError
-from lmk.train.split import split_for_training, split_indices, subset
+from lmk.train.split import drawn_digest, split_for_training, split_indices, subset
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation", "test", "Test"])
@@ -23,6 +23,16 @@ def test_a_seeded_tenth(count, kept):
 
 def test_seeds_differ():
     assert split_indices(("",) * 100, 0)[1].tolist() != split_indices(("",) * 100, 1)[1].tolist()
+
+
+def test_what_is_drawn_is_told_from_what_a_split_says():
+    names = [f"{number}.png" for number in range(30)]
+    drawn = drawn_digest(names, ("",) * 30, 0)
+    assert drawn == drawn_digest(names, ("",) * 30, 0) != drawn_digest(names, ("",) * 30, 1)
+    assert drawn != drawn_digest([*names, "a.png"], ("",) * 31, 0)  # one came
+    assert drawn_digest(names, ("train",) * 29 + ("test",), 0) is None
+    joined = ("",) * 29 + ("validation",)  # what `join` calls its tenth
+    assert drawn_digest(names, joined, 0) != drawn_digest(names[::-1], joined, 0)
 
 
 def test_a_lone_image_is_trained_on_and_watched():

@@ -18,7 +18,7 @@ from lmk.train.datasets.decoded import CROP_MARGIN, CropMode, DecodedSet, decode
 from lmk.train.datasets.find import open_dataset
 from lmk.train.datasets.layouts import USUAL_FILMS, FilmOptions
 from lmk.train.datasets.sample import Dataset, Normaliser, Sample, Scheme
-from lmk.train.split import is_held_out, split_indices
+from lmk.train.split import DRAWN, is_held_out, split_indices
 
 Specs = str | tuple[str, ...]  # what the user calls one data set, or several
 log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ def _with_held_out(dataset: Dataset, seed: int) -> Dataset:
     _, held_out = split_indices(tuple(sample.split for sample in dataset.samples), seed)
     chosen = set(held_out.tolist())
     samples = [
-        replace(sample, split="validation") if number in chosen else sample
+        replace(sample, split=DRAWN) if number in chosen else sample
         for number, sample in enumerate(dataset.samples)
     ]
     kept = f"{dataset.fingerprint} with a tenth held out, seed {seed}"

@@ -2,7 +2,13 @@
 
 from lmk.train.judge.acceptance import measure_acceptance
 from lmk.train.judge.consistency import Views, find_landmarks, prepared, righted, views
-from lmk.train.judge.evaluation import COLLAPSED_SPREAD, REFERENCE, evaluate, spread_over
+from lmk.train.judge.evaluation import (
+    COLLAPSED_SPREAD,
+    REFERENCE,
+    evaluate,
+    has_learnt_from_some,
+    spread_over,
+)
 from lmk.train.judge.naming import NamedCrops, check_informative, judge, name_pack
 from lmk.train.judge.point_fit import RIDGES, fit, leave_one_out
 from lmk.train.judge.point_maps import Learning

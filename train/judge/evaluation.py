@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from lmk.train.datasets import CropMode, DecodedSet, PointArray
 from lmk.train.judge import consistency
 from lmk.train.judge.regression import regress
 from lmk.train.network import LandmarkNetwork
-from lmk.train.split import Indices, split_indices
+from lmk.train.split import Indices, drawn_digest, split_indices
 
 REFERENCE = 128  # pixels; networks of another input are compared at this one
 COLLAPSED_SPREAD = 6.0  # pixels: under it the landmarks sit on one blob and mean nothing
@@ -74,6 +75,17 @@ def evaluate(
         report["covered_percent"] = _covered(target.points, found)
         report |= _regressions(ready, source, target, found, config)
     return report
+
+
+def has_learnt_from_some(data: DecodedSet, header: Mapping[str, Any]) -> bool:
+    """Whether images of `data` that count as held out were learnt from by the pack of `header`.
+
+    Where no split says what is held out that is so if images came or went since.
+    """
+    then, seed = header.get("held_out"), header["config"]["seed"]
+    if then is None or data.name != header["data"]:
+        return False
+    return bool(then != drawn_digest(data.names, data.splits, seed))
 
 
 def within_reach(places: PointArray, landmarks: PointArray, area: float) -> NDArray[np.bool_]:
