@@ -171,8 +171,8 @@ class AdaptConfig(RunConfig):
     separation: float = option(1.0, "weight: landmarks keep apart (paper: 0)")
     spacing: float = option(
         None,
-        "how far apart: standard deviation in cells of what drives them; by default 0.2 of the "
-        "object's size over the root of K where it is known, at least 1; else 1",
+        "how far apart: standard deviation in cells of what drives them; where the object's size "
+        "is known at least 0.2 of it over the root of K",
     )
     ramp: float = option(0.0, "share of the run in which these two weights grow from 0")
     off_object: float = option(

@@ -70,6 +70,12 @@ class Duration(click.ParamType):
         return minutes
 
 
+def _shown(name: str, defaults: Mapping[str, Any]) -> Any:
+    """A default as it would be typed; None: there is none."""
+    value = defaults.get(name)
+    return f"{value:g}m" if name in _DURATIONS and value is not None else value
+
+
 def config_options(config: type) -> Callable[[Command], Command]:
     """One click option per field of a config dataclass; unset ones are not passed on."""
     hints = typing.get_type_hints(config)
@@ -85,7 +91,7 @@ def config_options(config: type) -> Callable[[Command], Command]:
             if item.default not in (None, MISSING, False, NAMED, ()):
                 text += f"  [default: {item.default}]"
             given = [
-                (word, BY_DEVICE.get(config, {}).get(device, {}).get(item.name))
+                (word, _shown(item.name, BY_DEVICE.get(config, {}).get(device, {})))
                 for word, device in _DEVICES
             ]
             if words := [f"{word}{value}" for word, value in given if value is not None]:

@@ -123,7 +123,7 @@ def _card(name: str, entry: Mapping[str, Any]) -> str:
         f"![Where the landmarks of {entry['map_images']} images land]({name}.png)",
         markdown_table(["", ""], list(_facts(entry)), left=2),
         _measures(entry["measures"]) if "measures" in entry else "",
-        entry.get("pays") or "",
+        entry.get("remark") or "",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -14,6 +14,7 @@ from PIL import Image
 from lmk.benchmarks.paper.figures import MAP_IMAGES, cloud
 from lmk.runtime.files import atomic_path
 from lmk.runtime.model import read_header
+from lmk.runtime.sources import VIDEO_SUFFIXES
 from lmk.train.config import AdaptConfig, CoreConfig, DistillConfig, EvaluateConfig
 from lmk.train.core import find_points
 from lmk.train.datasets import CropMode, DecodedSet
@@ -41,7 +42,7 @@ class Stage:
     judged_on: Mapping[str, CropMode] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)  # over those of the plan
     teacher: str | None = None
-    pays: str | None = None  # for what is better in it: a sentence for its card
+    remark: str | None = None  # of how it was made or what it pays: for its card
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,15 @@ _TIGHT = {"shift": 0.15, "scale": 0.25}
 _STAGES = {
     "core": Stage(("pose_lspet",), "annotation"),
     "face-core": Stage(_FACES, "image"),
+    "joint-core": Stage(("pose_lspet", *_FACES), "image"),
     "faces": Stage(_ALL_FACES, "image", "core", _JUDGED_FACES, _TIGHT),
     "cats": Stage(
         ("cat_heads",),
         "image",
         "core",
         options={**_TIGHT, "spacing": 1.5},
-        pays="Its landmarks are driven further apart than by default, where they crowd between the "
-        "eyes: they cover more of the head and are a little less steady.",
+        remark="Its landmarks are driven further apart than by default, where they crowd between "
+        "the eyes: they cover more of the head, though not its ears, and are a little less steady.",
     ),
     "shoes": Stage(("shoes_zappos",), "image", "core", options=_TIGHT),
     "faces-20": Stage(_ALL_FACES, "image", "core", _JUDGED_FACES, {**_TIGHT, "landmarks": 20}),
@@ -154,7 +156,7 @@ def measure(path: Path, stage: Stage, data: Mapping[str, DecodedSet]) -> dict[st
         "seconds": header["seconds"],
         "bytes": path.stat().st_size,
         "sha256": header["sha256"],
-        "pays": stage.pays,
+        "remark": stage.remark,
     }
     model = _load(path, stage)
     if header["kind"] == "core":
@@ -213,7 +215,8 @@ def command(header: Mapping[str, Any], stage: Stage) -> str:
         if item.name not in free and value not in (None, item.default):
             given = f"--{'' if value else 'no-'}{flag}" if isinstance(value, bool) else None
             words.append(given or f"--{flag} {value}")
-    return " ".join(words)
+    films = [data for data in stage.data if Path(data).suffix.lower() in VIDEO_SUFFIXES]
+    return " && ".join([*(f"lmk find {film}" for film in films), " ".join(words)])
 
 
 def _accuracy(

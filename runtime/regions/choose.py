@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from lmk.runtime.regions.track import Tracker
 from lmk.runtime.sources import Source
 
 _STARTED = ("track", "box")
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,12 @@ class RegionMaker:
         Raises UserError, with the cure, where motion cannot be told, or is not sure with auto.
         """
         if self._images_are_whole and source.frame_rate is None and self._detector is None:
+            if self._where.roi != "full":
+                _logger.warning(
+                    "%s: pictures are looked at as wholes, but the model was learnt from objects "
+                    "found in films; say where they are by --roi",
+                    source.path,
+                )
             return parse_roi("full")
         if self._where.roi == "motion":
             return self._moving(source)

@@ -22,7 +22,7 @@ def print_evaluation(reports: Sequence[Mapping[str, Any]]) -> None:
     screen = output()
     screen.print(_measures(rows), soft_wrap=False)
     for row in rows:
-        screen.print(f"{row['label']}, px of each landmark: {_landmarks(row)}")
+        screen.print(f"{row['label']}, px of each landmark, ascending: {_landmarks(row)}")
     for row in rows:
         if max(len(row.get(f"{name}_by_images", ())) for name in ("forward", "backward")) > 1:
             screen.print(_by_images(row), soft_wrap=False)

@@ -82,7 +82,7 @@ def folder(tmp_path):
         "bytes": 301234,
         "sha256": sha256["cats"],
         "machine": {**MACHINE, "gpu": "Loom 9000"},
-        "pays": "Slower than before.",
+        "remark": "Slower than before.",
         "measures": [{"data": "cat_heads", **REPORT}, {"data": "faces", **REPORT, **ERRORS}],
         "parameters": 1700000,
         **COMMON,

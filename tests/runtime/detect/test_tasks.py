@@ -299,7 +299,7 @@ def test_a_film_goes_on_by_motion_where_it_was(tmp_path, make_model, write_video
 
 
 def test_what_cannot_be_found_as_it_was_learnt_says_what_to_give(
-    tmp_path, make_model, landmarker, blob_video, blob_image, write_video, drawn
+    tmp_path, make_model, landmarker, blob_video, blob_image, write_video, drawn, caplog
 ):
     detector = make_model(finding=Finding("detector", detector="yolo.onnx").to_json())
     with (
@@ -314,7 +314,7 @@ def test_what_cannot_be_found_as_it_was_learnt_says_what_to_give(
         _detected(film, tmp_path / "still", motion, CSV)
     Image.fromarray(blob_image(48, 64, 30, 24)).save(tmp_path / "a.png")
     [row] = _detected(tmp_path / "a.png", tmp_path / "image", motion, CSV)
-    assert row["box_w"] == "64"  # an image is whole
+    assert row["box_w"] == "64" and "a.png: pictures are looked at as wholes" in caplog.text
     with pytest.raises(UserError, match="got no film in a file.*--roi track"):
         _detected(tmp_path / "a.png", tmp_path / "b", motion, replace(CSV, where=Where("motion")))
     box = make_model(finding=Finding("box").to_json())

@@ -92,7 +92,7 @@ def test_a_direction_that_cannot_be_solved_is_said(printed):
 def test_landmarks_out_of_sight_and_images_left_out_are_said(printed):
     values = {"consistency_px_landmarks": [0.5, None, None], "consistency_px_each": [0.5]}
     _, streams = printed(regressed(**values, images_incomplete=5, images_without_length=2))
-    assert "px of each landmark: 0.5  and 2 always out of sight" in streams.out
+    assert "px of each landmark, ascending: 0.5  and 2 always out of sight" in streams.out
     assert "5 images left out of the regressors: a point is missing" in streams.err
     assert "2 images left out of the regressors: the length to divide by is 0" in streams.err
 
