@@ -291,7 +291,10 @@ class TrainingRun:
             for row in self.history:  # another budget: what was its end may be its middle now
                 if "progress" in row:
                     row["progress"] = self._share(row["step"], row["seconds"])
-        self.monitor.say(f"going on after step {self.step}")
+        if self._share(self.step, self._elapsed_before) < 1:
+            self.monitor.say(f"going on after step {self.step}")
+        else:
+            self.monitor.say(f"had ended after step {self.step}: a larger budget would go on")
 
     def _tell_other_data(self, sha256: str | None) -> NoReturn:
         """Raise UserError that names what differs from the data, of `sha256`, of the run before."""

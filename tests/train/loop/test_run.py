@@ -146,6 +146,10 @@ def test_time_before_a_resume_counts(start, clock):
     clock[0] += 1000.0
     resumed = start(minutes=1.0)
     resumed.resume({}, {})
+    assert "going on after step 0" in resumed.monitor.console.file.getvalue()
+    ended = start(minutes=0.5)  # less than it had
+    ended.resume({}, {})
+    assert "had ended after step 0" in ended.monitor.console.file.getvalue()
     with resumed:
         clock[0] += 5.0
         assert resumed.elapsed == 45.0 and resumed.progress == 0.75
