@@ -154,7 +154,7 @@ def _facts(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for data in entry["data"]:
         what, terms = _DRAWN if data.startswith(BUILTIN) else SOURCES.get(data, _UNKNOWN)
         yield "data", f"`{data}`: {what}. Terms: {terms}"
-    yield "recipe", f"`{entry['command']}`"
+    yield "recipe", ", then ".join(f"`{command}`" for command in entry["command"].split(" && "))
     here = entry["machine"]
     place = "a machine that was not recorded"
     if here is not None:
