@@ -85,6 +85,7 @@ _STAGES = {
     ),
     "shoes": Stage(("shoes_zappos",), "image", "core", options=_TIGHT),
     "faces-20": Stage(_ALL_FACES, "image", "core", _JUDGED_FACES, {**_TIGHT, "landmarks": 20}),
+    "cats-20": Stage(("cat_heads",), "image", "core", options={**_TIGHT, "landmarks": 20}),
     "mouse": Stage(
         ("videos/mouse_openfield.mp4",), "image", "core", {"mouse_openfield": "annotation"}
     ),
