@@ -68,7 +68,7 @@ class RunConfig:
         "compile the step, graphs: as CUDA graphs; auto: with CUDA, in one process and for a "
         "budget that makes it worth while",
     )
-    threads: int | None = option(None, "CPU threads; default: all cores")
+    threads: int | None = option(None, "CPU threads; default: the cores that are free")
     resume: bool = option(False, "go on from the last checkpoint of this output")
 
     def recorded(self) -> dict[str, Any]:

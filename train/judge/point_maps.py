@@ -28,7 +28,7 @@ from lmk.train.device import autocast, on_device, pick_device, pick_dtype, send,
 from lmk.train.distill import distances
 from lmk.train.draws import batch_indices, generator
 from lmk.train.judge.point_fit import Doubles, Fit, fit
-from lmk.train.loop import Descent, Losses, warmup_cosine
+from lmk.train.loop import Descent, FreeCores, Losses, warmup_cosine
 from lmk.train.network import (
     BETA,
     LandmarkNetwork,
@@ -218,17 +218,19 @@ class _Lesson:
     def run(self, share: Callable[[float], None]) -> None:
         """Learn until the budget is spent; `share` is told how much of it is."""
         learning, started, step = self.learning, time.monotonic(), 0
-        while True:
-            spent = step / learning.steps if learning.steps else 0.0
-            if learning.minutes:
-                spent = max(spent, (time.monotonic() - started) / 60 / learning.minutes)
-            share(min(spent, 1.0))
-            if spent >= 1:
-                break
-            losses = self.descend(
-                self._views(step), self._losses, learning.lr * warmup_cosine(spent)
-            )
-            step += 1
+        with FreeCores(console().print, fixed=self.device.type != "cpu") as cores:
+            while True:
+                spent = step / learning.steps if learning.steps else 0.0
+                if learning.minutes:
+                    spent = max(spent, (time.monotonic() - started) / 60 / learning.minutes)
+                share(min(spent, 1.0))
+                if spent >= 1:
+                    break
+                cores.adjust()
+                losses = self.descend(
+                    self._views(step), self._losses, learning.lr * warmup_cosine(spent)
+                )
+                step += 1
         if step and not all(value.isfinite() for value in losses.values()):
             raise UserError(
                 f"learning: got a loss of {float(sum(losses.values()))} after {step} steps, "

@@ -27,6 +27,7 @@ from lmk.train.datasets import USUAL_FILMS, CropMode, DecodedSet, FilmOptions, S
 from lmk.train.device import pick_device, pick_dtype
 from lmk.train.loop.monitor import Monitor
 from lmk.train.loop.state import Models, Optimizers, load_state, save_state
+from lmk.train.loop.threads import FreeCores
 
 STATE_NAME = "state.safetensors"
 DATA_NAME = "data.json"  # what is learnt from: too long for the state, which is written often
@@ -157,6 +158,10 @@ class TrainingRun:
         self.monitor.start()
         self._handler = contextlib.ExitStack()
         self._handler.enter_context(on_stop(self._interrupt))
+        chosen = self.config.threads or distributed.size() > 1
+        on_gpu = pick_device(self.config.device).type != "cpu"
+        cores = FreeCores(self.monitor.say, fixed=bool(chosen or on_gpu))
+        self._cores = self._handler.enter_context(cores)
         self._started = self._saved = time.monotonic()
         self._first_step, self._first_progress = self.step, self.progress
         return self
@@ -172,6 +177,7 @@ class TrainingRun:
             self._clock = distributed.agreed([self.elapsed])[0]
             if self.progress >= 1 or self.interrupted:
                 break
+            self._cores.adjust()
             self.step += 1
             yield self.step - 1
         if self.interrupted:
@@ -265,7 +271,8 @@ class TrainingRun:
                     raise self._diverged(f"model.{name}.{key} holds NaN or infinity")
 
     def resume(self, models: Models, optimizers: Optimizers) -> None:
-        """Load what `save` wrote: the run goes on as if it had never stopped (bit-equal on a CPU).
+        """Load what `save` wrote: the run goes on as if it had never stopped (bit-equal on a
+        CPU with `threads`).
 
         Raises UserError if there is no state, it is damaged, or the options, the core or the data
         differ: the first difference is named.

@@ -333,3 +333,20 @@ def test_a_second_signal_ends_at_once(start):
             signal.raise_signal(signal.SIGINT)
             pytest.fail("went on")
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(("threads", "left"), [(None, 1), (2, 2)])
+def test_a_run_leaves_others_their_cores_unless_threads_were_chosen(
+    start, clock, monkeypatch, threads, left
+):
+    """Another process computes all the time on one of two cores."""
+    monkeypatch.setattr("lmk.train.loop.threads._used_by_others", lambda: clock[0])
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    run, seen = start(steps=3, threads=threads), []
+    with run:
+        for _ in run:
+            seen.append(torch.get_num_threads())
+            clock[0] += 30
+    assert seen == [2, left, left] and torch.get_num_threads() == 2
+    torch.set_num_threads(before)

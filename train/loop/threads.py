@@ -1,0 +1,69 @@
+"""As many threads as other processes leave cores."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import psutil
+import torch
+
+if TYPE_CHECKING:
+    from typing import Self
+
+_EVERY = 2.0  # seconds between two looks at what others use
+
+
+class FreeCores:
+    """Keeps torch, within a `with`, on as many threads as other processes leave cores.
+
+    The threads of a step wait for each other thousands of times, so one that shares its core with
+    another process holds all of them up: two threads beside one busy core are slower than one by
+    far (benchmarks/results/threads-cpu.json). `say` is told once. `fixed`: the user has chosen.
+    """
+
+    def __init__(self, say: Callable[[str], None], fixed: bool) -> None:
+        self.say, self.fixed = say, fixed
+
+    def __enter__(self) -> Self:
+        self._most, self._told = torch.get_num_threads(), False
+        self._looked, self._used = time.monotonic(), _used_by_others()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        torch.set_num_threads(self._most)
+
+    def adjust(self) -> None:
+        """Take fewer or more threads, by what others have used since the last look."""
+        passed = time.monotonic() - self._looked
+        if self.fixed or self._most == 1 or passed < _EVERY:
+            return
+        used = _used_by_others()
+        busy = (used - self._used) / passed
+        self._looked, self._used = self._looked + passed, used
+        threads = min(max(1, int(self._most - busy + 0.5)), self._most)
+        if threads == torch.get_num_threads():
+            return
+        torch.set_num_threads(threads)
+        if not self._told:
+            self._told = True
+            self.say(
+                f"other processes keep {busy:.1f} cores busy: computing with {threads} of "
+                f"{self._most} threads while they do"
+            )
+
+
+def _used_by_others() -> float:
+    """Processor seconds so far on the cores that we may use, but for our own.
+
+    What runs at a lower priority than ours gives way, and does not count.
+    """
+    times = psutil.cpu_times(percpu=True)
+    if hasattr(os, "sched_getaffinity"):
+        times = [times[core] for core in os.sched_getaffinity(0) if core < len(times)]
+    used = sum(core.user + core.system for core in times)
+    if hasattr(os, "nice") and os.nice(0) > 0:
+        used += sum(core.nice for core in times)
+    return used - time.process_time()
