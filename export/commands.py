@@ -277,7 +277,7 @@ def prune_command(
     "--output", type=FILE_PATH, help="The pack; all else is beside it.  [default: runs/FILM]"
 )
 @click.option("--device", help="auto, cpu, cuda, cuda:1, …")
-@click.option("--threads", type=int, help="CPU threads; default: all cores.")
+@click.option("--threads", type=int, help="CPU threads; default: the cores that are free.")
 @click.option("--resume", is_flag=True, help="Go on; what is finished is not done again.")
 @click.option("--force", is_flag=True, help="Overwrite earlier results.")
 def discover_command(

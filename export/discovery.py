@@ -108,7 +108,7 @@ def _discover(
     is_longer = any(asked[name] > learnt[name] for name in asked)
     is_new = is_longer or not (config.resume and adapting.is_finished(pack))
     if is_new:
-        goes_on = config.resume and adapting.has_begun(pack)
+        goes_on = config.resume and adapting.is_under_way(pack)
         _say("adaptation", f"{len(data.names)} crops of {data.name}")
         _keep(pack, films, search, seconds, learnt)
         adapting.adapt(replace(config, resume=goes_on, report=False), data)

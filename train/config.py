@@ -35,7 +35,7 @@ _NOT_NEGATIVE |= {"ramp", "identity", "average", "bend", "jitter", "maps", "off_
 _NOT_NEGATIVE |= {"apart_s", "turn_ramp"}
 _BELOW_1 = {"average", "jitter", "bend"}
 _AT_MOST_1 = {"ramp", "turn_ramp"}
-_SPACINGS = 0.1, 16.0  # cells: of nearer and wider ones nothing could be learnt
+SPACINGS = 0.1, 16.0  # cells: of nearer and wider ones nothing could be learnt
 
 
 # A batch-norm cannot be trained on one image, nor collapse be seen on one landmark.
@@ -95,8 +95,8 @@ class RunConfig:
         if rotation is not None and rotation > 180:
             raise UserError(f"--rotation: got {rotation}, expected at most 180 degrees; lower it")
         spacing = getattr(self, "spacing", None)
-        if spacing is not None and not _SPACINGS[0] <= spacing <= _SPACINGS[1]:
-            least, most = _SPACINGS
+        if spacing is not None and not SPACINGS[0] <= spacing <= SPACINGS[1]:
+            least, most = SPACINGS
             raise UserError(
                 f"--spacing: got {spacing}, expected {least} to {most} cells; the default is 1"
             )

@@ -62,7 +62,7 @@ class ReproduceOptions:
     test_images: int | None = option(None, "at most this many test images")
     seed: int = option(0, "of everything random")
     device: str = option("auto", "auto, cpu, cuda, cuda:1, …")
-    threads: int | None = option(None, "CPU threads; default: all cores")
+    threads: int | None = option(None, "CPU threads; default: the cores that are free")
 
     def __post_init__(self) -> None:
         """Raise UserError for what no reproduction can have."""

@@ -22,7 +22,14 @@ from lmk.train.adapting.objective import painted_share, pair_losses
 from lmk.train.adapting.pairs import PairBatch, Pairs
 from lmk.train.adapting.phases import finetune_phase, handed_on, is_finished, projection_phase
 from lmk.train.adapting.preview import write_preview
-from lmk.train.config import AUTO, UNBOUNDED, AdaptConfig, EvaluateConfig, for_device
+from lmk.train.config import (
+    AUTO,
+    SPACINGS,
+    UNBOUNDED,
+    AdaptConfig,
+    EvaluateConfig,
+    for_device,
+)
 from lmk.train.datasets import DecodedSet
 from lmk.train.device import autocast, pick_device, pick_dtype
 from lmk.train.judge import COLLAPSED_SPREAD, REFERENCE, measure_acceptance, write_report
@@ -94,23 +101,23 @@ def _adapt(config: AdaptConfig, data: DecodedSet) -> Path:
     if config.spacing is None and data.away is not None:
         config = replace(config, spacing=_spacing(data.away, config.landmarks))
     config = for_device(config, device.type)
-    if config.core == AUTO:
-        config = with_best_core(config, data, _adapt)
-    torch.manual_seed(config.seed)
-    core, core_sha256 = _core(config)
-    width = next((name for name, w in WIDTHS.items() if w == core.config.width), config.width)
-    config = replace(config, input_size=core.config.input_size, width=width)
-    phase = finetune_phase(config) if config.method == "projection+finetune" else config
-    run = TrainingRun(
-        folder=config.output.with_suffix(""),
-        config=config,
-        steps=phase.steps or UNBOUNDED,
-        minutes=phase.minutes,
-        console=console(),
-        origin=core_sha256,
-        data=data.identity,
-    )
     with distributed.owned(config.output):
+        if config.core == AUTO:
+            config = with_best_core(config, data, _adapt)
+        torch.manual_seed(config.seed)
+        core, core_sha256 = _core(config)
+        width = next((name for name, w in WIDTHS.items() if w == core.config.width), config.width)
+        config = replace(config, input_size=core.config.input_size, width=width)
+        phase = finetune_phase(config) if config.method == "projection+finetune" else config
+        run = TrainingRun(
+            folder=config.output.with_suffix(""),
+            config=config,
+            steps=phase.steps or UNBOUNDED,
+            minutes=phase.minutes,
+            console=console(),
+            origin=core_sha256,
+            data=data.identity,
+        )
         run.train(Adaptation(config, core, data, device, run), phase.resume)
     return config.output
 
@@ -319,7 +326,7 @@ def _spacing(away: NDArray[np.uint8], landmarks: int) -> float:
     """How far apart landmarks are driven on objects of known size, in cells: at least one."""
     areas = np.array([np.count_nonzero(each == 0) for each in away if each.any()])
     size = math.sqrt(areas[areas > 0].mean()) / augment.STRIDE if areas.any() else 0.0
-    return max(1.0, round(SPACING * size / math.sqrt(landmarks), 2))
+    return min(max(1.0, round(SPACING * size / math.sqrt(landmarks), 2)), SPACINGS[1])
 
 
 def _turns(data: DecodedSet) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lmk.runtime.errors import UserError
 from lmk.runtime.files import write_bytes
 from lmk.runtime.model import read_header, workspace
 from lmk.runtime.terminal import console
@@ -19,6 +20,7 @@ from lmk.train.adapting.phases import has_begun, is_finished
 from lmk.train.config import AdaptConfig, EvaluateConfig
 from lmk.train.datasets import DecodedSet
 from lmk.train.judge import COLLAPSED_SPREAD, REFERENCE, spread_over, views
+from lmk.train.loop import STATE_NAME
 from lmk.train.network import load_pack
 from lmk.train.split import split_for_training
 
@@ -44,13 +46,13 @@ def with_best_core(config: AdaptConfig, data: DecodedSet, adapt: Adapt) -> Adapt
 
     `adapt` makes a short run from each candidate, in the folder `cores` of the run's. Kept is the
     one whose landmarks are the steadiest for how far they are apart: consistency on held-out
-    images over spread, so no label is needed. A resume keeps to what was chosen.
+    images over spread, so no label is needed. A resume keeps to what was chosen. Raises UserError
+    when that is not there any more.
     """
-    cores, folder = candidates(), config.output.with_suffix("") / "cores"
+    cores, folder = candidates(), _folder(config.output)
     if len(cores) == 1:
         return replace(config, core=cores[0])
-    share = min(_TRIAL, _TRIALS / len(cores))
-    trials = [_trial(config, core, folder, share) for core in cores]
+    trials = [_trial(config, core, folder, _share(len(cores))) for core in cores]
     resume = config.resume
     if not resume:
         if distributed.leads():
@@ -65,9 +67,29 @@ def with_best_core(config: AdaptConfig, data: DecodedSet, adapt: Adapt) -> Adapt
         _choose(folder, best, wobbles, cores)
     else:
         resume = has_begun(config.output)
-    rest = 1 - share * len(cores)
-    budget = _part(config, rest)
-    return replace(budget, core=best, resume=resume)
+    return replace(after_trials(config), core=best, resume=resume)
+
+
+def after_trials(config: AdaptConfig) -> AdaptConfig:
+    """The same with what the trials of the cores leave of the budget."""
+    count = len(candidates())
+    return config if count == 1 else _part(config, 1 - _share(count) * count)
+
+
+def is_under_way(output: Path) -> bool:
+    """Whether there is a run to go on with, be it in the trials of its cores."""
+    tried = any(_folder(output).rglob(STATE_NAME))
+    return has_begun(output) or bool(distributed.agreed([tried])[0])
+
+
+def _folder(output: Path) -> Path:
+    """Where the trials for `output` are."""
+    return output.with_suffix("") / "cores"
+
+
+def _share(cores: int) -> float:
+    """Of the budget, for the trial of each."""
+    return min(_TRIAL, _TRIALS / cores)
 
 
 def _part(config: AdaptConfig, share: float) -> AdaptConfig:
@@ -118,8 +140,16 @@ def _choose(folder: Path, best: Path, wobbles: Sequence[float], cores: Sequence[
 def _chosen(folder: Path, cores: Sequence[Path]) -> Path | None:
     """What was chosen before, if it was."""
     path = folder / _CHOICE
-    kept = json.loads(path.read_text()) if path.exists() else {}
-    return next((c for c in cores if read_header(c)["sha256"] == kept.get("sha256")), None)
+    if not path.exists():
+        return None
+    sha256 = json.loads(path.read_text())["sha256"]
+    for core in cores:
+        if read_header(core)["sha256"] == sha256:
+            return core
+    raise UserError(
+        f"--resume: the core with sha256 {sha256}, which was chosen for {folder.parent.name}, is "
+        "not there any more; put it back, or start anew with --force"
+    )
 
 
 def _input_size(core: Path) -> int:

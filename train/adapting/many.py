@@ -20,7 +20,8 @@ from lmk.runtime.model import read_header
 from lmk.runtime.signals import on_stop
 from lmk.runtime.terminal import console, explain
 from lmk.train.adapting.adaptation import adapt
-from lmk.train.adapting.phases import has_begun, is_finished
+from lmk.train.adapting.cores import after_trials, is_under_way
+from lmk.train.adapting.phases import is_finished
 from lmk.train.config import AUTO, AdaptConfig
 from lmk.train.datasets import USUAL_FILMS, CropMode, FilmOptions
 from lmk.train.loop import training_set
@@ -128,7 +129,8 @@ def _is_made(request: Request) -> bool:
     core = header["core_sha256"] if config.core == AUTO else ""
     if config.core and config.core != AUTO:
         core = read_header(config.core)["sha256"]
-    now = json.loads(json.dumps(asdict(config), default=str))  # None: whatever the device says
+    wanted = after_trials(config) if config.core == AUTO else config
+    now = json.loads(json.dumps(asdict(wanted), default=str))  # None: whatever the device says
     asked = {n: v for n, v in now.items() if n not in _FREE and v is not None}
     made = {name: header["config"].get(name) for name in asked}
     return header["core_sha256"] == core and asked == made
@@ -137,7 +139,7 @@ def _is_made(request: Request) -> bool:
 def _resumable(request: Request) -> Request:
     """The same, begun anew if it is to be resumed and there is nothing to go on from."""
     config = request.config
-    resume = config.resume and (has_begun(config.output) or config.output.exists())
+    resume = config.resume and (is_under_way(config.output) or config.output.exists())
     return replace(request, config=replace(config, resume=resume))
 
 

@@ -218,7 +218,9 @@ class _Lesson:
     def run(self, share: Callable[[float], None]) -> None:
         """Learn until the budget is spent; `share` is told how much of it is."""
         learning, started, step = self.learning, time.monotonic(), 0
-        with FreeCores(console().print, fixed=self.device.type != "cpu") as cores:
+        # Of so many steps the result is the same whatever else the machine does.
+        fixed = self.device.type != "cpu" or not learning.minutes
+        with FreeCores(console().print, fixed=fixed) as cores:
             while True:
                 spent = step / learning.steps if learning.steps else 0.0
                 if learning.minutes:

@@ -158,9 +158,10 @@ class TrainingRun:
         self.monitor.start()
         self._handler = contextlib.ExitStack()
         self._handler.enter_context(on_stop(self._interrupt))
-        chosen = self.config.threads or distributed.size() > 1
-        on_gpu = pick_device(self.config.device).type != "cpu"
-        cores = FreeCores(self.monitor.say, fixed=bool(chosen or on_gpu))
+        config = self.config
+        fixed = config.threads or distributed.size() > 1 or config.compile in ("on", "graphs")
+        on_gpu = pick_device(config.device).type != "cpu"
+        cores = FreeCores(self.monitor.say, fixed=bool(fixed or on_gpu))
         self._cores = self._handler.enter_context(cores)
         self._started = self._saved = time.monotonic()
         self._first_step, self._first_progress = self.step, self.progress
@@ -272,7 +273,7 @@ class TrainingRun:
 
     def resume(self, models: Models, optimizers: Optimizers) -> None:
         """Load what `save` wrote: the run goes on as if it had never stopped (bit-equal on a
-        CPU with `threads`).
+        CPU with `threads`, for a number of steps).
 
         Raises UserError if there is no state, it is damaged, or the options, the core or the data
         differ: the first difference is named.

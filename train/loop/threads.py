@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import torch
@@ -29,7 +29,8 @@ class FreeCores:
 
     def __enter__(self) -> Self:
         self._most, self._told = torch.get_num_threads(), False
-        self._looked, self._used = time.monotonic(), _used_by_others()
+        if self._most > 1 and not self.fixed:
+            self._looked, self._used = time.monotonic(), _used_by_others()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -37,13 +38,15 @@ class FreeCores:
 
     def adjust(self) -> None:
         """Take fewer or more threads, by what others have used since the last look."""
+        if self._most == 1 or self.fixed:
+            return
         passed = time.monotonic() - self._looked
-        if self.fixed or self._most == 1 or passed < _EVERY:
+        if passed < _EVERY:
             return
         used = _used_by_others()
         busy = (used - self._used) / passed
         self._looked, self._used = self._looked + passed, used
-        threads = min(max(1, int(self._most - busy + 0.5)), self._most)
+        threads = min(max(1, int(len(_cores()) - busy + 0.5)), self._most)
         if threads == torch.get_num_threads():
             return
         torch.set_num_threads(threads)
@@ -55,15 +58,20 @@ class FreeCores:
             )
 
 
+def _cores() -> list[Any]:
+    """The times of the cores that we may use, in seconds since the machine was started."""
+    times = psutil.cpu_times(percpu=True)
+    ours = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(times))
+    # A container may show its own cores alone, numbered anew.
+    return [times[core] for core in ours] if max(ours) < len(times) else times
+
+
 def _used_by_others() -> float:
     """Processor seconds so far on the cores that we may use, but for our own.
 
-    What runs at a lower priority than ours gives way, and does not count.
+    Beside a run of the usual priority those with a lower one give way, and do not count.
     """
-    times = psutil.cpu_times(percpu=True)
-    if hasattr(os, "sched_getaffinity"):
-        times = [times[core] for core in os.sched_getaffinity(0) if core < len(times)]
-    used = sum(core.user + core.system for core in times)
+    used = sum(core.user + core.system for core in _cores())
     if hasattr(os, "nice") and os.nice(0) > 0:
-        used += sum(core.nice for core in times)
+        used += sum(core.nice for core in _cores())
     return used - time.process_time()

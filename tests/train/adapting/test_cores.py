@@ -7,8 +7,10 @@ import torch
 
 from lmk.runtime.errors import UserError
 from lmk.runtime.model import read_header, workspace
+from lmk.runtime.owner import Owned
 from lmk.train.adapting import cores
 from lmk.train.adapting.adaptation import adapt
+from lmk.train.adapting.cores import is_under_way
 from lmk.train.adapting.phases import has_begun
 from lmk.train.config import AUTO, EvaluateConfig
 from lmk.train.judge import evaluate
@@ -105,6 +107,41 @@ def test_without_a_run_there_is_nothing_to_resume(config, butterflies, tried):
     with pytest.raises(UserError, match="--resume: no .*expected the state of a run"):
         adapt(replace(config, resume=True), butterflies)
     assert not tried and not has_begun(config.output)
+
+
+def test_a_chosen_core_that_is_gone_is_told_and_the_run_kept(
+    config, butterflies, places, tried, shared_core
+):
+    adapt(config, butterflies)
+    before = config.output.read_bytes()
+    torch.manual_seed(2)
+    for path in (places[1] / "core.safetensors", places[0] / "more.safetensors"):
+        save_core(path, LandmarkNetwork(shared_core.config).eval(), {})
+    with pytest.raises(UserError, match="the core with sha256 .* is not there any more"):
+        adapt(replace(config, resume=True), butterflies)
+    assert config.output.read_bytes() == before and has_begun(config.output)
+
+
+def test_what_another_run_has_is_not_tried_in(config, butterflies, tried):
+    folder = config.output.with_suffix("") / "cores"
+    folder.mkdir(parents=True)
+    (folder / "core.json").write_text("of the other run")
+    with Owned(config.output), pytest.raises(UserError, match="is being written by"):
+        adapt(config, butterflies)
+    assert not tried and (folder / "core.json").exists()
+
+
+def test_a_run_is_under_way_from_its_first_trial_on(
+    config, butterflies, tried, press_ctrl_c, monkeypatch
+):
+    assert not is_under_way(config.output)
+    monkeypatch.setattr("lmk.train.loop.run.LOG_EVERY", 1)
+    with monkeypatch.context() as patch:
+        press_ctrl_c(1)
+        with pytest.raises(KeyboardInterrupt):
+            adapt(config, butterflies)
+        patch.undo()
+    assert is_under_way(config.output) and not has_begun(config.output)
 
 
 def test_unsteadiness_is_what_evaluate_says_over_spread(adapt_config, butterflies, monkeypatch):

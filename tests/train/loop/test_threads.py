@@ -79,10 +79,11 @@ def test_what_gives_way_to_us_does_not_count(machine, our_priority, threads):
 
 def test_cores_that_we_may_not_use_do_not_count(machine, monkeypatch):
     monkeypatch.setattr(module.os, "sched_getaffinity", lambda pid: {0, 1, 2}, raising=False)
+    torch.set_num_threads(3)
     with FreeCores([].append, fixed=False) as cores:
         spend(machine, 10, own=30, user=10)
         cores.adjust()
-        assert torch.get_num_threads() == 4
+        assert torch.get_num_threads() == 3
 
 
 def test_a_number_that_was_chosen_stays(machine):
@@ -100,3 +101,29 @@ def test_a_moment_says_nothing(machine):
         spend(machine, 10, own=40)  # looked at together with that moment
         cores.adjust()
         assert torch.get_num_threads() == 4
+
+
+def test_cores_count_and_not_threads(machine):
+    """Two threads on four cores, of which two are busy: both go on."""
+    torch.set_num_threads(2)
+    with FreeCores([].append, fixed=False) as cores:
+        spend(machine, 10, own=20, user=20)
+        cores.adjust()
+        assert torch.get_num_threads() == 2
+        spend(machine, 10, own=20, user=30)
+        cores.adjust()
+        assert torch.get_num_threads() == 1
+
+
+def test_a_container_that_numbers_its_cores_anew(machine, monkeypatch):
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda pid: {20, 21, 22, 23}, raising=False)
+    with FreeCores([].append, fixed=False) as cores:
+        spend(machine, 10, own=30, user=9)
+        cores.adjust()
+        assert torch.get_num_threads() == 3
+
+
+def test_nothing_is_looked_at_where_threads_stay(machine, monkeypatch):
+    monkeypatch.delattr(psutil, "cpu_times")
+    with FreeCores([].append, fixed=True) as cores:
+        cores.adjust()
