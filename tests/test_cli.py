@@ -153,7 +153,7 @@ def test_a_folder_that_has_grown_since_is_told(here, capsys, tmp_path):
     pack = tmp_path / "runs/cups.safetensors"
     assert run("adapt", *common, "--steps", 1, "--no-report", "--output", pack) == 0
     capsys.readouterr()
-    told = "images came or went since"
+    told = "images came or went or could not be read"
     assert run("evaluate", pack, *common) == 0
     assert told not in capsys.readouterr().err
     Image.effect_noise((40, 40), 60).convert("RGB").save(folder / "30.png")
@@ -161,7 +161,33 @@ def test_a_folder_that_has_grown_since_is_told(here, capsys, tmp_path):
     assert told in capsys.readouterr().err
     page = tmp_path / "cups.html"
     assert run("report", pack, *common, "--output", page) == 0
-    assert "some of which it was adapted to, as images came or went since" in page.read_text()
+    told = "some of which it was adapted to, unless it is another set of that name"
+    assert told in page.read_text()
+    other = tmp_path / "other/cups"  # of one image
+    other.mkdir(parents=True)
+    (folder / "30.png").rename(other / "30.png")
+    assert run("report", pack, "--data", other, "--output", page, "--force") == 0
+    assert "that it was adapted to" in page.read_text()
+
+
+def test_another_tenth_of_a_joined_set_is_told(here, capsys, tmp_path):
+    """What could not be read took part in the draw of the join, and takes none in that alone."""
+    for name in ("cups", "mugs"):
+        (tmp_path / name).mkdir()
+        for index in range(30):
+            noise = Image.effect_noise((40, 40), 60 + index).convert("RGB")
+            noise.save(tmp_path / name / f"{index}.png")
+    (tmp_path / "cups/7.png").write_bytes(b"no image")
+    pack = tmp_path / "runs/both.safetensors"
+    both = "--data", tmp_path / "cups", "--data", tmp_path / "mugs", "--join"
+    short = "--steps", 1, "--no-report", "--threads", 1, "--output", pack
+    assert run("adapt", *both, *short) == 0
+    capsys.readouterr()
+    told = "images came or went or could not be read"
+    assert run("evaluate", pack, "--data", tmp_path / "mugs") == 0
+    assert told not in capsys.readouterr().err
+    assert run("evaluate", pack, "--data", tmp_path / "cups") == 0
+    assert told in capsys.readouterr().err
 
 
 def test_evaluate_on_fitted_crops_shows_the_leak_free_ones_too(here, capsys, tmp_path):

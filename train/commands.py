@@ -391,7 +391,7 @@ def evaluate_command(
     of several a list.
     """
     from lmk.train.device import pick_device
-    from lmk.train.judge import evaluate, has_learnt_from_some, print_evaluation
+    from lmk.train.judge import evaluate, may_have_learnt, print_evaluation
     from lmk.train.network import load_pack
 
     config = make_config(EvaluateConfig, o, **EVALUATE_PRESETS[o["preset"]])
@@ -413,10 +413,11 @@ def evaluate_command(
         data = load(o["data"], o["layout"], size, crop, margin)
         fit_on = load(o["fit_data"], None, size, crop, margin) if o["fit_data"] else None
         data = replace(data, scheme=normalised_by(data.scheme, o["normaliser"]))
-        if has_learnt_from_some(data, header):
+        if may_have_learnt(data, header):
             click.echo(
-                f"{data.name}: images came or went since {pack} was adapted to them, so it has "
-                "learnt from some that are judged here: adapt again, or judge on others",
+                f"{data.name}: other images are held out than when {pack} was adapted to a set of "
+                "that name; if it is this one, images came or went or could not be read, and some "
+                "that are judged here were learnt from: adapt again, or judge on others",
                 err=True,
             )
         return evaluate(model, data, config, header["config"]["seed"], fit_on, crop)

@@ -27,7 +27,7 @@ from lmk.train.network import (
     save_pack,
     soft_argmax,
 )
-from lmk.train.split import Indices, drawn_digest, split_for_training
+from lmk.train.split import Indices, split_for_training
 
 _JUDGED = 500  # held-out images, at most, on which a student is held against its teacher
 _LOOK_EVERY = 500  # steps
@@ -175,7 +175,7 @@ class Distillation:
                 **distance,
             },
             "data": self.data.name,
-            "held_out": drawn_digest(self.data.names, self.data.splits, config.seed),
+            "held_out": self.data.held_out_digests(config.seed),
             "images": len(self.views.indices),
             "step": self.run.step,
             "finished": self.run.finished,

@@ -58,7 +58,7 @@ from lmk.train.network import (
     soft_argmax,
     train_mode,
 )
-from lmk.train.split import drawn_digest, split_for_training, subset
+from lmk.train.split import split_for_training, subset
 
 GROWING = {"equivariance", "separation"}  # with --ramp
 TURNED, TURNING = 45.0, 0.1  # degrees off the usual heading; share of crops from which it turns
@@ -291,7 +291,7 @@ class Adaptation:
             "acceptance": self.acceptance and self.acceptance.to_json(),
             "landmark_names": default_names(config.landmarks),
             "data": self.data.name,
-            "held_out": drawn_digest(self.data.names, self.data.splits, config.seed),
+            "held_out": self.data.held_out_digests(config.seed),
             "finding": self.data.finding and self.data.finding.to_json(),
             "images": len(self.trained_on),
             "step": run.step,

@@ -11,9 +11,9 @@ import math
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from lmk.runtime.images import Box, UnreadableImage, crop, square_around, to_cro
 from lmk.runtime.regions import Finding
 from lmk.train.datasets.plain import MOST, standing_out
 from lmk.train.datasets.sample import Dataset, Sample, Scheme
+from lmk.train.split import drawn_digest
 
 CONTEXT = 1.25  # cached side / crop side: room for rotation and shift without inventing pixels
 CROP_MARGIN = 1.5  # crop side / longer side of the box of the annotated points
@@ -59,6 +60,7 @@ class DecodedSet:
     films: tuple[tuple[str, int, float], ...] = ()  # film, track, seconds of each, of films alone
     headings: NDArray[np.float32] | None = None  # (N,) radians from x towards y, NaN: not known
     finding: Finding | None = None  # how the boxes of films were found
+    drawn: Mapping[str, str] = field(default_factory=dict)  # joined sets' `drawn_digest`, by name
 
     @property
     def landmark_names(self) -> tuple[str, ...]:
@@ -90,6 +92,14 @@ class DecodedSet:
             images.setdefault(name, []).extend((split, crc))
         plain = {"plain background": True} if self.plain else {}
         return {"data": self.name, "crop": self.crop, "images": images, **plain}
+
+    def held_out_digests(self, seed: int) -> dict[str, str]:
+        """What tells whether a run of `seed` holds out the same images, of each set by its name.
+
+        Sets of which splits alone say what is held out have none.
+        """
+        alone = drawn_digest(self.names, self.splits, seed)
+        return dict(self.drawn) or ({self.name: alone} if alone else {})
 
     def crop_points(self, indices: NDArray[np.intp], input_size: int) -> NDArray[np.float32]:
         """Annotated points (N,P,2) of `indices` in pixels of the central crop of `input_size`."""
@@ -188,6 +198,7 @@ def _load(dataset: Dataset, folder: Path, size: int, fit: tuple[CropMode, float]
         films=tuple((s.name.rpartition("#")[0], s.track or 0, s.time_s) for s in kept if filmed),
         headings=np.array([np.nan if s.heading is None else s.heading for s in kept], np.float32),
         finding=dataset.finding,
+        drawn=dataset.drawn,
     )
     points = (len(kept), len(dataset.landmark_names), 2)
     for name, array, dtype, shape in (

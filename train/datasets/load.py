@@ -18,7 +18,7 @@ from lmk.train.datasets.decoded import CROP_MARGIN, CropMode, DecodedSet, decode
 from lmk.train.datasets.find import open_dataset
 from lmk.train.datasets.layouts import USUAL_FILMS, FilmOptions
 from lmk.train.datasets.sample import Dataset, Normaliser, Sample, Scheme
-from lmk.train.split import DRAWN, is_held_out, split_indices
+from lmk.train.split import DRAWN, drawn_digest, is_held_out, split_indices
 
 Specs = str | tuple[str, ...]  # what the user calls one data set, or several
 log = logging.getLogger(__name__)
@@ -78,6 +78,7 @@ def join(datasets: Sequence[Dataset], seed: int = 0) -> Dataset:
         problems=tuple(problem for each in datasets for problem in each.problems),
         notes=tuple(note for each in datasets for note in each.notes),
         finding=findings.pop() if len(findings) == 1 else None,
+        drawn={name: digest for each in datasets for name, digest in each.drawn.items()},
     )
 
 
@@ -107,14 +108,16 @@ def _has_held_out(dataset: Dataset) -> bool:
 
 def _with_held_out(dataset: Dataset, seed: int) -> Dataset:
     """The same with a tenth as a validation split."""
-    _, held_out = split_indices(tuple(sample.split for sample in dataset.samples), seed)
-    chosen = set(held_out.tolist())
+    splits = tuple(sample.split for sample in dataset.samples)
+    chosen = set(split_indices(splits, seed)[1].tolist())
+    digest = drawn_digest([sample.name for sample in dataset.samples], splits, seed)
     samples = [
         replace(sample, split=DRAWN) if number in chosen else sample
         for number, sample in enumerate(dataset.samples)
     ]
     kept = f"{dataset.fingerprint} with a tenth held out, seed {seed}"
-    return replace(dataset, samples=tuple(samples), fingerprint=kept)
+    drawn = {dataset.name: digest} if digest else {}
+    return replace(dataset, samples=tuple(samples), fingerprint=kept, drawn=drawn)
 
 
 def _spread(sample: Sample, scheme: Scheme, names: tuple[str, ...]) -> Sample:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import heapq
 import os
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -178,6 +178,7 @@ class Dataset:
     problems: tuple[str, ...] = ()  # what is missing or wrong and was left out, a line each
     notes: tuple[str, ...] = ()  # what is left out by design or good to know, a line each
     finding: Finding | None = None  # how the boxes of films were found
+    drawn: Mapping[str, str] = field(default_factory=dict)  # joined sets' `drawn_digest`, by name
 
     @property
     def landmark_names(self) -> tuple[str, ...]:

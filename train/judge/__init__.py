@@ -6,7 +6,7 @@ from lmk.train.judge.evaluation import (
     COLLAPSED_SPREAD,
     REFERENCE,
     evaluate,
-    has_learnt_from_some,
+    may_have_learnt,
     spread_over,
 )
 from lmk.train.judge.naming import NamedCrops, check_informative, judge, name_pack

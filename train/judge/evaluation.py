@@ -17,7 +17,7 @@ from lmk.train.datasets import CropMode, DecodedSet, PointArray
 from lmk.train.judge import consistency
 from lmk.train.judge.regression import regress
 from lmk.train.network import LandmarkNetwork
-from lmk.train.split import Indices, drawn_digest, split_indices
+from lmk.train.split import Indices, split_indices
 
 REFERENCE = 128  # pixels; networks of another input are compared at this one
 COLLAPSED_SPREAD = 6.0  # pixels: under it the landmarks sit on one blob and mean nothing
@@ -77,15 +77,16 @@ def evaluate(
     return report
 
 
-def has_learnt_from_some(data: DecodedSet, header: Mapping[str, Any]) -> bool:
-    """Whether images of `data` that count as held out were learnt from by the pack of `header`.
+def may_have_learnt(data: DecodedSet, header: Mapping[str, Any]) -> bool:
+    """Whether other images of `data` count as held out than when the pack of `header` was made.
 
-    Where no split says what is held out that is so if images came or went since.
+    Then it has learnt from some of them, unless `data` is another set of that name.
     """
-    then, seed = header.get("held_out"), header["config"]["seed"]
-    if then is None or data.name != header["data"]:
-        return False
-    return bool(then != drawn_digest(data.names, data.splits, seed))
+    then = header.get("held_out") or {}
+    if isinstance(then, str):  # of an earlier version
+        then = {header["data"]: then}
+    now = data.held_out_digests(header["config"]["seed"])
+    return any(now.get(name, digest) != digest for name, digest in then.items())
 
 
 def within_reach(places: PointArray, landmarks: PointArray, area: float) -> NDArray[np.bool_]:

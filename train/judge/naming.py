@@ -123,7 +123,6 @@ def name_pack(
                 "that the pack keeps its own landmarks under; rename it"
             )
         by_landmarks = _by_landmarks(model, seen, ridge)
-        told = _told(judge(by_landmarks.left_out, seen, scale))
         named, report = by_landmarks, judge(by_landmarks.left_out, seen, scale)
         if learning is not None:
             learnt = _learnt(model, seen, turning_as(learning, header), ridge)
@@ -137,7 +136,7 @@ def name_pack(
                 say += "; the landmarks it is"
             console().print(say)
         check_informative(report, str(annotations), learning is not None)
-        empty = [name for name in seen.scheme.names if name not in told | _told(report)]
+        empty = [name for name in seen.scheme.names if name not in _told(report)]
         if empty:
             rows = [n for n, name in enumerate(seen.scheme.names) if name not in empty]
             seen = seen.without(empty)

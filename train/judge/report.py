@@ -24,7 +24,7 @@ from lmk.train.datasets import DecodedSet, PointArray
 from lmk.train.device import to_float
 from lmk.train.judge import steadiness
 from lmk.train.judge.consistency import TURNS, Views, prepared, turned, views
-from lmk.train.judge.evaluation import REACH, has_learnt_from_some, spread_over
+from lmk.train.judge.evaluation import REACH, may_have_learnt, spread_over
 from lmk.train.judge.real_motion import moving_errors, neighbours
 from lmk.train.judge.steadiness import Landmark, Steadiness
 from lmk.train.network import LandmarkNetwork, find_given, versions
@@ -129,11 +129,11 @@ def choose_images(
     if data.name != header["data"]:
         return spread_over(everything, most), ""
     held_out = split_indices(data.splits, header["config"]["seed"])[1]
-    if has_learnt_from_some(data, header):
-        which = "some of which it was adapted to, as images came or went since"
-        return spread_over(held_out, most), which
     if not len(held_out):  # a lone image: adaptation has nothing else to look at either
         return everything, "that it was adapted to"
+    if may_have_learnt(data, header):
+        which = "some of which it was adapted to, unless it is another set of that name"
+        return spread_over(held_out, most), which
     return spread_over(held_out, most), "that were held out"
 
 
