@@ -103,7 +103,7 @@ _SECTIONS = {  # of `lmk adapt --help`: what matters first
     "Budget": ("preset", "steps", "batch", "lr", "schedule", "weight_decay", "clip", "average"),
     "Network": (
         *("core", "method", "width", "input_size", "scope", "train_plain_convs"),
-        *("projection_rate", "generator_width", "sigma"),
+        *("whiten", "projection_rate", "generator_width", "sigma"),
     ),
     "Loss": (
         *("perceptual", "vgg", "vgg_normalise", "norm", "relative"),

@@ -20,9 +20,12 @@ Perceptual = Literal["core", "vgg19", "vgg16", "none"]
 Width = Literal["full", "medium", "small", "tiny"]
 
 
-def option(default: Any, help: str) -> Any:
-    """A dataclass field with a default and the help text of its command-line option."""
-    return field(default=default, metadata={"help": help})
+def option(default: Any, help: str, before: Any = None) -> Any:
+    """A dataclass field with a default and the help text of its command-line option.
+
+    before: what files in which it is missing were made with.
+    """
+    return field(default=default, metadata={"help": help, "before": before})
 
 
 AUTO = Path("auto")  # in the place of a core: the one that suits the data
@@ -203,10 +206,14 @@ class AdaptConfig(RunConfig):
     )
     jitter: float = option(0.0, "random gain of the colours that the detector sees: 1 ± this")
     border: Literal["border", "reflection"] = option("border", "what surrounds images: replicate …")
+    whiten: bool = option(
+        # 250 steps on cats (results/whitening-cpu): consistency over spread 3.2 for 3.8 %.
+        True,
+        "step W so that W·theta moves alike in all directions (paper: no)",
+        before=False,
+    )
     projection_rate: float = option(
-        # 300 steps on faces at width 64 (results/ablation-cpu): forward 14.6 against 24.9 % at 1.
-        10.0,
-        "rate of W over that of the rest (paper: 1)",
+        2.0, "rate of W·theta over weights that are learnt, or with --no-whiten of W (paper: 1)"
     )
     beta1: float = option(0.0, "of Adam")
     weight_decay: float = option(5e-4, "L2 penalty")
@@ -217,7 +224,7 @@ class AdaptConfig(RunConfig):
 
 
 _WITHOUT_OURS = {"relative": False, "equivariance": 0.0, "separation": 0.0, "schedule": "step"}
-_WITHOUT_OURS |= {"projection_rate": 1.0, "off_object": 0.0}
+_WITHOUT_OURS |= {"whiten": False, "projection_rate": 1.0, "off_object": 0.0}
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "paper": {**_WITHOUT_OURS, "perceptual": "vgg19", "generator_width": 64},

@@ -26,7 +26,7 @@ DONE, RESUME, START = "done", "to be gone on with", "to do"
 # What says where and how a run was made, and not what it is. The core is known by its sha256.
 _FREE = {"output", "resume", "device", "threads", "minutes", "core", "vgg"}
 _FREE |= {"preview_every", "report"}
-_OF_W = {"projection_rate", "scope", "train_plain_convs"}  # nothing to methods without W
+_OF_W = {"whiten", "projection_rate", "scope", "train_plain_convs"}  # nothing to methods without W
 _FREE_OF_EVALUATION = {"device", "threads", "batch"}
 
 

@@ -212,7 +212,8 @@ def command(header: Mapping[str, Any], stage: Stage) -> str:
     if stage.crop != ("annotation" if is_core else "image"):
         words.append(f"--crop {stage.crop}")
     for item in fields(config):
-        value, flag = header["config"].get(item.name), item.name.replace("_", "-")
+        value = header["config"].get(item.name, item.metadata.get("before"))
+        flag = item.name.replace("_", "-")
         if item.name not in free and value not in (None, item.default):
             given = f"--{'' if value else 'no-'}{flag}" if isinstance(value, bool) else None
             words.append(given or f"--{flag} {value}")

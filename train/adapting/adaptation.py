@@ -22,6 +22,7 @@ from lmk.train.adapting.objective import painted_share, pair_losses
 from lmk.train.adapting.pairs import PairBatch, Pairs
 from lmk.train.adapting.phases import finetune_phase, handed_on, is_finished, projection_phase
 from lmk.train.adapting.preview import write_preview
+from lmk.train.adapting.whitened import WhitenedAdam
 from lmk.train.config import (
     AUTO,
     SPACINGS,
@@ -379,16 +380,16 @@ def _features(
 
 
 def _adam(model: nn.Module, config: AdaptConfig) -> torch.optim.Adam:
-    # W is near the identity and theta of the order of a hundredth: Adam, whose steps are of one
-    # size, moves what a projected convolution computes far less than what a trained one does.
-    own = {id(m.projection) for m in model.modules() if isinstance(m, ProjectedConv2d)}
+    layers = [m for m in model.modules() if isinstance(m, ProjectedConv2d)]
+    own = {id(layer.projection) for layer in layers}
     trainable = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trainable if id(p) not in own], "factor": 1.0},
         {"params": [p for p in trainable if id(p) in own], "factor": config.projection_rate},
     ]
-    return torch.optim.Adam(
+    return WhitenedAdam(
         [group for group in groups if group["params"]],
+        layers if config.whiten else (),
         lr=config.lr,
         betas=(config.beta1, 0.9),
         weight_decay=config.weight_decay,

@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -321,11 +321,12 @@ class TrainingRun:
         free = {"resume", "epochs", "steps", "minutes", "lr", "output", "device", "threads"}
         free |= {"preview_every", "report", "compile"}
         now = json.loads(json.dumps(asdict(self.config), default=str))
+        saved = {field.name: field.metadata.get("before") for field in fields(self.config)} | saved
         for name in now.keys() - free:
-            if now[name] != saved.get(name):
+            if now[name] != saved[name]:
                 raise UserError(
                     f"--resume: {name} is {now[name]}, the run in {self.folder} has "
-                    f"{saved.get(name)}; give the same options or start anew with --force"
+                    f"{saved[name]}; give the same options or start anew with --force"
                 )
 
 

@@ -190,7 +190,7 @@ def test_only_what_a_method_uses_must_be_the_same(made, options):
         if isinstance(job, PackJob)
     }
     assert jobs.state(packs["scratch"]) == jobs.state(packs["finetune"]) == jobs.DONE
-    with pytest.raises(UserError, match="was made with projection_rate 10.0, expected 3.0"):
+    with pytest.raises(UserError, match="was made with projection_rate 2.0, expected 3.0"):
         jobs.state(packs["projection"])
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from lmk.benchmarks import demo
 from lmk.benchmarks.zoo import train_zoo
-from lmk.benchmarks.zoo.measure import PLANS, command
+from lmk.benchmarks.zoo.measure import PLANS, Stage, command
 from lmk.commands import cli
 from lmk.runtime.errors import UserError
 from lmk.runtime.model.weights import read_header
@@ -104,6 +104,14 @@ def test_the_recipes_make_the_same_files(tmp_path, monkeypatch):
         assert again.exit_code == 0, again.output
         assert read_header(Path("runs") / full.name)["sha256"] == read_header(full)["sha256"]
         shutil.copy(full.name, "runs")  # students learn from what ships
+
+
+def test_a_recipe_of_before_an_option_names_what_it_was_made_with():
+    header = {"kind": "pack", "config": {"steps": 20, "projection_rate": 10.0}}
+    words = command(header, Stage(("shoes",), "image", core="core"))
+    assert "--no-whiten --projection-rate 10.0" in words
+    header["config"]["whiten"] = True
+    assert "whiten" not in command(header, Stage(("shoes",), "image", core="core"))
 
 
 def test_of_films_the_objects_are_learnt(tmp_path, monkeypatch):
