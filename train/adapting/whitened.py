@@ -31,13 +31,14 @@ class WhitenedAdam(torch.optim.Adam):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One step, by the gradients there are."""
-        learnt = {w: m for w, m in self._whitening.items() if w.grad is not None}
-        before = [w.detach().clone() for w in learnt]
-        for w, m in learnt.items():
-            w.grad = w.grad @ m  # of V, for M is symmetric
+        before = {}
+        for w, m in self._whitening.items():
+            if w.grad is not None:
+                before[w] = w.detach().clone()
+                w.grad = w.grad @ m  # of V, for M is symmetric
         loss = super().step(closure)
-        for was, (w, m) in zip(before, learnt.items(), strict=True):
-            w.copy_(was + (w - was) @ m)
+        for w, was in before.items():
+            w.copy_(was + (w - was) @ self._whitening[w])
         return loss
 
 
