@@ -38,7 +38,7 @@ def test_last_line_is_the_result():
 @pytest.mark.parametrize(("kind", "optimizers"), [("adaptation", 2), ("supervision", 1)])
 def test_both_loops_step_every_optimiser(kind, optimizers, monkeypatch):
     stepped = []
-    monkeypatch.setattr(torch.optim.Adam, "step", lambda self: stepped.append(self))
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda self, *_: stepped.append(self))
     both = {"data": "builtin:butterfly", "core_data": "builtin:puppet"}
     loops, _, _ = getattr(training, kind)(CPU, width="small", input_size=64, workers=0, **both)
     loops["off"]()
