@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 _EVERY = 2.0  # seconds between two looks at what others use
+_BEARABLE = 0.45  # of a core, used by others, for which no thread is given up
 
 
 class FreeCores:
@@ -46,7 +47,7 @@ class FreeCores:
         used = _used_by_others()
         busy = (used - self._used) / passed
         self._looked, self._used = self._looked + passed, used
-        threads = min(max(1, int(len(_cores()) - busy + 0.5)), self._most)
+        threads = min(max(1, int(len(_cores()) - busy + _BEARABLE)), self._most)
         if threads == torch.get_num_threads():
             return
         torch.set_num_threads(threads)
@@ -69,9 +70,7 @@ def _cores() -> list[Any]:
 def _used_by_others() -> float:
     """Processor seconds so far on the cores that we may use, but for our own.
 
-    Beside a run of the usual priority those with a lower one give way, and do not count.
+    Those of a lower priority too: what they get of a core we wait for.
     """
-    used = sum(core.user + core.system for core in _cores())
-    if hasattr(os, "nice") and os.nice(0) > 0:
-        used += sum(core.nice for core in _cores())
+    used = sum(core.user + core.system + getattr(core, "nice", 0.0) for core in _cores())
     return used - time.process_time()

@@ -14,12 +14,11 @@ from lmk.train.loop.threads import FreeCores
 def machine(monkeypatch):
     """Clock, own seconds and cores; each core's times in seconds, since it was started."""
     cores = [SimpleNamespace(user=50.0, system=5.0, nice=0.0, idle=0.0) for _ in range(4)]
-    now = SimpleNamespace(clock=100.0, own=7.0, cores=cores, nice=0)
+    now = SimpleNamespace(clock=100.0, own=7.0, cores=cores)
     monkeypatch.setattr(module.time, "monotonic", lambda: now.clock)
     monkeypatch.setattr(module.time, "process_time", lambda: now.own)
     monkeypatch.setattr(psutil, "cpu_times", lambda percpu: list(now.cores))
     monkeypatch.setattr(module.os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
-    monkeypatch.setattr(module.os, "nice", lambda step: now.nice, raising=False)
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     yield now
@@ -68,11 +67,10 @@ def test_our_own_computing_does_not_count(machine):
         assert torch.get_num_threads() == 4 and not said
 
 
-@pytest.mark.parametrize(("our_priority", "threads"), [(0, 4), (10, 3)])
-def test_what_gives_way_to_us_does_not_count(machine, our_priority, threads):
-    machine.nice = our_priority
+@pytest.mark.parametrize(("used", "threads"), [(4, 4), (5, 3)])
+def test_what_has_a_lower_priority_counts_for_what_it_gets(machine, used, threads):
     with FreeCores([].append, fixed=False) as cores:
-        spend(machine, 10, own=30, nice=9)
+        spend(machine, 10, own=30, nice=used)
         cores.adjust()
         assert torch.get_num_threads() == threads
 
